@@ -1,0 +1,166 @@
+"""Typed keys of `deployment`: one dataclass per way to serve a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.config.fields import Arguments, Count, EnvValue, Fraction, Gibibytes, Mebibytes, Port, Seconds, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Keys that every deployment has."""
+
+    type: str = key(doc="how the model is served; chosen by the config group `deployment`")
+    model_id: str = key(doc="model to serve: a Hugging Face repository, or a path inside the server")
+    served_model_name: str | None = key(
+        None, "name the server answers to; default: target.api_endpoint.model_id, else model_id"
+    )
+    envs: dict[str, EnvValue] = key(
+        factory=dict,
+        doc="environment of the server; secrets by reference only: ${oc.env:NAME} or {secret: NAME}",
+    )
+    extra_args: Arguments = key(
+        factory=list, doc="further arguments of the server: a list, or one string split as a shell would"
+    )
+    start_timeout: Seconds = key(3600.0, "time from creation until the health path answers 200")
+    health_timeout: Seconds = key(300.0, "time from the first 200 until the model lists itself and completes one token")
+    cpus: float | None = key(None, "CPU cores one endpoint needs; default: not counted")
+    memory_gib: Gibibytes | None = key(None, "memory one endpoint needs; default: not counted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server(Deployment):
+    """Keys of deployments that run a server of their own."""
+
+    image: str | None = key(None, "container image; default: the one the deployment is known to work with")
+    command: Arguments = key(factory=list, doc="replaces the whole server command; {port} and {model} are filled in")
+    port: Port | None = key(None, "port inside the container; default: the server's usual one. A process gets a free one")
+    shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuServer(Server):
+    """Keys of the GPU inference servers."""
+
+    revision: str | None = key(None, "revision of the model repository: a commit makes the score reproducible")
+    tensor_parallel_size: Count = key(1, "GPUs that share each layer")
+    pipeline_parallel_size: Count = key(1, "groups of layers, each on its own GPUs")
+    data_parallel_size: Count = key(1, "copies of the model in one endpoint")
+    gpus: int | None = key(None, "GPUs of one endpoint; default: tensor x pipeline x data parallel size")
+    max_model_len: Count | None = key(None, "longest prompt plus answer, in tokens; default: the model's")
+    dtype: str | None = key(None, "weights and activations, for example bfloat16; default: the model's")
+    quantization: str | None = key(None, "quantisation method, for example fp8 or awq; default: the model's")
+    gpu_memory_fraction: Fraction | None = key(None, "share of GPU memory for weights and KV cache; default: the server's")
+    max_num_seqs: Count | None = key(None, "requests computed at once; default: the server's")
+    trust_remote_code: bool = key(False, "run Python code that comes with the model")
+    chat_template: str | None = key(None, "chat template: a path inside the server, or the template itself")
+    lora_modules: dict[str, str] = key(factory=dict, doc="LoRA adapters: served name to repository or path")
+    tool_call_parser: str | None = key(None, "parser for tool calls; also turns on automatic tool choice")
+    reasoning_parser: str | None = key(None, "parser that separates reasoning from the answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vllm(GpuServer):
+    """vLLM (`vllm serve`)."""
+
+    type: Literal["vllm"] = key("vllm", "vLLM")
+    expert_parallel: bool = key(False, "spread experts over the GPUs (mixture-of-experts models)")
+    max_logprobs: Count | None = key(None, "most log-probabilities per token; default: the server's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sglang(GpuServer):
+    """SGLang (`sglang.launch_server`)."""
+
+    type: Literal["sglang"] = key("sglang", "SGLang")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trtllm(GpuServer):
+    """TensorRT-LLM (`trtllm-serve`)."""
+
+    type: Literal["trtllm"] = key("trtllm", "TensorRT-LLM")
+    max_batch_size: Count | None = key(None, "requests computed at once; default: the server's")
+    max_num_tokens: Count | None = key(None, "tokens computed at once; default: the server's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nim(Server):
+    """NVIDIA NIM for large language models: an image with its own start command."""
+
+    type: Literal["nim"] = key("nim", "NVIDIA NIM")
+    tensor_parallel_size: Count | None = key(None, "GPUs that share each layer; default: the profile's")
+    pipeline_parallel_size: Count | None = key(None, "groups of layers; default: the profile's")
+    gpus: int = key(1, "GPUs of one endpoint")
+    max_model_len: Count | None = key(None, "longest prompt plus answer, in tokens; default: the profile's")
+    profile: str | None = key(None, "NIM model profile; default: the image chooses")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llamacpp(Server):
+    """llama.cpp's own server (`llama-server`); cannot score log-likelihoods."""
+
+    type: Literal["llamacpp"] = key("llamacpp", "llama.cpp server")
+    hf_repo: str | None = key(None, "repository with optional :quantisation, instead of a GGUF path in model_id")
+    context_length: Count = key(4096, "context of one slot, in tokens")
+    slots: Count = key(1, "requests computed at once")
+    gpu_layers: int = key(99, "layers on the GPU; 0 keeps the model on the CPU")
+    gpus: int = key(1, "GPUs of one endpoint; 0 for CPU only")
+    chat_template: str | None = key(None, "path of a Jinja chat template inside the server")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container(Server):
+    """Any image or command that serves the OpenAI routes on a port."""
+
+    type: Literal["container"] = key("container", "any image or command")
+    health_path: str = key("/health", "path that answers 200 when the server is up")
+    gpus: int = key(0, "GPUs of one endpoint")
+    revision: str | None = key(None, "revision of the model, for the record")
+    loglikelihood: Literal["yes", "no", "probe"] = key(
+        "probe", "whether prompt log-probabilities come back: probe asks the running server"
+    )
+    endpoint_types: list[Literal["completions", "chat"]] = key(
+        factory=lambda: ["completions", "chat"], doc="routes the server has"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smollm(Deployment):
+    """The embedded default: SmolLM2-135M-Instruct on CPU, with exact prompt log-probabilities."""
+
+    type: Literal["smollm"] = key("smollm", "embedded small model on CPU")
+    model_id: str = key("HuggingFaceTB/SmolLM2-135M-Instruct", "name of the embedded model")
+    gguf: str | None = key(None, "path of another GGUF file to serve; default: the embedded one")
+    context_length: Count = key(2048, "longest prompt plus answer, in tokens")
+    threads: Count | None = key(None, "CPU threads; default: the machine's cores divided among the endpoints")
+    start_timeout: Seconds = key(600.0, "time from creation until the health path answers 200")
+    memory_gib: Gibibytes | None = key(0.7, "memory one endpoint needs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDeployment:
+    """An endpoint that exists already: nothing is created; `target.api_endpoint.url` says where it is."""
+
+    type: Literal["none"] = key("none", "an existing endpoint")
+    health_path: str | None = key(None, "path that answers 200 when the server is up; default: not asked")
+    health_timeout: Seconds = key(300.0, "time the endpoint has to list the model and complete one token")
+    loglikelihood: Literal["yes", "no", "probe"] = key(
+        "probe", "whether prompt log-probabilities come back: probe asks the running server"
+    )
+
+
+AnyDeployment = Vllm | Sglang | Trtllm | Nim | Llamacpp | Container | Smollm | NoDeployment
+
+DEPLOYMENTS: dict[str, type[AnyDeployment]] = {
+    "vllm": Vllm,
+    "sglang": Sglang,
+    "trtllm": Trtllm,
+    "nim": Nim,
+    "llamacpp": Llamacpp,
+    "container": Container,
+    "smollm": Smollm,
+    "none": NoDeployment,
+}

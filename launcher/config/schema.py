@@ -1,0 +1,76 @@
+"""The whole typed config: what a YAML file and the command line become before anything is planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from launcher.config.deployment import DEPLOYMENTS, AnyDeployment, NoDeployment, Smollm
+from launcher.config.evaluation import EndpointType, Evaluation, Settings, Task
+from launcher.config.execution import EXECUTIONS, AnyExecution, Local
+from launcher.config.fields import Count, Seconds, key
+
+__all__ = [
+    "DEPLOYMENTS",
+    "EXECUTIONS",
+    "ApiEndpoint",
+    "Config",
+    "EndpointType",
+    "Evaluation",
+    "Export",
+    "Limits",
+    "NoDeployment",
+    "Settings",
+    "Target",
+    "Task",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiEndpoint:
+    """How the evaluated endpoint is addressed."""
+
+    url: str | None = key(
+        None, "base URL of an existing endpoint (deployment none), with or without /v1/completions and the like"
+    )
+    model_id: str | None = key(None, "model name in requests; where it differs from deployment.model_id it is served under it")
+    api_key_name: str | None = key(None, "environment variable that holds the endpoint's key; its name, not its value")
+    type: EndpointType | None = key(None, "route that is evaluated, for all tasks that do not say")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is evaluated."""
+
+    api_endpoint: ApiEndpoint = key(factory=ApiEndpoint, doc="how the evaluated endpoint is addressed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Files written beside results.json and results.parquet."""
+
+    formats: list[Literal["csv", "markdown"]] = key(factory=list, doc="further forms of the scores table")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of one invocation."""
+
+    max_parallel_endpoints: Count | None = key(None, "most endpoints alive at once; further tasks wait, longest first")
+    max_gpus: Count | None = key(None, "most GPUs in use at once; further tasks wait, longest first")
+    max_duration: Seconds | None = key(None, "time after which the run is ended and torn down; scores so far are kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One validated config.
+
+    `execution` and `deployment` have the dataclass that their `type` names (see EXECUTIONS and DEPLOYMENTS).
+    """
+
+    execution: AnyExecution = key(factory=Local, doc="where things run")
+    deployment: AnyDeployment = key(factory=Smollm, doc="how the model is served")
+    target: Target = key(factory=Target, doc="what is evaluated")
+    evaluation: Evaluation = key(factory=Evaluation, doc="which benchmarks run")
+    export: Export = key(factory=Export, doc="files written beside the results")
+    limits: Limits = key(factory=Limits, doc="bounds of one invocation")

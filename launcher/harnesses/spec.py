@@ -1,0 +1,105 @@
+"""What a harness turns a task into: the job to run and, afterwards, scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from launcher.config.evaluation import EndpointType, Settings
+from launcher.config.fields import Env
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """What is known of a task before it runs.
+
+    `needs_loglikelihood`: at least one part scores given answers, which only a completions route with echo can do.
+    `endpoint_types`: routes it can be evaluated on, the preferred one first.
+    """
+
+    name: str
+    needs_loglikelihood: bool
+    endpoint_types: tuple[EndpointType, ...]
+    known: bool = True
+    """False where the harness was not able to look the task up before the run."""
+    samples: int | None = None
+    """Samples of the whole task, where known: orders tasks when slots are few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetInfo:
+    """What a harness needs to know of the endpoint; its URL is filled in when it exists."""
+
+    model: str
+    endpoint_type: EndpointType
+    has_api_key: bool
+    remote_tokenizer: bool
+    model_id: str
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessJob:
+    """One harness run, as the runner executes it.
+
+    In `argv`, `env` and `files` the runner fills in `{python}` (its own interpreter), `{url}` (base URL of the
+    endpoint without /v1), `{output_dir}` (folder for results), `{work_dir}` (folder that holds `files`) and `{model}`
+    (served model name). `results` are glob patterns below the output folder: each must match a file, and files ending
+    in .json must parse. `total_hint` is the expected number of requests or samples, for progress.
+    """
+
+    harness: str
+    argv: tuple[str, ...]
+    env: Env = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    results: tuple[str, ...] = ()
+    progress: Literal["tqdm", "lines", "none"] = "none"
+    """How the harness tells progress: tqdm bars on standard error, or lines `@progress DONE/TOTAL`."""
+    api_key_env: str | None = None
+    """Variable in which the harness expects the endpoint's key."""
+    image: str | None = None
+    """Container image with the harness in it; None: any Python with the harness installed."""
+    requires: tuple[str, ...] = ()
+    """Python modules that the job's interpreter must be able to import."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of one task, as its harness defines it."""
+
+    task: str
+    metric: str
+    filter: str
+    value: float | None
+    stderr: float | None = None
+    n: int | None = None
+    """Samples behind the value."""
+    higher_is_better: bool | None = None
+    num_fewshot: int | None = None
+    version: str | None = None
+    group: bool = False
+    """An aggregate over sub-tasks, as the harness defines it."""
+
+
+class Harness(Protocol):
+    """One way to evaluate. Pure but for `describe`, which may read task definitions, and `parse`, which reads results."""
+
+    name: str
+    defaults: Settings
+
+    def describe(self, task: str, settings: Settings) -> TaskInfo:
+        """What is known of a task. Raises ConfigError for an unknown task, with the nearest name."""
+        ...
+
+    def job(self, task: str, settings: Settings, target: TargetInfo) -> HarnessJob:
+        """The run of one task. Raises ConfigError where a setting does not fit this harness."""
+        ...
+
+    def parse(self, folder: Path, task: str, settings: Settings) -> list[Score]:
+        """Scores from the files of a run. Raises ResultsError if they are missing, broken or incomplete."""
+        ...
+
+    def provenance(self, folder: Path) -> dict[str, Any]:
+        """What makes the scores reproducible, as the harness recorded it: versions, seeds, fingerprints."""
+        ...

@@ -1,0 +1,114 @@
+"""The Plan: all that one invocation will create, frozen. The dry run prints it, the run sends it.
+
+Secrets are references in a Plan, never values. Times are seconds, memory is GiB unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from launcher.config.evaluation import EndpointType, Settings
+from launcher.config.fields import Env, Reference
+from launcher.deployments.spec import ServerSpec
+from launcher.harnesses.spec import HarnessJob
+
+SCHEMA = "nv-eval.plan/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder of the platform's storage inside a container."""
+
+    source: str
+    path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointPlan:
+    """One dedicated endpoint. `shape` and `node_group` are the platform's own names, where it has them."""
+
+    name: str
+    server: ServerSpec
+    start_timeout: float
+    health_timeout: float
+    shape: str | None = None
+    node_group: str | None = None
+    mounts: tuple[Mount, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetPlan:
+    """How the job addresses its endpoint. `url` is None while the endpoint does not exist yet."""
+
+    model: str
+    endpoint_type: EndpointType
+    url: str | None = None
+    api_key: Reference | None = None
+    health_path: str | None = None
+    health_interval: float = 0.25
+    needs_loglikelihood: bool = False
+    start_timeout: float = 3600.0
+    health_timeout: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """One evaluation job: what the runner is told. `timeout` counts from the moment the endpoint answers."""
+
+    name: str
+    run: HarnessJob
+    timeout: float
+    shape: str | None = None
+    image: str | None = None
+    mounts: tuple[Mount, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """One benchmark with its endpoint (None: an existing one) and its job.
+
+    `key` is unique in the invocation and names the task's folder: the task's name, with -2, -3 where it repeats.
+    """
+
+    index: int
+    key: str
+    name: str
+    harness: str
+    settings: Settings
+    target: TargetPlan
+    job: JobPlan
+    endpoint: EndpointPlan | None = None
+    expected_duration: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """The most the plan can use if every time-out runs to its end. `usd` is None without a price."""
+
+    gpu_hours: float
+    usd: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything one invocation will create and run."""
+
+    invocation: str
+    execution: str
+    deployment: str
+    output_dir: str
+    storage: str
+    """Folder, on the platform, that belongs to this invocation alone."""
+    tasks: tuple[TaskPlan, ...]
+    start_jobs: Literal["as_ready", "all_ready"] = "as_ready"
+    max_parallel_endpoints: int | None = None
+    max_gpus: int | None = None
+    max_duration: float | None = None
+    usd_per_gpu_hour: float | None = None
+    worst_case: WorstCase = field(default_factory=lambda: WorstCase(gpu_hours=0.0))
+    export_formats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What the person should know of how defaults were resolved."""
+    schema: str = SCHEMA
