@@ -1,0 +1,54 @@
+"""nv-eval: put a model on GPUs, run benchmarks against it, bring home scores, leave nothing running."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launcher.api import RunResult, load_config, plan, preflight, record, results, run, status
+    from launcher.config import Config
+    from launcher.errors import LauncherError
+    from launcher.plan.model import Plan
+
+__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "LauncherError",
+    "Plan",
+    "RunResult",
+    "load_config",
+    "plan",
+    "preflight",
+    "record",
+    "results",
+    "run",
+    "status",
+]
+
+_HOME = {"Config": "launcher.config", "LauncherError": "launcher.errors", "Plan": "launcher.plan.model"}
+
+
+class _Api(ModuleType):
+    """Public names load when they are used: `nv-eval --help` must not pay for Hydra and pandas.
+
+    `plan` and `results` are functions here although rooms of the code have the same names; importing such a room
+    would otherwise put the module in the function's place.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'launcher' has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_HOME.get(name, "launcher.api")), name)
+        super().__setattr__(name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Api

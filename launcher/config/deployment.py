@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.config.fields import Arguments, Count, EnvValue, Fraction, Gibibytes, Mebibytes, Port, Seconds, key
+from launcher.config.fields import (
+    Arguments,
+    Count,
+    EnvValue,
+    Fraction,
+    Gibibytes,
+    Mebibytes,
+    NonNegative,
+    Port,
+    Seconds,
+    key,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +46,13 @@ class Server(Deployment):
     """Keys of deployments that run a server of their own."""
 
     image: str | None = key(None, "container image; default: the one the deployment is known to work with")
-    command: Arguments = key(factory=list, doc="replaces the whole server command; {port} and {model} are filled in")
-    port: Port | None = key(None, "port inside the container; default: the server's usual one. A process gets a free one")
+    command: Arguments = key(
+        factory=list,
+        doc="replaces the whole server command; {host}, {port}, {model_id} and {model} (served name) are filled in",
+    )
+    port: Port | None = key(
+        None, "port inside the container; default: the server's usual one. A process gets a free one"
+    )
     shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container")
 
 
@@ -48,14 +64,20 @@ class GpuServer(Server):
     tensor_parallel_size: Count = key(1, "GPUs that share each layer")
     pipeline_parallel_size: Count = key(1, "groups of layers, each on its own GPUs")
     data_parallel_size: Count = key(1, "copies of the model in one endpoint")
-    gpus: int | None = key(None, "GPUs of one endpoint; default: tensor x pipeline x data parallel size")
+    gpus: NonNegative | None = key(
+        None, "GPUs of one endpoint; default: tensor x pipeline x data parallel size; 0: CPU build"
+    )
     max_model_len: Count | None = key(None, "longest prompt plus answer, in tokens; default: the model's")
     dtype: str | None = key(None, "weights and activations, for example bfloat16; default: the model's")
     quantization: str | None = key(None, "quantisation method, for example fp8 or awq; default: the model's")
-    gpu_memory_fraction: Fraction | None = key(None, "share of GPU memory for weights and KV cache; default: the server's")
+    gpu_memory_fraction: Fraction | None = key(
+        None, "share of GPU memory for weights and KV cache; default: the server's"
+    )
     max_num_seqs: Count | None = key(None, "requests computed at once; default: the server's")
     trust_remote_code: bool = key(False, "run Python code that comes with the model")
-    chat_template: str | None = key(None, "chat template: a path inside the server, or the template itself")
+    chat_template: str | None = key(
+        None, "chat template: a path inside the server, or the template itself where the server takes it"
+    )
     lora_modules: dict[str, str] = key(factory=dict, doc="LoRA adapters: served name to repository or path")
     tool_call_parser: str | None = key(None, "parser for tool calls; also turns on automatic tool choice")
     reasoning_parser: str | None = key(None, "parser that separates reasoning from the answer")
@@ -93,7 +115,7 @@ class Nim(Server):
     type: Literal["nim"] = key("nim", "NVIDIA NIM")
     tensor_parallel_size: Count | None = key(None, "GPUs that share each layer; default: the profile's")
     pipeline_parallel_size: Count | None = key(None, "groups of layers; default: the profile's")
-    gpus: int = key(1, "GPUs of one endpoint")
+    gpus: NonNegative | None = key(None, "GPUs of one endpoint; default: tensor x pipeline parallel size")
     max_model_len: Count | None = key(None, "longest prompt plus answer, in tokens; default: the profile's")
     profile: str | None = key(None, "NIM model profile; default: the image chooses")
 
@@ -103,11 +125,11 @@ class Llamacpp(Server):
     """llama.cpp's own server (`llama-server`); cannot score log-likelihoods."""
 
     type: Literal["llamacpp"] = key("llamacpp", "llama.cpp server")
-    hf_repo: str | None = key(None, "repository with optional :quantisation, instead of a GGUF path in model_id")
+    hf_repo: str | None = key(None, "repository with optional :quantisation to load instead of model_id")
     context_length: Count = key(4096, "context of one slot, in tokens")
     slots: Count = key(1, "requests computed at once")
-    gpu_layers: int = key(99, "layers on the GPU; 0 keeps the model on the CPU")
-    gpus: int = key(1, "GPUs of one endpoint; 0 for CPU only")
+    gpu_layers: NonNegative = key(99, "layers on the GPU; 0 keeps the model on the CPU")
+    gpus: NonNegative = key(1, "GPUs of one endpoint; 0 for CPU only")
     chat_template: str | None = key(None, "path of a Jinja chat template inside the server")
 
 
@@ -117,7 +139,7 @@ class Container(Server):
 
     type: Literal["container"] = key("container", "any image or command")
     health_path: str = key("/health", "path that answers 200 when the server is up")
-    gpus: int = key(0, "GPUs of one endpoint")
+    gpus: NonNegative = key(0, "GPUs of one endpoint")
     revision: str | None = key(None, "revision of the model, for the record")
     loglikelihood: Literal["yes", "no", "probe"] = key(
         "probe", "whether prompt log-probabilities come back: probe asks the running server"

@@ -1,0 +1,28 @@
+"""The ways to evaluate. A harness is imported only when a task names it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import cast
+
+from launcher.errors import ConfigError, nearest
+from launcher.harnesses.spec import Harness
+
+_CLASSES = {
+    "lm_eval": ("launcher.harnesses.lm_eval", "LmEval"),
+    "nemo_evaluator": ("launcher.harnesses.nemo_evaluator", "NemoEvaluator"),
+    "command": ("launcher.harnesses.command", "CommandHarness"),
+}
+
+HARNESSES: tuple[str, ...] = tuple(_CLASSES)
+"""Names that `evaluation.harness` may have."""
+
+
+@cache
+def load_harness(name: str) -> Harness:
+    """The harness of that name. Raises ConfigError for an unknown one."""
+    if name not in _CLASSES:
+        raise ConfigError(f"no harness {name!r}{nearest(name, HARNESSES)}")
+    module, attribute = _CLASSES[name]
+    return cast(Harness, getattr(import_module(module), attribute)())

@@ -1,0 +1,1 @@
+"""The room that decides: life cycle of tasks, admission, teardown, journal."""

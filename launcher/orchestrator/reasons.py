@@ -38,6 +38,7 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     LIMIT_REACHED = "limit_reached"
     LAUNCHER_DIED = "launcher_died"
+    LAUNCHER_ERROR = "launcher_error"
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,19 @@ class Meaning:
 
 MEANINGS: dict[Reason, Meaning] = {
     Reason.COMPLETED: Meaning(Status.SCORED, False, ""),
-    Reason.ENDPOINT_NOT_CREATED: Meaning(Status.FAILED, True, "the platform did not create the endpoint; see its message"),
-    Reason.ENDPOINT_EXITED: Meaning(Status.FAILED, False, "the server ended before it was ready; its last lines say why"),
+    Reason.ENDPOINT_NOT_CREATED: Meaning(
+        Status.FAILED, True, "the platform did not create it; see its message"
+    ),
+    Reason.ENDPOINT_EXITED: Meaning(
+        Status.FAILED, False, "the server ended before it was ready; see its last lines"
+    ),
     Reason.ENDPOINT_START_TIMEOUT: Meaning(
         Status.FAILED, False, "the server never answered; see its log, or raise deployment.start_timeout"
     ),
     Reason.ENDPOINT_NOT_SERVING: Meaning(
-        Status.FAILED, False, "healthy, but no completion came; see the server's log, or raise deployment.health_timeout"
+        Status.FAILED,
+        False,
+        "no completion came; see the server's log, or raise deployment.health_timeout",
     ),
     Reason.ENDPOINT_REFUSED: Meaning(
         Status.FAILED, False, "the endpoint refused the key; check target.api_endpoint.api_key_name"
@@ -66,10 +73,14 @@ MEANINGS: dict[Reason, Meaning] = {
         Status.FAILED, False, "the endpoint serves another model; set target.api_endpoint.model_id to a name it lists"
     ),
     Reason.LOGLIKELIHOOD_UNSUPPORTED: Meaning(
-        Status.FAILED, False, "the server returns no prompt log-probabilities; use a vllm or sglang deployment for this task"
+        Status.FAILED,
+        False,
+        "the server returns no prompt log-probabilities; use vllm or sglang for this task",
     ),
     Reason.LOGLIKELIHOOD_WRONG: Meaning(
-        Status.FAILED, False, "the server's prompt log-probabilities are wrong: scores would be chance; use vllm or sglang"
+        Status.FAILED,
+        False,
+        "wrong prompt log-probabilities make scores chance; use vllm or sglang for this task",
     ),
     Reason.ENDPOINT_DIED: Meaning(Status.FAILED, True, "the server ended while the task ran; its last lines say why"),
     Reason.JOB_NOT_SUBMITTED: Meaning(Status.FAILED, True, "the platform did not start the job; see its message"),
@@ -84,5 +95,6 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.RESULTS_NOT_FETCHED: Meaning(Status.FAILED, True, "the results could not be brought home; see the message"),
     Reason.STOPPED: Meaning(Status.STOPPED, True, "stopped on request"),
     Reason.LIMIT_REACHED: Meaning(Status.STOPPED, True, "a limit of the config ended the run"),
+    Reason.LAUNCHER_ERROR: Meaning(Status.FAILED, False, "a defect of the launcher; please report it with its message"),
     Reason.LAUNCHER_DIED: Meaning(Status.STOPPED, True, "the launcher was killed; everything local ended with it"),
 }

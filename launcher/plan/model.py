@@ -6,10 +6,13 @@ Secrets are references in a Plan, never values. Times are seconds, memory is GiB
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from launcher.config.evaluation import EndpointType, Settings
-from launcher.config.fields import Env, Reference
+from launcher.config.execution import EXECUTIONS, AnyExecution
+from launcher.config.fields import Reference
 from launcher.deployments.spec import ServerSpec
 from launcher.harnesses.spec import HarnessJob
 
@@ -111,4 +114,10 @@ class Plan:
     export_formats: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What the person should know of how defaults were resolved."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The resolved config the plan was built from, with references in place of secrets."""
     schema: str = SCHEMA
+
+    def execution_config(self) -> AnyExecution:
+        """The typed keys of `execution`, for the platform."""
+        return msgspec.convert(self.config["execution"], EXECUTIONS[self.execution])

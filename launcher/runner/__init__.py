@@ -1,0 +1,1 @@
+"""The program that runs inside every job, on every platform. Standard library only; imports nothing of the launcher."""

@@ -1,0 +1,1 @@
+"""This machine: servers as processes or as containers, jobs beside them."""

@@ -1,0 +1,19 @@
+"""`nv-eval completion`: the line a shell needs to complete options, config groups and keys."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell to print for")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    import argcomplete
+
+    sys.stdout.write(argcomplete.shellcode(["nv-eval"], shell=args.shell))
+    return 0

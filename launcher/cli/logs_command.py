@@ -1,0 +1,96 @@
+"""`nv-eval logs`: output of servers and jobs, from the files of the invocation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from launcher.errors import NotFound, nearest
+from launcher.orchestrator.journal import Invocation, Journal, RunState
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.add_argument("invocation", nargs="?", metavar="ID", help="id or unique prefix; default: the newest")
+    parser.add_argument("task", nargs="?", metavar="TASK", help="only this task")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--endpoint", action="store_true", help="only the servers' output")
+    which.add_argument("--job", action="store_true", help="only the jobs' output")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the invocation ends")
+    parser.add_argument("-n", "--lines", type=int, metavar="N", help="only the last N lines of each")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    journal = Journal.default()
+    invocation = _invocation(journal, args.invocation)
+    files = _files(invocation, args)
+    prefix = len(files) > 1
+    for path in files:
+        for line in _last(path, args.lines):
+            _write(path, line, prefix=prefix)
+    if args.follow:
+        _follow(journal, invocation, files, prefix=prefix)
+    elif not any(path.is_file() for path in files):
+        raise NotFound(f"{invocation.id}: no output yet")
+    return 0
+
+
+def _invocation(journal: Journal, prefix: str | None) -> Invocation:
+    if prefix:
+        return journal.find(prefix)
+    newest = journal.invocations(limit=1)
+    if not newest:
+        raise NotFound("no invocation yet; start one with: nv-eval run")
+    return newest[0]
+
+
+def _files(invocation: Invocation, args: argparse.Namespace) -> list[Path]:
+    if args.task and args.task not in invocation.tasks:
+        raise NotFound(f"{args.task}: no such task in {invocation.id}{nearest(args.task, invocation.tasks)}")
+    names = ["endpoint.log"] * (not args.job) + ["job.log"] * (not args.endpoint)
+    tasks = [args.task] if args.task else invocation.tasks
+    return [Path(invocation.folder) / task / name for task in tasks for name in names]
+
+
+def _last(path: Path, count: int | None) -> list[str]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(errors="replace").splitlines()
+    return lines if count is None else lines[max(0, len(lines) - count) :]
+
+
+def _write(path: Path, line: str, *, prefix: bool) -> None:
+    sys.stdout.write(f"{path.parent.name}/{path.stem} | {line}\n" if prefix else f"{line}\n")
+
+
+def _follow(journal: Journal, invocation: Invocation, files: list[Path], *, prefix: bool) -> None:
+    """Print what is added to the files until the invocation has ended and all has been printed."""
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
+    running = True
+    while running:
+        running = journal.state(invocation) is RunState.RUNNING
+        for path in files:
+            if path.is_file():
+                with path.open("rb") as file:
+                    file.seek(sizes[path])
+                    for line in _whole_lines(file):
+                        _write(path, line.decode(errors="replace").rstrip("\n"), prefix=prefix)
+                    sizes[path] = file.tell()
+        sys.stdout.flush()
+        if running:
+            time.sleep(0.2)
+
+
+def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
+    while True:
+        start = file.tell()
+        line = file.readline()
+        if not line.endswith(b"\n"):
+            file.seek(start)
+            return
+        yield line

@@ -1,0 +1,101 @@
+"""`nv-eval ls`: invocations, benchmarks, and the options of the config groups."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+WHAT = ("runs", "tasks", "deployments", "executions")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.add_argument("what", nargs="?", choices=WHAT, default="runs", help="what to list; default: runs")
+    parser.add_argument("pattern", nargs="?", help="tasks: only names with this text, or matching this glob")
+    parser.add_argument("--include-path", metavar="FOLDER", help="tasks: also those defined in this folder")
+    parser.add_argument("-n", "--limit", type=int, metavar="N", help="at most N rows")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    listers = {"runs": _runs, "tasks": _tasks, "deployments": _deployments, "executions": _executions}
+    rows = listers[args.what](args)
+    if args.limit is not None:
+        rows = rows[: args.limit]
+    if args.json:
+        sys.stdout.write(json.dumps({"schema": f"nv-eval.ls-{args.what}/1", args.what: rows}) + "\n")
+    else:
+        sys.stdout.write(_columns(rows) if rows else f"No {args.what}.\n")
+    return 0
+
+
+def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    rows: list[dict[str, object]] = []
+    for found in journal.invocations(limit=args.limit):
+        ended = journal.ended(found.id)
+        rows.append(
+            {
+                "id": found.id,
+                "begun": time.strftime("%Y-%m-%d %H:%M", time.localtime(found.created)),
+                "state": journal.state(found).value,
+                "exit": ended.data.get("exit_code") if ended else None,
+                "execution": found.execution,
+                "deployment": found.deployment,
+                "tasks": ",".join(found.tasks),
+            }
+        )
+    return rows
+
+
+def _tasks(args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.harnesses.lm_eval import search
+
+    return [
+        {
+            "task": entry.name,
+            "kind": entry.kind,
+            "output": ",".join(entry.output_types),
+            "loglikelihood": entry.needs_loglikelihood,
+            "groups": ",".join(entry.groups),
+        }
+        for entry in search(args.pattern, args.include_path)
+    ]
+
+
+def _deployments(_args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.config.deployment import DEPLOYMENTS
+
+    return [{"deployment": name, "what": _summary(cls)} for name, cls in DEPLOYMENTS.items()]
+
+
+def _executions(_args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.config.execution import EXECUTIONS
+    from launcher.platforms import RUNNABLE
+
+    return [
+        {"execution": name, "what": _summary(cls), "runs": "yes" if name in RUNNABLE else "dry run only"}
+        for name, cls in EXECUTIONS.items()
+    ]
+
+
+def _summary(cls: type[object]) -> str:
+    return (cls.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _columns(rows: list[dict[str, object]]) -> str:
+    table = [list(rows[0]), *[[_cell(value) for value in row.values()] for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    widths[-1] = 0
+    return "".join("  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip() + "\n" for line in table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

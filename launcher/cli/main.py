@@ -1,0 +1,117 @@
+"""The command `nv-eval`: find the sub-command, run it, turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from launcher.errors import ConfigError, LauncherError, nearest
+
+COMMANDS = {
+    "run": "deploy, evaluate, collect scores, tear down",
+    "status": "what an invocation is doing, and what it did",
+    "logs": "output of an invocation's servers and jobs",
+    "results": "scores of invocations",
+    "stop": "end an invocation and tear it down",
+    "ls": "list runs, tasks, deployments, executions",
+    "init": "write a commented config to start from",
+    "completion": "print shell completion",
+    "version": "print versions",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one line, with the nearest valid name."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError instead of printing usage and exiting."""
+        raise ConfigError(f"{self.prog}: {message}; see: {self.prog} --help")
+
+
+def build_parser(command: str | None = None) -> Parser:
+    """The parser; with `command`, only that sub-command's arguments are defined."""
+    parser = Parser(prog="nv-eval", description="Puts a model on GPUs, runs benchmarks, brings home scores.")
+    parser.add_argument("--version", action="store_true", help="print versions and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        sub.add_argument("-v", "--verbose", action="store_true", help="more detail; tracebacks for defects")
+        if command in (None, name):
+            import_module(f"launcher.cli.{name}_command").add_arguments(sub)
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Arguments of one call. What argparse leaves over are overrides, or options that do not exist."""
+    command = next((word for word in argv if not word.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        raise ConfigError(f"nv-eval {command}: no such command{nearest(command, COMMANDS)}")
+    parser = build_parser(command or "")
+    args, rest = parser.parse_known_args(argv)
+    for word in rest:
+        if word.startswith("-") or not hasattr(args, "overrides"):
+            raise ConfigError(f"nv-eval {command or ''}: {_unknown(word, parser, command)}")
+    if hasattr(args, "overrides"):
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def _unknown(word: str, parser: Parser, command: str | None) -> str:
+    actions = parser._subparsers._group_actions[0].choices if parser._subparsers else {}
+    sub = actions.get(command) if command and isinstance(actions, dict) else None
+    options = [o for a in (sub or parser)._actions for o in a.option_strings if o.startswith("--")]
+    if not word.startswith("-"):
+        return f"unexpected argument {word}"
+    return f"unknown option {word.partition('=')[0]}{nearest(word.partition('=')[0], options)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. See launcher.errors for what the codes mean."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:
+        from launcher.cli.complete import autocomplete
+
+        autocomplete(build_parser())
+    try:
+        args = parse(argv)
+        if args.command is None:
+            return _no_command(args)
+        return int(import_module(f"launcher.cli.{args.command}_command").run(args))
+    except LauncherError as error:
+        return _report(error, argv)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stdout = None
+        return 0
+    except Exception as error:  # a defect of ours: say so in a line, the traceback only when asked for
+        if {"-v", "--verbose"} & set(argv):
+            raise
+        sys.stderr.write(f"nv-eval: internal error: {type(error).__name__}: {error}; add -v for the traceback\n")
+        return 1
+
+
+def _no_command(args: argparse.Namespace) -> int:
+    if args.version:
+        return int(import_module("launcher.cli.version_command").run(args))
+    build_parser("").print_help()
+    return 0
+
+
+def _report(error: LauncherError, argv: Sequence[str]) -> int:
+    if "--json" in argv:
+        kind = type(error).__name__
+        print(json.dumps({"error": kind, "exit_code": error.exit_code, "message": str(error)}))
+    else:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"nv-eval: {line}\n")
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`nv-eval run`: from a config to scores."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launcher.config import Request
+
+_EPILOG = """\
+overrides are in Hydra's grammar: key=value, +key=value, ~key, group=option; for example
+  nv-eval run deployment=vllm deployment.model_id=meta-llama/Llama-3.1-8B-Instruct 'evaluation.tasks=[ifeval]'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add_config_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and its checks; create nothing")
+    parser.add_argument("--json", action="store_true", help="print the plan, or the results, as JSON")
+    parser.add_argument("--cfg", choices=("job", "hydra", "all"), help="print the composed config and exit")
+    parser.add_argument("--package", help="with --cfg: only this part of the config, for example deployment")
+    parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
+    parser.add_argument(
+        "--info",
+        nargs="?",
+        const="all",
+        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+        help="print where the config comes from and exit",
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name a config; shared with other commands that take one."""
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="key=value, in Hydra's grammar")
+    parser.add_argument("--config-name", "-cn", default="default", help="config to run; default: default")
+    parser.add_argument("--config-dir", "-cd", help="folder with configs of your own, searched first")
+    parser.add_argument("--config-path", "-cp", help="folder used instead of the packaged configs")
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="OVERRIDE", help="the same as a bare override"
+    )
+
+
+def request(args: argparse.Namespace) -> Request:
+    """Which config the arguments ask for."""
+    from launcher.config import Request
+
+    return Request(
+        name=args.config_name,
+        overrides=(*args.overrides, *args.override),
+        config_dir=args.config_dir,
+        config_path=args.config_path,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from launcher.errors import ConfigError
+
+    if args.multirun:
+        raise ConfigError("nv-eval run -m: sweeps are not in this version; run once per setting")
+    if args.cfg or args.info:
+        from launcher.cli.show_config import show
+
+        show(request(args), cfg=args.cfg, info=args.info, package=args.package, resolve=args.resolve)
+        return 0
+    return _dry_run(args) if args.dry_run else _run(args)
+
+
+def _dry_run(args: argparse.Namespace) -> int:
+    from launcher.api import plan, preflight
+    from launcher.config import load
+    from launcher.plan.render import render
+    from launcher.platforms.base import CheckState
+
+    made = plan(load(request(args)))
+    checks = preflight(made)
+    if args.json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode({"plan": made, "checks": checks}).decode() + "\n")
+    else:
+        sys.stdout.write(render(made, [(c.state.value, c.name, c.message) for c in checks], verbose=args.verbose))
+    return 3 if any(check.state is CheckState.PROBLEM for check in checks) else 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from launcher.api import plan, run
+    from launcher.cli.live import open_view
+    from launcher.config import load
+
+    made = plan(load(request(args)))
+    with open_view(made, quiet=args.json) as view:
+        result = run(made, watcher=view.update)
+    if args.json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(result.record).decode() + "\n")
+    else:
+        from launcher.cli.scores import print_record
+
+        print_record(result.record, folder=str(result.folder))
+    return result.exit_code

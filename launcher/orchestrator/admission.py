@@ -1,0 +1,77 @@
+"""Which queued tasks may start now: within GPUs, memory, CPUs and the limits of the config, the longest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launcher.orchestrator.state import TaskState
+from launcher.plan.model import Plan
+from launcher.platforms.base import Capacity
+
+UNKNOWN_DURATION = 600.0
+"""Seconds assumed for a task that says nothing of its duration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What one endpoint occupies."""
+
+    endpoints: int = 1
+    gpus: int = 0
+    cpus: float = 0.0
+    memory_gib: float = 0.0
+
+    def __add__(self, other: Need) -> Need:
+        return Need(
+            endpoints=self.endpoints + other.endpoints,
+            gpus=self.gpus + other.gpus,
+            cpus=self.cpus + other.cpus,
+            memory_gib=self.memory_gib + other.memory_gib,
+        )
+
+
+def need(task: TaskState) -> Need:
+    """What the endpoint of a task occupies; a task against an existing endpoint occupies nothing."""
+    if task.plan.endpoint is None:
+        return Need(endpoints=0)
+    server = task.plan.endpoint.server
+    return Need(gpus=server.gpus, cpus=server.cpus or 0.0, memory_gib=server.memory_gib or 0.0)
+
+
+def fits(used: Need, plan: Plan, capacity: Capacity) -> bool:
+    """Whether this much may be in use at once."""
+    gpus = min((n for n in (plan.max_gpus, capacity.gpus) if n is not None), default=None)
+    bounds = (
+        (used.endpoints, plan.max_parallel_endpoints),
+        (used.gpus, gpus),
+        (used.cpus, capacity.cpus),
+        (used.memory_gib, capacity.memory_gib),
+    )
+    return all(bound is None or amount <= bound for amount, bound in bounds)
+
+
+def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity) -> list[TaskState]:
+    """Queued tasks that may start now, longest first.
+
+    A task that does not fit does not hold back a shorter one that does. One that would never fit alone is let in when
+    nothing else runs: preflight has warned, and the platform will say why.
+    """
+    tasks = list(tasks)
+    used = sum((need(t) for t in tasks if t.admitted and not t.done), Need(endpoints=0))
+    idle = not any(t.admitted and not t.done for t in tasks)
+    chosen: list[TaskState] = []
+    for task in sorted((t for t in tasks if _queued(t)), key=_longest_first):
+        if fits(used + need(task), plan, capacity) or (idle and not chosen):
+            chosen.append(task)
+            used = used + need(task)
+    return chosen
+
+
+def _queued(task: TaskState) -> bool:
+    return not task.admitted and task.reason is None and not task.done
+
+
+def _longest_first(task: TaskState) -> tuple[float, int]:
+    duration = task.plan.expected_duration
+    return (-(UNKNOWN_DURATION if duration is None else duration), task.plan.index)

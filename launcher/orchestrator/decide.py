@@ -1,0 +1,138 @@
+"""The next step of a task, from what is known and what is observed. Pure: the same world gives the same step.
+
+Nothing here remembers an event; after a crash the same function on the same world gives the same step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from launcher.orchestrator.reasons import Reason
+from launcher.orchestrator.state import TaskState
+from launcher.platforms.base import Resource, ResourceState
+
+ENDED = (ResourceState.SUCCEEDED, ResourceState.FAILED, ResourceState.GONE)
+SLACK = 60.0
+"""Seconds that a job may take beyond all its own time-outs before it is taken for hung."""
+
+
+class Action(StrEnum):
+    """What to do next for one task."""
+
+    CREATE_ENDPOINT = "create_endpoint"
+    PROBE = "probe"
+    SUBMIT_JOB = "submit_job"
+    END = "end"
+    COLLECT = "collect"
+    CANCEL_JOB = "cancel_job"
+    DELETE_ENDPOINT = "delete_endpoint"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One action; `reason` and `detail` say why, for END."""
+
+    action: Action
+    reason: Reason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What is observed around one task. A resource is None while it was not asked for or could not be seen."""
+
+    now: float
+    endpoint: Resource | None = None
+    job: Resource | None = None
+    stop: Reason | None = None
+    """Set when the whole run is being ended."""
+    barrier: bool = False
+    """Jobs wait until all endpoints answer, and they do not yet."""
+    probe_first: bool = False
+    """The orchestrator asks endpoints itself before it submits jobs (start_jobs: all_ready)."""
+
+
+def decide(task: TaskState, world: World) -> Step | None:
+    """The next step, or None to wait."""
+    if task.done or task.busy:
+        return None
+    if task.reason is None:
+        return _forward(task, world)
+    if not task.collected:
+        return Step(Action.COLLECT)
+    return _teardown(task, world)
+
+
+def _forward(task: TaskState, world: World) -> Step | None:
+    ended = _ending(task, world)
+    if ended is not None:
+        return ended
+    if not task.admitted:
+        return None
+    if task.plan.endpoint is not None and not task.endpoint_created:
+        return Step(Action.CREATE_ENDPOINT)
+    if task.job_submitted or _url(task, world) is None:
+        return None
+    if world.probe_first and not task.ready:
+        return Step(Action.PROBE)
+    return None if world.barrier else Step(Action.SUBMIT_JOB)
+
+
+def _ending(task: TaskState, world: World) -> Step | None:
+    """The end of the task's work, if the world shows one; the job's own word comes first."""
+    job, endpoint = world.job, world.endpoint
+    if job is not None and job.end is not None:
+        return Step(Action.END, _reason(job.end.reason), job.end.detail)
+    if world.stop is not None:
+        return Step(Action.END, world.stop)
+    if task.endpoint_created and endpoint is not None and (endpoint.state in ENDED or endpoint.fatal):
+        died = task.evaluating_at is not None
+        return Step(Action.END, Reason.ENDPOINT_DIED if died else Reason.ENDPOINT_EXITED, _said(endpoint))
+    if task.job_submitted and job is not None and job.state in ENDED:
+        return Step(Action.END, Reason.JOB_LOST, _said(job))
+    return _overdue(task, world)
+
+
+def _overdue(task: TaskState, world: World) -> Step | None:
+    """A backstop for jobs that do not keep their own time-outs, and for endpoints that never get an address."""
+    if task.started_at is None:
+        return None
+    target = task.plan.target
+    boot = target.start_timeout + target.health_timeout
+    if not task.job_submitted and not world.barrier and world.now - task.started_at > boot + SLACK:
+        return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {boot:.0f} s")
+    if task.job_submitted and world.now - task.started_at > boot + task.plan.job.timeout + SLACK:
+        return Step(Action.END, Reason.HARNESS_TIMEOUT, "the job did not keep its own time-outs")
+    return None
+
+
+def _teardown(task: TaskState, world: World) -> Step:
+    """What is left to remove. Only an observed absence counts: unknown keeps the question open."""
+    if task.job_wanted and not _gone(world.job):
+        return Step(Action.CANCEL_JOB)
+    if task.endpoint_wanted and not _gone(world.endpoint):
+        return Step(Action.DELETE_ENDPOINT)
+    return Step(Action.FINISH)
+
+
+def _gone(resource: Resource | None) -> bool:
+    return resource is None or resource.state is ResourceState.GONE
+
+
+def _url(task: TaskState, world: World) -> str | None:
+    return task.plan.target.url or task.url or (world.endpoint.url if world.endpoint else None)
+
+
+def _reason(word: str) -> Reason:
+    try:
+        return Reason(word)
+    except ValueError:
+        return Reason.HARNESS_FAILED
+
+
+def _said(resource: Resource) -> str:
+    if resource.detail:
+        return resource.detail
+    return f"exit code {resource.exit_code}" if resource.exit_code is not None else resource.state.value

@@ -1,0 +1,380 @@
+"""Drive the tasks of one plan: look at the world, take each task's next step, look again.
+
+Every request that changes the world is preceded by its intent in the journal. Steps of different tasks run side by
+side; a task has at most one step under way. Only what the platform shows counts: an endpoint is gone when the platform
+says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from launcher.errors import LauncherError, PlatformError, ResultsError
+from launcher.harnesses import load_harness
+from launcher.orchestrator.admission import admissible
+from launcher.orchestrator.decide import Action, Step, World, decide
+from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
+from launcher.orchestrator.reasons import Reason
+from launcher.orchestrator.state import Evidence, Phase, RunOutcome, TaskOutcome, TaskState
+from launcher.plan.document import job_document
+from launcher.plan.model import Plan
+from launcher.platforms.base import Capacity, Observation, Platform
+from launcher.platforms.secrets import Secrets
+from launcher.runner import runner
+
+TAIL_LINES = 20
+"""Lines of a log that are kept as evidence of a failure."""
+DELETE_PATIENCE = 120.0
+"""Seconds after which something that does not go away is reported as left over."""
+
+Watcher = Callable[[list[TaskState], float], None]
+
+
+class Run:
+    """One live invocation. Time is the event loop's, so that a test can run it on a virtual clock."""
+
+    def __init__(self, plan: Plan, platform: Platform, journal: Journal, *, watcher: Watcher | None = None) -> None:
+        """Prepare a run; `watcher` is called after each look at the world, with all tasks and the loop's time."""
+        self.plan = plan
+        self.folder = Path(plan.output_dir) / plan.invocation
+        self.tasks = [TaskState(plan=task) for task in plan.tasks]
+        self._platform = platform
+        self._journal = journal
+        self._watcher = watcher
+        self._wake = asyncio.Event()
+        self._steps: set[asyncio.Task[None]] = set()
+        self._stop: Reason | None = None
+        self._abandoned = False
+        self._stop_probes = threading.Event()
+        self._capacity = Capacity()
+        self._started = 0.0
+        self._last_beat = float("-inf")
+
+    def stop(self, reason: Reason = Reason.STOPPED) -> None:
+        """Ask for the end: evidence is kept, everything is torn down. Safe to call in any state, from the loop."""
+        if self._stop is None:
+            self._stop = reason
+            self._journal_quietly(Fact.STOP_ASKED, None, reason=reason.value)
+        self._stop_probes.set()
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Stop waiting for confirmations; what may be left is in the outcome."""
+        self._abandoned = True
+        self._wake.set()
+
+    async def run(self) -> RunOutcome:
+        """Run to the end and tear down.
+
+        Raises:
+            LauncherError: the journal cannot be written, or the platform cannot be prepared; nothing was created.
+        """
+        self._begin()
+        try:
+            self._capacity = await self._platform.open(self.plan, self.folder)
+            await self._loop()
+        except LauncherError as error:
+            self._journal_quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
+            raise
+        finally:
+            await self._close()
+        return self._finish()
+
+    def _begin(self) -> None:
+        self._started = _now()
+        self._journal.begin(
+            self.plan.invocation,
+            execution=self.plan.execution,
+            deployment=self.plan.deployment,
+            folder=str(self.folder),
+            tasks=[task.key for task in self.plan.tasks],
+        )
+        self._journal.record(self.plan.invocation, Fact.RUN_STARTED)
+
+    async def _loop(self) -> None:
+        while not all(task.done for task in self.tasks) and not self._abandoned:
+            self._wake.clear()
+            await self._tick()
+            self._beat()
+            if not self._wake.is_set():
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Until a step has ended or it is time to look again."""
+        try:
+            async with asyncio.timeout(self._platform.poll_interval):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _tick(self) -> None:
+        """One look at the world and one step for each task that is not in the middle of one."""
+        settled = [task for task in self.tasks if not task.busy]
+        try:
+            seen = await self._platform.observe()
+        except PlatformError:
+            return  # unknown is not gone: look again
+        self._check_limits()
+        if self._stop is None:
+            for task in admissible(self.tasks, self.plan, self._capacity):
+                task.admitted = True
+        for task in settled:
+            self._note(task, seen)
+        for task in settled:
+            step = decide(task, self._world(task, seen))
+            if step is not None:
+                self._start(task, step)
+
+    def _check_limits(self) -> None:
+        limit = self.plan.max_duration
+        if limit is not None and self._stop is None and _now() - self._started > limit:
+            self.stop(Reason.LIMIT_REACHED)
+
+    def _note(self, task: TaskState, seen: Observation) -> None:
+        """Keep what the world shows of a task's progress."""
+        job = seen.jobs.get(task.plan.job.name)
+        if job is None or job.progress is None:
+            return
+        task.progress = job.progress
+        if job.progress.phase == "evaluating" and task.evaluating_at is None:
+            task.evaluating_at = _now()
+            self._journal_quietly(Fact.TASK_EVALUATING, task)
+
+    def _world(self, task: TaskState, seen: Observation) -> World:
+        endpoint = task.plan.endpoint
+        all_ready = self.plan.start_jobs == "all_ready"
+        return World(
+            now=_now(),
+            endpoint=seen.endpoints.get(endpoint.name) if endpoint else None,
+            job=seen.jobs.get(task.plan.job.name),
+            stop=self._stop,
+            barrier=all_ready and not self._barrier_open(),
+            probe_first=all_ready,
+        )
+
+    def _barrier_open(self) -> bool:
+        """Whether every endpoint that may exist now answers or has failed."""
+        return all(task.ready or task.reason is not None or task.done for task in self.tasks if task.admitted)
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _start(self, task: TaskState, step: Step) -> None:
+        task.busy = True
+        running = asyncio.create_task(self._take(task, step))
+        self._steps.add(running)
+        running.add_done_callback(self._steps.discard)
+
+    async def _take(self, task: TaskState, step: Step) -> None:
+        """Take one step; whatever goes wrong becomes the task's reason, never its siblings' problem."""
+        actions: dict[Action, Callable[[TaskState], Awaitable[None]]] = {
+            Action.CREATE_ENDPOINT: self._create,
+            Action.PROBE: self._probe,
+            Action.SUBMIT_JOB: self._submit,
+            Action.COLLECT: self._collect,
+            Action.CANCEL_JOB: self._cancel,
+            Action.DELETE_ENDPOINT: self._delete,
+            Action.FINISH: self._finish_task,
+        }
+        try:
+            if step.action is Action.END:
+                self._end(task, step.reason or Reason.LAUNCHER_ERROR, step.detail)
+            else:
+                await actions[step.action](task)
+        except LauncherError as error:
+            self._failed(task, step.action, str(error))
+        except Exception as error:  # a defect must not leave an endpoint running: record it, then tear down
+            self._failed(task, step.action, f"{type(error).__name__}: {error}", Reason.LAUNCHER_ERROR)
+        finally:
+            task.busy = False
+            self._wake.set()
+
+    def _failed(self, task: TaskState, action: Action, detail: str, reason: Reason | None = None) -> None:
+        known = {Action.CREATE_ENDPOINT: Reason.ENDPOINT_NOT_CREATED, Action.SUBMIT_JOB: Reason.JOB_NOT_SUBMITTED}
+        if action is Action.COLLECT:
+            task.collected = True
+            task.reason, task.detail = reason or Reason.RESULTS_NOT_FETCHED, detail
+        elif task.reason is None:
+            self._end(task, reason or known.get(action, Reason.LAUNCHER_ERROR), detail)
+
+    async def _create(self, task: TaskState) -> None:
+        spec = task.plan.endpoint
+        assert spec is not None
+        self._record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
+        task.endpoint_wanted = True
+        task.started_at = _now()
+        made = await self._platform.create_endpoint(task.plan, spec)
+        task.endpoint_created = True
+        task.url = made.url
+        self._record(Fact.ENDPOINT_CREATED, task, spec.name, id=made.id)
+
+    async def _probe(self, task: TaskState) -> None:
+        """Ask the endpoint ourselves until it answers; the all_ready barrier waits for this."""
+        url = task.plan.target.url or task.url or ""
+        document = job_document(self.plan.invocation, task.plan, url=url, output_dir="", work_dir="")
+        reference = task.plan.target.api_key
+        key = Secrets().resolve(reference) if reference else None
+        try:
+            await asyncio.to_thread(self._wait_ready, document["target"], key)
+        except runner.EndpointProblem as problem:
+            if self._stop is None:
+                self._end(task, Reason(problem.reason), problem.detail)
+            return
+        task.ready = True
+        self._journal_quietly(Fact.TASK_READY, task)
+
+    def _wait_ready(self, target: dict[str, object], key: str | None) -> None:
+        runner.wait_ready(runner.Target.from_document(target), key=key, stop=self._stop_probes)
+
+    async def _submit(self, task: TaskState) -> None:
+        if task.started_at is None:
+            task.started_at = _now()
+        self._record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
+        task.job_wanted = True
+        made = await self._platform.submit_job(task.plan, task.plan.job, task.plan.target.url or task.url or "")
+        task.job_submitted = True
+        self._record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
+
+    def _end(self, task: TaskState, reason: Reason, detail: str) -> None:
+        task.reason, task.detail = reason, detail
+        task.ended_at = _now()
+        self._record(Fact.TASK_ENDED, task, reason=reason.value, detail=detail)
+
+    async def _collect(self, task: TaskState) -> None:
+        """Bring home what there is: scores of a completed job, evidence of any other end."""
+        if task.reason is Reason.COMPLETED:
+            await self._collect_scores(task)
+        if task.reason is not Reason.COMPLETED:
+            task.evidence = await self._evidence(task)
+        task.collected = True
+        self._record(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores))
+
+    async def _collect_scores(self, task: TaskState) -> None:
+        folder = self.folder / task.plan.key / "output"
+        await self._platform.fetch(task.plan, folder)
+        harness = load_harness(task.plan.harness)
+        try:
+            scores = await asyncio.to_thread(harness.parse, folder, task.plan.name, task.plan.settings)
+        except ResultsError as error:
+            task.reason, task.detail = Reason.RESULTS_INVALID, str(error)
+            return
+        (folder.parent / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores)))
+        task.scores = scores
+
+    async def _evidence(self, task: TaskState) -> Evidence:
+        endpoint, job = task.plan.endpoint, task.plan.job.name
+        server = await self._platform.tail(endpoint.name, TAIL_LINES) if endpoint and task.endpoint_wanted else []
+        client = await self._platform.tail(job, TAIL_LINES) if task.job_wanted else []
+        return Evidence(endpoint=tuple(server), job=tuple(client))
+
+    async def _cancel(self, task: TaskState) -> None:
+        name = task.plan.job.name
+        await self._remove(task, Fact.INTEND_CANCEL_JOB, name, self._platform.cancel_job)
+
+    async def _delete(self, task: TaskState) -> None:
+        assert task.plan.endpoint is not None
+        name = task.plan.endpoint.name
+        await self._remove(task, Fact.INTEND_DELETE_ENDPOINT, name, self._platform.delete_endpoint)
+
+    async def _remove(self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]]) -> None:
+        self._journal_quietly(intent, task, name)
+        try:
+            await ask(name)
+        except PlatformError as error:
+            task.detail = task.detail or str(error)  # not removed as far as we know: ask again
+        await self._confirm_gone(task)
+
+    async def _confirm_gone(self, task: TaskState) -> None:
+        """Wait a little before asking again, and give up telling the truth when it takes too long."""
+        now = _now()
+        task.deleting_at = task.deleting_at or now
+        if now - task.deleting_at > DELETE_PATIENCE:
+            task.leftover = task.done = True
+            self._journal_quietly(Fact.LEFTOVER, task)
+        await asyncio.sleep(self._platform.poll_interval)
+
+    async def _finish_task(self, task: TaskState) -> None:
+        task.gone_at = _now()
+        task.endpoint_wanted = task.job_wanted = False
+        task.done = True
+        self._record(Fact.TASK_GONE, task)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        """Let go of the platform. On this machine that ends whatever is still alive of this invocation."""
+        self._stop_probes.set()
+        for step in self._steps:
+            step.cancel()
+        await asyncio.gather(*self._steps, return_exceptions=True)
+        await self._platform.close()
+
+    def _finish(self) -> RunOutcome:
+        now = _now()
+        outcome = RunOutcome(
+            invocation=self.plan.invocation,
+            folder=str(self.folder),
+            tasks=tuple(self._outcome(task, now) for task in self.tasks),
+            seconds=now - self._started,
+            ended_by=self._stop,
+        )
+        self._beat(force=True)
+        self._journal_quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
+        return outcome
+
+    def _outcome(self, task: TaskState, now: float) -> TaskOutcome:
+        gpu_seconds = task.gpu_seconds(now)
+        price = self.plan.usd_per_gpu_hour
+        begun = task.started_at if task.started_at is not None else now
+        return TaskOutcome(
+            key=task.plan.key,
+            name=task.plan.name,
+            harness=task.plan.harness,
+            reason=task.reason or Reason.STOPPED,
+            detail=task.detail,
+            evidence=task.evidence,
+            scores=tuple(task.scores),
+            leftover=task.leftover or (task.endpoint_wanted and not task.done),
+            seconds=(task.ended_at or now) - begun,
+            gpu_seconds=gpu_seconds,
+            usd=None if price is None else gpu_seconds / 3600 * price,
+        )
+
+    # --- the journal ------------------------------------------------------------------------------------------------
+
+    def _record(self, kind: Fact, task: TaskState, name: str = "", **data: object) -> None:
+        self._journal.record(self.plan.invocation, kind, task.plan.key, name, **data)
+
+    def _journal_quietly(self, kind: Fact, task: TaskState | None, name: str = "", **data: object) -> None:
+        """For facts that must not keep a teardown from happening when the disk is full."""
+        try:
+            self._journal.record(self.plan.invocation, kind, task.plan.key if task else None, name, **data)
+        except LauncherError:
+            return
+
+    def _beat(self, *, force: bool = False) -> None:
+        now = _now()
+        if self._watcher is not None:
+            self._watcher(self.tasks, now)
+        if force or now - self._last_beat >= HEARTBEAT:
+            self._last_beat = now
+            self._journal.beat(self.plan.invocation, [_live_row(task, now) for task in self.tasks])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _live_row(task: TaskState, now: float) -> dict[str, object]:
+    progress = task.progress
+    return {
+        "task": task.plan.key,
+        "phase": task.phase.value if task.phase is not Phase.ENDED else str(task.reason),
+        "done": progress.done if progress else None,
+        "total": progress.total if progress else None,
+        "gpu_seconds": round(task.gpu_seconds(now), 1),
+    }

@@ -1,0 +1,141 @@
+"""What the orchestrator knows of each task, and how a run and its tasks ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from launcher.harnesses.spec import Score
+from launcher.orchestrator.reasons import MEANINGS, Reason, Status
+from launcher.plan.model import TaskPlan
+from launcher.platforms.base import Progress
+
+
+class Phase(StrEnum):
+    """Where a task is, in the words of the live view and of `status`."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    WAITING = "waiting"
+    PROBING = "probing"
+    READY = "ready"
+    EVALUATING = "evaluating"
+    COLLECTING = "collecting"
+    DELETING = "deleting"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The last lines of the endpoint's and the job's output, without secrets."""
+
+    endpoint: tuple[str, ...] = ()
+    job: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class TaskState:
+    """One task of a live run. Times are seconds of the run's clock.
+
+    `endpoint_wanted` is true from the intent to create until the platform has confirmed that nothing is left; a plan
+    without an endpoint never sets it. `reason` is set once and decides what remains to be done.
+    """
+
+    plan: TaskPlan
+    admitted: bool = False
+    endpoint_wanted: bool = False
+    endpoint_created: bool = False
+    job_wanted: bool = False
+    job_submitted: bool = False
+    url: str | None = None
+    ready: bool = False
+    progress: Progress | None = None
+    reason: Reason | None = None
+    detail: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
+    collected: bool = False
+    done: bool = False
+    leftover: bool = False
+    scores: list[Score] = field(default_factory=list)
+    started_at: float | None = None
+    evaluating_at: float | None = None
+    ended_at: float | None = None
+    deleting_at: float | None = None
+    gone_at: float | None = None
+    busy: bool = False
+    """An action of this task is under way; the next decision waits for it."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where the task is, derived from the facts above."""
+        if self.done:
+            return Phase.ENDED
+        if self.reason is not None:
+            return Phase.COLLECTING if not self.collected else Phase.DELETING
+        if not self.admitted:
+            return Phase.QUEUED
+        if self.progress is None or not self.job_submitted:
+            return Phase.READY if self.ready else Phase.STARTING
+        known = {"waiting": Phase.WAITING, "probing": Phase.PROBING, "evaluating": Phase.EVALUATING}
+        return known.get(self.progress.phase, Phase.COLLECTING)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs its endpoint occupies while it exists."""
+        return self.plan.endpoint.server.gpus if self.plan.endpoint else 0
+
+    def gpu_seconds(self, now: float) -> float:
+        """GPU time used so far: from the request that created the endpoint to the proof that it is gone."""
+        if self.started_at is None or not self.plan.endpoint:
+            return 0.0
+        return self.gpus * ((self.gone_at or now) - self.started_at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOutcome:
+    """How one task ended."""
+
+    key: str
+    name: str
+    harness: str
+    reason: Reason
+    detail: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
+    scores: tuple[Score, ...] = ()
+    leftover: bool = False
+    seconds: float = 0.0
+    """From the creation of its endpoint to the end of its evaluation."""
+    gpu_seconds: float = 0.0
+    usd: float | None = None
+
+    @property
+    def status(self) -> Status:
+        """The reason in one word."""
+        return MEANINGS[self.reason].status
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutcome:
+    """How an invocation ended. `ended_by` is the reason that ended it as a whole early, if any."""
+
+    invocation: str
+    folder: str
+    tasks: tuple[TaskOutcome, ...]
+    seconds: float
+    ended_by: Reason | None = None
+
+    @property
+    def leftovers(self) -> list[str]:
+        """Keys of tasks of which something may still be running."""
+        return [task.key for task in self.tasks if task.leftover]
+
+    @property
+    def exit_code(self) -> int:
+        """0 only if every task has scores and nothing is left."""
+        if self.leftovers:
+            return 5
+        if self.ended_by is Reason.STOPPED:
+            return 130
+        if self.ended_by is Reason.LIMIT_REACHED:
+            return 9
+        return 0 if all(task.status is Status.SCORED for task in self.tasks) else 4

@@ -1,0 +1,121 @@
+"""What the journal says of an invocation. Standard library only: `nv-eval status` answers at once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal, RunState
+
+_PHASES = {
+    Fact.INTEND_CREATE_ENDPOINT: "starting",
+    Fact.ENDPOINT_CREATED: "starting",
+    Fact.JOB_SUBMITTED: "waiting",
+    Fact.TASK_READY: "ready",
+    Fact.TASK_EVALUATING: "evaluating",
+    Fact.TASK_COLLECTED: "deleting",
+    Fact.INTEND_DELETE_ENDPOINT: "deleting",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStatus:
+    """One task as last known. `age` is the time since that fact, in seconds; `endpoint` and `job` are names.
+
+    `alive` says whether something of it may be running: None where that is not known.
+    """
+
+    task: str
+    phase: str
+    age: float | None
+    reason: str = ""
+    detail: str = ""
+    done: int | None = None
+    total: int | None = None
+    gpu_seconds: float | None = None
+    endpoint: str = ""
+    job: str = ""
+    alive: bool | None = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """One invocation as last known. `age` is the time since the launcher's last sign of life, in seconds."""
+
+    invocation: str
+    state: RunState
+    created: float
+    age: float | None
+    execution: str
+    deployment: str
+    folder: str
+    exit_code: int | None
+    tasks: tuple[TaskStatus, ...]
+
+
+def of(journal: Journal, invocation: Invocation) -> RunStatus:
+    """Status of one invocation."""
+    facts = journal.facts(invocation.id)
+    state = journal.state(invocation)
+    beat = journal.live(invocation.id)
+    live = {row["task"]: row for row in beat[1]} if beat else {}
+    ended = next((fact for fact in reversed(facts) if fact.kind is Fact.RUN_ENDED), None)
+    last = max([fact.time for fact in facts] + ([beat[0]] if beat else []), default=None)
+    return RunStatus(
+        invocation=invocation.id,
+        state=state,
+        created=invocation.created,
+        age=None if last is None else max(0.0, time.time() - last),
+        execution=invocation.execution,
+        deployment=invocation.deployment,
+        folder=invocation.folder,
+        exit_code=ended.data.get("exit_code") if ended else None,
+        tasks=tuple(
+            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, invocation)
+            for key in invocation.tasks
+        ),
+    )
+
+
+def _task(key: str, facts: list[Entry], live: dict[str, Any], state: RunState, invocation: Invocation) -> TaskStatus:
+    ended = next((fact for fact in facts if fact.kind is Fact.TASK_ENDED), None)
+    gone = any(fact.kind is Fact.TASK_GONE for fact in facts)
+    return TaskStatus(
+        task=key,
+        phase=_phase(facts, gone=gone),
+        age=max(0.0, time.time() - facts[-1].time) if facts else None,
+        reason=_reason(facts),
+        detail=ended.data.get("detail", "") if ended else "",
+        done=live.get("done"),
+        total=live.get("total"),
+        gpu_seconds=live.get("gpu_seconds"),
+        endpoint=_name(facts, Fact.INTEND_CREATE_ENDPOINT),
+        job=_name(facts, Fact.INTEND_SUBMIT_JOB),
+        alive=_alive(facts, state, invocation, gone=gone),
+    )
+
+
+def _phase(facts: list[Entry], *, gone: bool) -> str:
+    if gone:
+        return "ended"
+    return next((_PHASES[fact.kind] for fact in reversed(facts) if fact.kind in _PHASES), "queued")
+
+
+def _reason(facts: list[Entry]) -> str:
+    kinds = (Fact.TASK_COLLECTED, Fact.TASK_ENDED)
+    return next((str(fact.data.get("reason", "")) for fact in reversed(facts) if fact.kind in kinds), "")
+
+
+def _name(facts: list[Entry], kind: Fact) -> str:
+    return next((fact.name for fact in reversed(facts) if fact.kind is kind), "")
+
+
+def _alive(facts: list[Entry], state: RunState, invocation: Invocation, *, gone: bool) -> bool | None:
+    """Whether something of a task may be running. Local things end with their launcher, others may not."""
+    wanted = any(fact.kind in (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB) for fact in facts)
+    if gone or not wanted:
+        return False
+    if state is RunState.RUNNING:
+        return True
+    return False if invocation.execution == "local" and state is not RunState.UNKNOWN else None

@@ -1,0 +1,275 @@
+"""Config to Plan. Every default is resolved here, every contradiction between the parts of a config is found here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from launcher.config.deployment import NoDeployment
+from launcher.config.evaluation import EndpointType, Settings, Task
+from launcher.config.execution import Lepton
+from launcher.config.fields import Reference
+from launcher.config.schema import ApiEndpoint, Config
+from launcher.deployments import build_server
+from launcher.deployments.spec import ServerSpec
+from launcher.errors import ConfigError
+from launcher.harnesses import load_harness
+from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
+from launcher.plan.model import EndpointPlan, JobPlan, Mount, Plan, TargetPlan, TaskPlan, WorstCase
+from launcher.plan.names import new_invocation_id, resource_name, task_keys
+from launcher.plan.settings import effective
+
+DEFAULT_HARNESS = "lm_eval"
+_ROUTES: tuple[tuple[str, EndpointType | None], ...] = (
+    ("/chat/completions", "chat"),
+    ("/completions", "completions"),
+    ("/v1", None),
+)
+
+
+def build(config: Config, invocation: str | None = None) -> Plan:
+    """The plan of one invocation.
+
+    Raises:
+        ConfigError: one line for each task or key that contradicts another, an unknown task among them.
+    """
+    if not config.evaluation.tasks:
+        raise ConfigError("evaluation.tasks: no benchmark is named; add `- name: TASK`, see: nv-eval ls tasks")
+    return _Builder(config, invocation or new_invocation_id()).plan()
+
+
+class _Builder:
+    """The parts of one plan; each method resolves one of them."""
+
+    def __init__(self, config: Config, invocation: str) -> None:
+        self.config = config
+        self.invocation = invocation
+        self.api = config.target.api_endpoint
+        self.notes: list[str] = []
+        self.url, self.url_type = _existing_url(config)
+        self.served_name = _served_name(config)
+        self.server = build_server(config.deployment, self.served_name)
+
+    def plan(self) -> Plan:
+        tasks = self._tasks()
+        execution, limits = self.config.execution, self.config.limits
+        return Plan(
+            invocation=self.invocation,
+            execution=execution.type,
+            deployment=self.config.deployment.type,
+            output_dir=str(_absolute(execution.output_dir)),
+            storage=self._storage(),
+            tasks=tasks,
+            start_jobs=execution.start_jobs,
+            max_parallel_endpoints=limits.max_parallel_endpoints,
+            max_gpus=limits.max_gpus,
+            max_duration=limits.max_duration,
+            usd_per_gpu_hour=execution.usd_per_gpu_hour,
+            worst_case=_worst_case(tasks, execution.usd_per_gpu_hour),
+            export_formats=tuple(self.config.export.formats),
+            notes=(*self.notes, *self._execution_notes()),
+            config=msgspec.to_builtins(self.config),
+        )
+
+    def _tasks(self) -> tuple[TaskPlan, ...]:
+        keys = task_keys([task.name for task in self.config.evaluation.tasks])
+        built: list[TaskPlan] = []
+        problems: list[str] = []
+        for index, (task, key) in enumerate(zip(self.config.evaluation.tasks, keys, strict=True)):
+            try:
+                built.append(self._task(index, key, task))
+            except ConfigError as error:
+                problems += [f"evaluation.tasks[{index}] ({task.name}): {line}" for line in error.problems]
+        if problems:
+            raise ConfigError(problems)
+        return tuple(built)
+
+    def _task(self, index: int, key: str, task: Task) -> TaskPlan:
+        harness, settings = self._settings(task)
+        info = harness.describe(task.name, settings)
+        endpoint_type = self._endpoint_type(info, settings)
+        run = harness.job(task.name, settings, self._target_info(endpoint_type))
+        return TaskPlan(
+            index=index,
+            key=key,
+            name=task.name,
+            harness=harness.name,
+            settings=settings,
+            target=self._target(endpoint_type, info),
+            endpoint=self._endpoint(index, task.name),
+            job=self._job(index, key, task.name, run, settings),
+            expected_duration=settings.expected_duration or _guess(info, settings),
+        )
+
+    def _settings(self, task: Task) -> tuple[Harness, Settings]:
+        evaluation = self.config.evaluation
+        harness = load_harness(task.harness or evaluation.harness or DEFAULT_HARNESS)
+        return harness, effective(harness.defaults, evaluation, task)
+
+    def _endpoint_type(self, info: TaskInfo, settings: Settings) -> EndpointType:
+        """The route to evaluate; refuses one that the task or the server cannot do, with the reason."""
+        chosen = settings.endpoint_type or self.api.type or self.url_type or info.endpoint_types[0]
+        if info.needs_loglikelihood and chosen == "chat":
+            raise ConfigError(
+                "scores log-likelihoods, which a chat route cannot return; set endpoint_type: completions"
+            )
+        if chosen not in info.endpoint_types:
+            raise ConfigError(f"cannot be evaluated on {chosen}; set endpoint_type: {info.endpoint_types[0]}")
+        if self.server is not None and chosen not in self.server.endpoint_types:
+            raise ConfigError(f"needs the {chosen} route, which deployment {self.server.type} does not serve")
+        if info.needs_loglikelihood:
+            self._refuse_without_loglikelihood()
+        return chosen
+
+    def _refuse_without_loglikelihood(self) -> None:
+        deployment = self.config.deployment
+        if self.server is not None and self.server.loglikelihood == "no":
+            note = self.server.loglikelihood_note or "use a vllm or sglang deployment for this task"
+            raise ConfigError(f"scores log-likelihoods; {note}")
+        if isinstance(deployment, NoDeployment) and deployment.loglikelihood == "no":
+            raise ConfigError("scores log-likelihoods, and deployment.loglikelihood says that the endpoint has none")
+
+    def _target_info(self, endpoint_type: EndpointType) -> TargetInfo:
+        return TargetInfo(
+            model=self.served_name,
+            endpoint_type=endpoint_type,
+            has_api_key=self.api.api_key_name is not None,
+            remote_tokenizer=self.server is not None and self.server.remote_tokenizer,
+            model_id=self.server.model_id if self.server else self.served_name,
+            max_length=self.server.max_length if self.server else None,
+        )
+
+    def _target(self, endpoint_type: EndpointType, info: TaskInfo) -> TargetPlan:
+        deployment = self.config.deployment
+        health_path = self.server.health.path if self.server else getattr(deployment, "health_path", None)
+        return TargetPlan(
+            model=self.served_name,
+            endpoint_type=endpoint_type,
+            url=self.url,
+            api_key=Reference(env=self.api.api_key_name) if self.api.api_key_name else None,
+            health_path=health_path,
+            health_interval=self.server.health.interval if self.server else 1.0,
+            needs_loglikelihood=info.needs_loglikelihood,
+            start_timeout=self._start_timeout(),
+            health_timeout=deployment.health_timeout,
+        )
+
+    def _start_timeout(self) -> float:
+        deployment = self.config.deployment
+        return deployment.health_timeout if isinstance(deployment, NoDeployment) else deployment.start_timeout
+
+    def _endpoint(self, index: int, task: str) -> EndpointPlan | None:
+        if self.server is None:
+            return None
+        execution = self.config.execution
+        lepton = execution if isinstance(execution, Lepton) else None
+        return EndpointPlan(
+            name=resource_name(self.server.type, task, index, self.invocation),
+            server=self.server,
+            start_timeout=self._start_timeout(),
+            health_timeout=self.config.deployment.health_timeout,
+            shape=lepton.resource_shape if lepton else None,
+            node_group=lepton.node_group if lepton else None,
+            mounts=_cache_mounts(lepton, self.server) if lepton else (),
+        )
+
+    def _job(self, index: int, key: str, task: str, run: HarnessJob, settings: Settings) -> JobPlan:
+        execution = self.config.execution
+        lepton = execution if isinstance(execution, Lepton) else None
+        in_container = lepton is not None or getattr(execution, "runtime", None) == "docker"
+        image = settings.image or (run.image if in_container else None) or (lepton.job_image if lepton else None)
+        mounts = (Mount(source=f"{self._storage()}/{key}", path="/results"),) if lepton else ()
+        return JobPlan(
+            name=resource_name("eval", task, index, self.invocation),
+            run=run,
+            timeout=settings.timeout or 4 * 3600.0,
+            shape=lepton.job_resource_shape if lepton else None,
+            image=image,
+            mounts=mounts,
+        )
+
+    def _storage(self) -> str:
+        execution = self.config.execution
+        if isinstance(execution, Lepton):
+            return f"{execution.storage.workspace.rstrip('/')}/{self.invocation}"
+        return str(_absolute(execution.output_dir) / self.invocation)
+
+    def _execution_notes(self) -> list[str]:
+        execution = self.config.execution
+        if not isinstance(execution, Lepton) or self.server is None:
+            return []
+        missing = [name for name in ("node_group", "resource_shape") if getattr(execution, name) is None]
+        return [f"execution.{name} is not set: a run needs one that the workspace offers" for name in missing]
+
+
+def _absolute(folder: str) -> Path:
+    return Path.cwd() / Path(folder).expanduser()
+
+
+def _existing_url(config: Config) -> tuple[str | None, EndpointType | None]:
+    """Base URL without /v1 of an existing endpoint, and the route its path named, if any."""
+    url, is_none = config.target.api_endpoint.url, isinstance(config.deployment, NoDeployment)
+    if not is_none and url is not None:
+        raise ConfigError(
+            f"target.api_endpoint.url: deployment {config.deployment.type} makes its own endpoint; "
+            "remove the URL, or set deployment=none"
+        )
+    if not is_none:
+        return None, None
+    if url is None:
+        raise ConfigError("target.api_endpoint.url: is missing; deployment none needs the URL of an endpoint")
+    return _base_url(url)
+
+
+def _base_url(url: str) -> tuple[str, EndpointType | None]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"target.api_endpoint.url: {url!r} is no URL; it begins with http:// or https://")
+    if parts.username or parts.password:
+        raise ConfigError("target.api_endpoint.url: holds a password; give the key by target.api_endpoint.api_key_name")
+    path, named = parts.path.rstrip("/"), None
+    for suffix, route in _ROUTES:
+        if path.endswith(suffix):
+            path, named = path.removesuffix(suffix), named or route
+    return urlunsplit((parts.scheme, parts.netloc, path, "", "")), named
+
+
+def _served_name(config: Config) -> str:
+    api: ApiEndpoint = config.target.api_endpoint
+    if isinstance(config.deployment, NoDeployment):
+        if api.model_id is None:
+            raise ConfigError("target.api_endpoint.model_id: is missing; an existing endpoint needs the model's name")
+        return api.model_id
+    own = config.deployment.served_model_name
+    if own and api.model_id and own != api.model_id:
+        raise ConfigError(
+            f"deployment.served_model_name ({own}) and target.api_endpoint.model_id ({api.model_id}) differ; set one"
+        )
+    return own or api.model_id or config.deployment.model_id
+
+
+def _cache_mounts(lepton: Lepton, server: ServerSpec) -> tuple[Mount, ...]:
+    if server.cache_path is None:
+        return ()
+    return (Mount(source=f"{lepton.storage.workspace.rstrip('/')}/model-cache", path=server.cache_path),)
+
+
+def _guess(info: TaskInfo, settings: Settings) -> float | None:
+    """Seconds, roughly: only the order of tasks depends on it."""
+    if info.samples is None:
+        return None
+    limit = settings.limit
+    samples = info.samples if limit is None else info.samples * limit if limit < 1 else min(info.samples, limit)
+    return max(1.0, 0.1 * samples)
+
+
+def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None) -> WorstCase:
+    seconds = sum(
+        task.endpoint.server.gpus * (task.endpoint.start_timeout + task.endpoint.health_timeout + task.job.timeout)
+        for task in tasks
+        if task.endpoint is not None
+    )
+    hours = seconds / 3600
+    return WorstCase(gpu_hours=round(hours, 3), usd=None if price is None else round(hours * price, 2))

@@ -1,0 +1,80 @@
+"""What a platform hands to a job: the job document, and the program that reads it as one self-contained file."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from launcher.config.fields import Reference
+from launcher.plan.model import TargetPlan, TaskPlan
+
+SCHEMA = "nv-eval.job/1"
+API_KEY_ENV = "NV_EVAL_API_KEY"
+"""Variable of the job's process that holds the endpoint's key; the platform sets it from `target.api_key`."""
+RUNNER_MODULES = ("client", "loglikelihood", "endpoint", "job", "output", "harness", "runner")
+"""The modules of launcher/runner, each after those it imports."""
+
+
+def job_document(invocation: str, task: TaskPlan, *, url: str, output_dir: str, work_dir: str) -> dict[str, Any]:
+    """The document that tells the runner what to do, ready for JSON; it holds no secret.
+
+    `url` is the endpoint's base URL without /v1; the folders are paths as the job sees them. Variables of the job
+    that are references are left out: the platform puts them into the environment of the job's process.
+    """
+    return {
+        "schema": SCHEMA,
+        "invocation": invocation,
+        "task": task.key,
+        "target": _target(task.target, url),
+        "run": _run(task),
+        "timeout": task.job.timeout,
+        "output_dir": output_dir,
+        "work_dir": work_dir,
+    }
+
+
+def _target(target: TargetPlan, url: str) -> dict[str, Any]:
+    return {
+        "url": url.rstrip("/"),
+        "model": target.model,
+        "endpoint_type": target.endpoint_type,
+        "health_path": target.health_path,
+        "health_interval": target.health_interval,
+        "needs_loglikelihood": target.needs_loglikelihood,
+        "start_timeout": target.start_timeout,
+        "health_timeout": target.health_timeout,
+        "api_key_env": API_KEY_ENV if target.api_key else None,
+    }
+
+
+def _run(task: TaskPlan) -> dict[str, Any]:
+    run = task.job.run
+    return {
+        "argv": list(run.argv),
+        "env": {name: value for name, value in run.env.items() if isinstance(value, str)},
+        "files": dict(run.files),
+        "results": list(run.results),
+        "progress": run.progress,
+        "api_key_env": run.api_key_env,
+        "requires": list(run.requires),
+        "secret_envs": sorted(name for name, value in run.env.items() if isinstance(value, Reference)),
+    }
+
+
+@cache
+def runner_source() -> str:
+    """The runner as one file: the modules of launcher/runner in order, without their imports of each other."""
+    folder = files("launcher.runner")
+    sources = [folder.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in RUNNER_MODULES]
+    return "from __future__ import annotations\n\n" + "\n\n".join(map(_standalone, sources))
+
+
+def _standalone(source: str) -> str:
+    """A module's text without `from launcher.runner...` and `from __future__`, which has its place at the top."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("launcher.runner", "__future__")):
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "\n".join(lines).strip() + "\n"

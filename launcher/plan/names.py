@@ -1,0 +1,46 @@
+"""The one place that makes names: deterministic, within the platform's rules, with a hash where they are cut."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+
+MAX_LENGTH = 36
+"""Longest name that every platform takes (Lepton's rule for jobs; Kubernetes and Docker allow more)."""
+
+
+def new_invocation_id() -> str:
+    """A fresh invocation id: 8 characters, a letter first, so that it can stand anywhere in a name."""
+    return secrets.choice("abcdef") + secrets.token_hex(4)[:7]
+
+
+def resource_name(kind: str, task: str, index: int, invocation: str) -> str:
+    """`{kind}-{task}-{index}-{invocation}` in lower-case letters, digits and hyphens, at most MAX_LENGTH long."""
+    tail = f"-{index}-{invocation}"
+    head = _slug(f"{kind}-{task}")
+    room = MAX_LENGTH - len(tail)
+    if len(head) > room:
+        digest = hashlib.sha256(head.encode()).hexdigest()[:5]
+        head = f"{head[: room - 6].rstrip('-')}-{digest}"
+    return head + tail
+
+
+def task_keys(names: list[str]) -> list[str]:
+    """A folder name for each task, unique in the invocation: the task's name, with -2, -3 where it repeats."""
+    seen: dict[str, int] = {}
+    keys: list[str] = []
+    for name in names:
+        base = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "task"
+        seen[base] = seen.get(base, 0) + 1
+        candidate = base if seen[base] == 1 else f"{base}-{seen[base]}"
+        while candidate in keys:
+            seen[base] += 1
+            candidate = f"{base}-{seen[base]}"
+        keys.append(candidate)
+    return keys
+
+
+def _slug(text: str) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return slug if slug[:1].isalpha() else f"t-{slug}"

@@ -1,0 +1,136 @@
+"""The plan in words: what the dry run prints for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from textwrap import shorten
+
+from launcher.config.fields import Env
+from launcher.plan.model import EndpointPlan, Plan, TaskPlan
+
+Check = tuple[str, str, str]
+"""State (ok, problem, skipped), name and message of one preflight check."""
+
+
+def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -> str:
+    """The plan as text. `verbose` does not shorten commands and lists every check."""
+    parts = [_head(plan)]
+    parts += [_task(task, plan, verbose=verbose) for task in plan.tasks]
+    parts.append(_foot(plan))
+    parts.append(_checks(list(checks), verbose=verbose))
+    return "\n".join(part for part in parts if part) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """A time span as people say it: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h" if rest == 0 else f"{hours} h {rest} min"
+
+
+def money(usd: float) -> str:
+    """An amount in USD."""
+    return f"{usd:.2f} USD"
+
+
+def _head(plan: Plan) -> str:
+    endpoints = sum(task.endpoint is not None for task in plan.tasks)
+    made = f"{endpoints} {_plural(endpoints, 'endpoint')} and " if endpoints else ""
+    jobs = len(plan.tasks)
+    lines = [
+        f"Plan of invocation {plan.invocation}: {made}{jobs} {_plural(jobs, 'job')} on {plan.execution}",
+        f"  results   {plan.output_dir}/{plan.invocation}",
+    ]
+    if plan.execution != "local":
+        lines.append(f"  storage   {plan.storage}")
+    limits = {
+        "endpoints at once": plan.max_parallel_endpoints,
+        "GPUs at once": plan.max_gpus,
+        "duration": duration(plan.max_duration) if plan.max_duration else None,
+    }
+    set_limits = [f"{name} {value}" for name, value in limits.items() if value is not None]
+    if set_limits:
+        lines.append(f"  limits    {', '.join(set_limits)}")
+    if plan.start_jobs == "all_ready":
+        lines.append("  jobs      start when all endpoints answer")
+    return "\n".join(lines) + "\n"
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _task(task: TaskPlan, plan: Plan, *, verbose: bool) -> str:
+    lines = [f"{task.index + 1}. {task.key} ({task.harness})"]
+    lines += _endpoint(task.endpoint, verbose=verbose) if task.endpoint else [f"   endpoint  {task.target.url} (exists)"]
+    probe = " and prompt log-probabilities" if task.target.needs_loglikelihood else ""
+    lines.append(f"   model     {task.target.model} on {task.target.endpoint_type}; one token{probe} asked for first")
+    lines += _job(task, verbose=verbose)
+    return "\n".join(lines) + "\n"
+
+
+def _endpoint(endpoint: EndpointPlan, *, verbose: bool) -> list[str]:
+    server = endpoint.server
+    needs = [f"{server.gpus} {_plural(server.gpus, 'GPU')}" if server.gpus else "CPU only"]
+    needs += [f"{server.memory_gib:g} GiB memory"] if server.memory_gib else []
+    needs += [f"{server.shared_memory_mib} MiB /dev/shm"] if server.shared_memory_mib else []
+    needs += [f"shape {endpoint.shape}"] if endpoint.shape else []
+    needs += [f"node group {endpoint.node_group}"] if endpoint.node_group else []
+    lines = [f"   endpoint  {endpoint.name}: {', '.join(needs)}"]
+    if server.image:
+        lines.append(f"   image     {server.image}")
+    command = shlex.join(server.command) if server.command else "(the image's own)"
+    lines.append(f"   command   {command if verbose else shorten(command, 160)}")
+    lines += _env(server.env)
+    lines += [f"   mount     {mount.source} at {mount.path}" for mount in endpoint.mounts]
+    lines.append(
+        f"   ready     {server.health.path or 'no health path'} within {duration(endpoint.start_timeout)}, "
+        f"a completion within {duration(endpoint.health_timeout)} more"
+    )
+    return lines
+
+
+def _env(env: Env) -> list[str]:
+    return [f"   env       {name}={value}" for name, value in sorted(env.items())]
+
+
+def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
+    job = task.job
+    where = f"image {job.image}" if job.image else "a process beside the launcher"
+    shape = f", shape {job.shape}" if job.shape else ""
+    lines = [f"   job       {job.name}: {where}{shape}, at most {duration(job.timeout)}"]
+    lines += [f"   mount     {mount.source} at {mount.path}" for mount in job.mounts]
+    if verbose:
+        lines.append(f"   runs      {shlex.join(job.run.argv)}")
+    set_here = {"limit": task.settings.limit, "few-shot": task.settings.num_fewshot, "seed": task.settings.seed}
+    chosen = [f"{name} {value:g}" for name, value in set_here.items() if value is not None]
+    if chosen:
+        lines.append(f"   settings  {', '.join(chosen)}")
+    return lines
+
+
+def _foot(plan: Plan) -> str:
+    worst = plan.worst_case
+    if worst.gpu_hours == 0:
+        cost = "Worst case: no GPU time."
+    else:
+        price = money(worst.usd) if worst.usd is not None else "no price set (execution.usd_per_gpu_hour)"
+        cost = f"Worst case, if every time-out runs to its end: {worst.gpu_hours:g} GPU-hours, {price}."
+    return "\n".join([cost, *(f"Note: {note}." for note in plan.notes)])
+
+
+def _checks(checks: list[Check], *, verbose: bool) -> str:
+    lines = [f"Problem: {message or name}" for state, name, message in checks if state == "problem"]
+    lines += [f"Not checked: {name}: {message}" for state, name, message in checks if state == "skipped"]
+    fine = [name for state, name, _ in checks if state == "ok"]
+    if fine and verbose:
+        lines += [f"Checked: {name}" for name in fine]
+    elif fine:
+        lines.append(f"Checked: {', '.join(fine)}.")
+    lines.append("Dry run: nothing was created, nothing was written.")
+    return "\n".join(lines)

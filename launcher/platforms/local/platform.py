@@ -1,0 +1,277 @@
+"""The local platform: folders, GPUs and states of one invocation; a runtime starts and stops things for it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from launcher import errors
+from launcher.config.execution import Local
+from launcher.errors import NotFound, PlatformError
+from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
+from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource, ResourceState
+from launcher.platforms.local import logfiles, machine, preflight
+from launcher.platforms.local.invocation import Invocation
+from launcher.platforms.local.machine import Gpu, GpuPool
+from launcher.platforms.local.process import ProcessRuntime
+from launcher.platforms.local.unit import Ending, Unit
+from launcher.platforms.progress import ProgressReader
+from launcher.platforms.secrets import Secrets
+
+CLOSE_POLL = 0.02
+KILL_TIME = 10.0
+"""Seconds that the kernel or the engine has to end what was told to end at once."""
+
+
+class Runtime(Protocol):
+    """How servers and jobs are run: as processes or as containers."""
+
+    async def prepare(self) -> None:
+        """What has to happen once before the first server starts."""
+        ...
+
+    async def start_endpoint(self, task: TaskPlan, spec: EndpointPlan, gpus: tuple[Gpu, ...]) -> tuple[Unit, str]:
+        """Start a server; returns it and its base URL."""
+        ...
+
+    async def start_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Unit:
+        """Start a job."""
+        ...
+
+    async def refresh(self) -> None:
+        """Ask for the state of everything at once, where that has to be asked for."""
+        ...
+
+    async def sweep(self) -> list[Leftover]:
+        """Everything with our mark, of any invocation."""
+        ...
+
+    async def close(self) -> None:
+        """Remove what belongs to the invocation as a whole."""
+        ...
+
+
+@dataclass
+class _Entry:
+    """One endpoint or job of this invocation."""
+
+    kind: Literal["endpoint", "job"]
+    name: str
+    unit: Unit
+    log: Path
+    url: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    leaving: bool = False
+    output: logfiles.Follower = field(init=False)
+    reader: ProgressReader = field(default_factory=ProgressReader)
+
+    def __post_init__(self) -> None:
+        self.output = logfiles.Follower(self.log)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.leaving and self.unit.is_over
+
+    def resource(self) -> Resource:
+        ending = self.unit.look()
+        if self.kind == "job":
+            self.reader.feed(self.output.read_text())
+        return Resource(
+            name=self.name,
+            state=self._state(ending),
+            id=self.unit.id,
+            url=self.url,
+            exit_code=ending.exit_code if ending else None,
+            detail=self._detail(ending),
+            progress=self.reader.progress,
+            end=self.reader.end,
+            accelerators=tuple(gpu.number for gpu in self.gpus),
+        )
+
+    def _state(self, ending: Ending | None) -> ResourceState:
+        if self.is_gone:
+            return ResourceState.GONE
+        if ending is None or self.leaving:
+            return ResourceState.RUNNING
+        succeeded = self.kind == "job" and ending.exit_code == 0
+        return ResourceState.SUCCEEDED if succeeded else ResourceState.FAILED
+
+    def _detail(self, ending: Ending | None) -> str:
+        if ending is not None:
+            return ending.detail
+        return "ending" if self.leaving else ""
+
+
+class LocalPlatform:
+    """Runs servers and jobs on this machine."""
+
+    name = "local"
+    poll_interval = 0.1
+
+    def __init__(self, execution: Local) -> None:
+        self._execution = execution
+        self._entries: dict[str, _Entry] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._pool = GpuPool(())
+        self._opened: tuple[Invocation, Runtime] | None = None
+
+    async def preflight(self, plan: Plan) -> list[Check]:
+        """Reads, never writes: everything that would keep the plan from running, all at once."""
+        return await preflight.check(plan, self._execution)
+
+    async def open(self, plan: Plan, folder: Path) -> Capacity:
+        """Make the folders, run what servers need first, and say what endpoints may use."""
+        self._pool = GpuPool(machine.gpus(self._execution))
+        cores, memory = machine.cores(self._execution), machine.memory_gib(self._execution)
+        at_once = machine.most_at_once(plan, gpus=len(self._pool.gpus), memory_gib=memory)
+        invocation = Invocation(
+            plan=plan,
+            folder=folder,
+            execution=self._execution,
+            secrets=Secrets(),
+            threads=max(1, cores // at_once),
+        )
+        invocation.make_folders()
+        runtime = _make_runtime(invocation)
+        self._opened = (invocation, runtime)
+        await runtime.prepare()
+        return Capacity(gpus=len(self._pool.gpus), cpus=float(cores), memory_gib=memory)
+
+    async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
+        """Idempotent by name. Raises PlatformError if it cannot be started or too few GPUs are free."""
+        invocation, runtime = self._session()
+        async with self._locks[spec.name]:
+            entry = self._entries.get(spec.name)
+            if entry is None or entry.is_gone:
+                entry = await self._start_endpoint(invocation, runtime, task, spec)
+            return entry.resource()
+
+    async def _start_endpoint(
+        self, invocation: Invocation, runtime: Runtime, task: TaskPlan, spec: EndpointPlan
+    ) -> _Entry:
+        gpus = self._pool.take(spec.name, spec.server.gpus)
+        try:
+            unit, url = await runtime.start_endpoint(task, spec, gpus)
+        except BaseException:
+            self._pool.give_back(spec.name)
+            raise
+        log = invocation.endpoint_log(task)
+        self._entries[spec.name] = _Entry("endpoint", spec.name, unit, log, url=url, gpus=gpus)
+        return self._entries[spec.name]
+
+    async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
+        """Idempotent by name. Raises PlatformError if it cannot be started."""
+        invocation, runtime = self._session()
+        async with self._locks[spec.name]:
+            entry = self._entries.get(spec.name)
+            if entry is None or entry.is_gone:
+                unit = await runtime.start_job(task, spec, url)
+                entry = self._entries[spec.name] = _Entry("job", spec.name, unit, invocation.job_log(task))
+            return entry.resource()
+
+    async def observe(self) -> Observation:
+        """The state of everything of this invocation."""
+        _, runtime = self._session()
+        await runtime.refresh()
+        found = {"endpoint": dict[str, Resource](), "job": dict[str, Resource]()}
+        for entry in list(self._entries.values()):
+            found[entry.kind][entry.name] = entry.resource()
+            if entry.is_gone:
+                self._pool.give_back(entry.name)
+        return Observation(endpoints=found["endpoint"], jobs=found["job"])
+
+    async def delete_endpoint(self, name: str) -> None:
+        """Ask for a polite end; `observe` says GONE when nothing of the server's process tree is left."""
+        await self._leave(name)
+
+    async def cancel_job(self, name: str) -> None:
+        """Ask for a polite end; `observe` says GONE when nothing of the job's process tree is left."""
+        await self._leave(name)
+
+    async def _leave(self, name: str) -> None:
+        async with self._locks[name]:
+            entry = self._entries.get(name)
+            if entry is not None and not entry.leaving:
+                entry.leaving = True
+                entry.unit.stop()
+
+    def logs(self, name: str, *, follow: bool = False) -> AsyncIterator[LogLine]:
+        """Lines without time stamps. Raises NotFound for a name that was never created."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise NotFound(f"no endpoint or job {name} on this machine")
+        return logfiles.lines(entry.log, lambda: entry.unit.is_over, follow=follow)
+
+    async def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of one endpoint's or job's output; empty where there is none."""
+        entry = self._entries.get(name)
+        return [] if entry is None else logfiles.tail(entry.log, lines)
+
+    async def fetch(self, task: TaskPlan, folder: Path) -> None:
+        """The results are on this machine already: check that they are there, and take secrets out of them."""
+        invocation, _ = self._session()
+        output = invocation.output(task)
+        missing = [pattern for pattern in task.job.run.results if next(output.glob(pattern), None) is None]
+        if missing:
+            raise PlatformError(f"no file matches {', '.join(missing)} in {output}")
+        await asyncio.to_thread(_bring_home, invocation.secrets, output, folder)
+
+    async def sweep(self) -> list[Leftover]:
+        """Everything on this machine that carries our mark, of any invocation."""
+        from launcher.platforms.local import sweeping  # noqa: PLC0415 - loads the docker client
+
+        return await sweeping.sweep(self._execution)
+
+    async def close(self) -> None:
+        """End everything of this invocation and wait for it. Raises errors.Leftover if something refuses to end."""
+        if self._opened is None:
+            return
+        _, runtime = self._opened
+        for name in list(self._entries):
+            await self._leave(name)
+        if not await self._wait_for_all(self._execution.stop_grace + 1):
+            for entry in self._entries.values():
+                entry.unit.kill()
+            await self._wait_for_all(KILL_TIME)
+        left = [entry.name for entry in self._entries.values() if not entry.is_gone]
+        for entry in self._entries.values():
+            entry.unit.close()
+        await runtime.close()
+        self._opened = None
+        if left:
+            raise errors.Leftover(f"still running on this machine: {', '.join(left)}")
+
+    async def _wait_for_all(self, seconds: float) -> bool:
+        _, runtime = self._session()
+        deadline = time.monotonic() + seconds
+        while not all(entry.is_gone for entry in self._entries.values()):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(CLOSE_POLL)
+            await runtime.refresh()
+        return True
+
+    def _session(self) -> tuple[Invocation, Runtime]:
+        if self._opened is None:
+            raise PlatformError("the local platform was used before open() or after close()")
+        return self._opened
+
+
+def _make_runtime(invocation: Invocation) -> Runtime:
+    if invocation.execution.runtime == "docker":
+        from launcher.platforms.local.docker import DockerRuntime  # noqa: PLC0415 - an extra, and slow to import
+
+        return DockerRuntime(invocation)
+    return ProcessRuntime(invocation)
+
+
+def _bring_home(secrets: Secrets, output: Path, folder: Path) -> None:
+    secrets.scrub(output)
+    if folder.resolve() != output.resolve():
+        shutil.copytree(output, folder, dirs_exist_ok=True)

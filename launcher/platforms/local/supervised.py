@@ -1,0 +1,228 @@
+"""The launcher's side of a supervisor: starts one, reads what it tells, asks it to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from launcher.errors import PlatformError
+from launcher.platforms.local import supervisor
+from launcher.platforms.local.ports import Reservation
+from launcher.platforms.local.unit import Ending
+
+OWNER = "NV_EVAL_OWNER"
+"""Variable in the environment of everything a supervisor starts: `INVOCATION/NAME`. It finds what a killed one left."""
+
+Kind = Literal["endpoint", "job", "prepare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What a supervisor's argument list says of it, for `sweep`."""
+
+    invocation: str
+    name: str
+    kind: Kind
+
+    @property
+    def owner(self) -> str:
+        """The value of OWNER."""
+        return f"{self.invocation}/{self.name}"
+
+    def arguments(self) -> list[str]:
+        """The mark as arguments."""
+        return [supervisor.MARK, self.invocation, self.name, self.kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a supervisor runs. `grace` is the time in seconds between a polite request to end and SIGKILL."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: Path
+    log: Path
+    grace: float
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> Path:
+        """The file that says how the command ended."""
+        return self.log.with_suffix(".exit.json")
+
+
+class Supervised:
+    """One command under its supervisor. `look` reads what the supervisor has told; nothing here waits for it."""
+
+    def __init__(self, mark: Mark, command: Command, reservation: Reservation | None = None) -> None:
+        self.mark = mark
+        self._ending: Ending | None = None
+        self._buffer = b""
+        self._closed = False
+        self._supervisor, self._orders, self._events = _start(mark, reservation)
+        self._say(_document(mark, command, reservation))
+
+    @property
+    def id(self) -> str:
+        """`pid:N` of the supervisor."""
+        return f"pid:{self._supervisor.pid}"
+
+    def look(self) -> Ending | None:
+        """How the command ended, once nothing of its subtree is left and its log is complete; else None."""
+        if self._ending is None:
+            self._read()
+        if self._ending is None and self._supervisor.poll() is not None:
+            self._read()
+            if self._ending is None:
+                self._clean_up_after_supervisor()
+        return self._ending
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of the whole subtree is left."""
+        return self.look() is not None
+
+    def stop(self) -> None:
+        """Ask for a polite end: SIGTERM, the grace time, SIGKILL."""
+        self._say(b"stop\n")
+
+    def kill(self) -> None:
+        """Ask for SIGKILL at once."""
+        self._say(b"kill\n")
+
+    def close(self) -> None:
+        """Let go of the pipes; a supervisor that still runs ends its subtree at once."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._orders)
+            os.close(self._events)
+
+    def _say(self, text: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            while text and not self._closed:
+                text = text[os.write(self._orders, text) :]
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while not self._closed and (chunk := os.read(self._events, 65536)):
+                self._buffer += chunk
+        if self._buffer.endswith(b"\n"):
+            self._ending = _ending(json.loads(self._buffer))
+            self.close()
+            self._supervisor.wait()
+
+    def _clean_up_after_supervisor(self) -> None:
+        """The supervisor was killed: its command died with it (PDEATHSIG); end what that had started."""
+        for process in owned_by(self.mark.owner):
+            process.signal(signal.SIGKILL)
+        if next(owned_by(self.mark.owner), None) is None:
+            self._ending = Ending(exit_code=None, detail="its supervisor was killed")
+            self.close()
+
+
+def _start(mark: Mark, reservation: Reservation | None) -> tuple[subprocess.Popen[bytes], int, int]:
+    """The supervisor, where to write its orders, and where to read its events without blocking."""
+    orders_read, orders = os.pipe()
+    events, events_write = os.pipe()
+    os.set_blocking(events, False)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervisor.__file__, *mark.arguments()],
+            stdin=orders_read,
+            stdout=events_write,
+            stderr=subprocess.DEVNULL,
+            env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
+            pass_fds=() if reservation is None else (reservation.fd,),
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(orders)
+        os.close(events)
+        raise PlatformError(f"cannot start a process for {mark.name}: {error.strerror}") from error
+    finally:
+        os.close(orders_read)
+        os.close(events_write)
+    return process, orders, events
+
+
+def _document(mark: Mark, command: Command, reservation: Reservation | None) -> bytes:
+    document = {
+        "argv": command.argv,
+        "env": {**command.env, OWNER: mark.owner},
+        "cwd": str(command.cwd),
+        "log": str(command.log),
+        "record": str(command.record),
+        "grace": command.grace,
+        "parent": os.getpid(),
+        "hold_fd": None if reservation is None else reservation.fd,
+        "secrets": command.secrets,
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def _ending(record: dict[str, Any]) -> Ending:
+    code: int | None = record["exit_code"]
+    by_itself = record["why"] == "exited"
+    return Ending(exit_code=code, detail=record["error"] or _say_how(code, by_itself=by_itself))
+
+
+def _say_how(code: int | None, *, by_itself: bool) -> str:
+    if code is None:
+        return "never started"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = "; was the machine out of memory?" if name == "SIGKILL" and by_itself else ""
+    return f"killed by {name}{hint}"
+
+
+def owned_by(owner: str) -> Iterator[supervisor.Process]:
+    """Living processes of this user that one supervisor's command started, by their environment."""
+    wanted = f"{OWNER}={owner}".encode()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            process = supervisor.read_process(pid)
+            if process is not None and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                yield process
+
+
+def supervisors() -> Iterator[tuple[Mark, int]]:
+    """Every supervisor on this machine that can be seen, of any invocation, with its pid."""
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            if (mark := _mark_in(arguments)) is not None:
+                yield mark, pid
+
+
+def age(pid: int) -> float | None:
+    """Seconds since a process started; None if there is none."""
+    process = supervisor.read_process(pid)
+    if process is None:
+        return None
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return max(0.0, uptime - int(process.start) / os.sysconf("SC_CLK_TCK"))
+
+
+def _mark_in(arguments: list[str]) -> Mark | None:
+    match arguments[3:]:
+        case [program, supervisor.MARK, invocation, name, ("endpoint" | "job" | "prepare") as kind, *_] if (
+            Path(program).name == Path(supervisor.__file__).name
+        ):
+            return Mark(invocation=invocation, name=name, kind=kind)
+    return None
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())

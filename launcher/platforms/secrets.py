@@ -1,0 +1,129 @@
+"""The one place that turns references into values, and the one that takes values out of text again.
+
+Values exist in this process's memory, in the environment of the process that needs them, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from launcher.config.fields import Env, Reference
+from launcher.errors import PlatformError
+from launcher.plan.model import Plan, TaskPlan
+from launcher.platforms.local.supervisor import Redactor
+
+__all__ = ["Redactor", "Secrets", "references", "unresolvable"]
+
+MIN_LENGTH = 6
+"""Shorter values are not looked for in text: `true` or `8000` would make logs and JSON files unreadable."""
+
+
+def references(plan: Plan) -> Iterator[Reference]:
+    """Every reference of a plan."""
+    for task in plan.tasks:
+        yield from _of_task(task)
+
+
+def _of_task(task: TaskPlan) -> Iterator[Reference]:
+    environments = [task.job.run.env, *([task.endpoint.server.env] if task.endpoint else [])]
+    for environment in environments:
+        yield from (value for value in environment.values() if isinstance(value, Reference))
+    if task.target.api_key is not None:
+        yield task.target.api_key
+
+
+def unresolvable(reference: Reference, environment: Mapping[str, str]) -> str | None:
+    """Why a reference has no value on a platform without a secret store, in one line; None if it has one."""
+    if reference.secret is not None:
+        return (
+            f"secret {reference.secret}: this platform has no secret store; "
+            f"export a variable and reference it as ${{oc.env:NAME}}"
+        )
+    if reference.env not in environment:
+        return f"variable {reference.env} is not set; export {reference.env}=... before the run"
+    return None
+
+
+class Secrets:
+    """Resolves references from an environment and remembers each value, to be able to take it out of text."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+        self._values: set[str] = set()
+
+    def resolve(self, reference: Reference) -> str:
+        """The value. Raises PlatformError without it, naming the reference."""
+        problem = unresolvable(reference, self._environment)
+        if problem is not None:
+            raise PlatformError(problem)
+        value = self._environment[str(reference.env)]
+        self.remember(value)
+        return value
+
+    def resolve_env(self, env: Env) -> dict[str, str]:
+        """An environment with all references replaced. Raises PlatformError for the first that has no value."""
+        return {name: self.resolve(value) if isinstance(value, Reference) else value for name, value in env.items()}
+
+    def remember(self, value: str) -> None:
+        """Treat a value as secret from now on; of a URL its password counts too."""
+        self._values.add(value)
+        self._values.update(url_passwords([value]))
+
+    def forms(self) -> list[str]:
+        """Every form in which a remembered value is looked for: as it is, inside JSON, inside a URL."""
+        found: set[str] = set()
+        for value in self._values:
+            if len(value) >= MIN_LENGTH:
+                found |= {value, json.dumps(value)[1:-1], quote(value, safe="")}
+        return sorted(found, key=len, reverse=True)
+
+    def redact(self, text: str) -> str:
+        """The text with every remembered value replaced."""
+        return self._redact(text.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+
+    def scrub(self, folder: Path) -> list[Path]:
+        """Take every remembered value out of the files below a folder; returns the files that were changed.
+
+        Text gets `***`. In binary files, where offsets matter, the value is overwritten with as many asterisks.
+        """
+        forms = [form.encode() for form in self.forms()]
+        return [path for path in sorted(folder.rglob("*")) if _is_own_file(path) and _scrub_file(path, forms)]
+
+    def _redact(self, data: bytes) -> bytes:
+        redactor = Redactor(form.encode() for form in self.forms())
+        return redactor.feed(data) + redactor.flush()
+
+
+def url_passwords(values: Iterable[str]) -> Iterator[str]:
+    """Passwords inside URLs (`http://user:password@proxy`)."""
+    for value in values:
+        if "://" in value and "@" in value:
+            try:
+                password = urlsplit(value).password
+            except ValueError:
+                continue
+            if password:
+                yield password
+
+
+def _is_own_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _scrub_file(path: Path, forms: list[bytes]) -> bool:
+    data = path.read_bytes()
+    present = [form for form in forms if form in data]
+    if not present:
+        return False
+    is_text = b"\0" not in data
+    for form in present:
+        data = data.replace(form, b"***" if is_text else b"*" * len(form))
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.chmod(path.stat().st_mode)
+    temporary.replace(path)
+    return True

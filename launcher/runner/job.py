@@ -1,0 +1,97 @@
+"""The job document (schema "nv-eval.job/1", written by launcher/plan/document.py).
+
+Part of the runner: standard library only, as it runs inside any image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from launcher.runner.client import Target
+
+SCHEMA = "nv-eval.job/1"
+SHORTEST_SECRET = 6
+"""Shorter values would only garble the output: `true`, `8000`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The harness run. In argv, env and files, {python} {url} {output_dir} {work_dir} {model} are filled in."""
+
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    results: list[str] = field(default_factory=list)
+    progress: str = "none"
+    api_key_env: str | None = None
+    requires: list[str] = field(default_factory=list)
+    secret_envs: list[str] = field(default_factory=list)
+    """Variables that hold secrets: their values are kept out of the output."""
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Run:
+        """The run of a job document. Keys this version does not know are left out."""
+        names = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in document.items() if name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job as its document tells it. `timeout` in seconds from the moment the endpoint is ready."""
+
+    invocation: str
+    task: str
+    target: Target
+    run: Run
+    timeout: float
+    output_dir: Path
+    work_dir: Path
+
+    @classmethod
+    def load(cls, path: str) -> Job:
+        """Read a document. Raises ValueError, TypeError, KeyError or OSError for one that cannot be understood."""
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"schema {document['schema']!r}; this runner reads {SCHEMA!r}")
+        return cls(
+            invocation=document["invocation"],
+            task=document["task"],
+            target=Target.from_document(document["target"]),
+            run=Run.from_document(document["run"]),
+            timeout=float(document["timeout"]),
+            output_dir=Path(document["output_dir"]).absolute(),
+            work_dir=Path(document["work_dir"]).absolute(),
+        )
+
+    def fill(self, text: str) -> str:
+        """The text with its placeholders replaced."""
+        values = {
+            "python": sys.executable,
+            "url": self.target.url.rstrip("/"),
+            "output_dir": str(self.output_dir),
+            "work_dir": str(self.work_dir),
+            "model": self.target.model,
+        }
+        return re.sub(r"\{(python|url|output_dir|work_dir|model)\}", lambda match: values[match[1]], text)
+
+    def environment(self) -> dict[str, str]:
+        """The harness's environment: this program's own, the job's, and the endpoint's key under the harness's name."""
+        env = {**os.environ, **{name: self.fill(value) for name, value in self.run.env.items()}}
+        if self.run.api_key_env and self.target.key:
+            env[self.run.api_key_env] = self.target.key
+        return env
+
+    def secrets(self) -> set[str]:
+        """Texts that must not be printed: each line of each secret value, as it is, inside JSON and inside a URL."""
+        names = [self.target.api_key_env, self.run.api_key_env, *self.run.secret_envs]
+        values = [os.environ.get(name, "") for name in names if name]
+        lines = {line.strip() for value in values for line in value.splitlines()}
+        long = {line for line in lines if len(line) >= SHORTEST_SECRET}
+        return long | {json.dumps(line)[1:-1] for line in long} | {quote(line, safe="") for line in long}

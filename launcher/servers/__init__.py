@@ -1,0 +1,1 @@
+"""Model servers of our own, each a program that a deployment starts."""

@@ -1,0 +1,181 @@
+"""A platform in memory: endpoints boot and jobs last for given times on the loop's clock, faults as asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launcher.errors import PlatformError
+from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
+from launcher.platforms.base import (
+    Capacity,
+    Check,
+    Leftover,
+    LogLine,
+    Observation,
+    Progress,
+    Resource,
+    ResourceState,
+    RunnerEnd,
+)
+
+
+@dataclass(kw_only=True)
+class Script:
+    """What happens to one task. Times are seconds; None: never."""
+
+    boot: float | None = 1.0
+    lasts: float | None = 10.0
+    endpoint_dies_after: float | None = None
+    reason: str = "completed"
+    create_fails: bool = False
+    created_but_unheard: bool = False
+    """The endpoint comes into being, the answer is lost."""
+    submit_fails: bool = False
+    delete_refusals: int = 0
+    deleting_takes: float = 0.5
+    results: str = json.dumps({"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": 0.5, "n": 4}]})
+    silent_end: bool = False
+
+
+@dataclass(kw_only=True)
+class _Thing:
+    task: str
+    name: str
+    begun: float
+    gone_at: float | None = None
+
+
+@dataclass
+class FakePlatform:
+    """See the module. `alive` counts what exists; `most_alive` is the most endpoints there ever were at once."""
+
+    scripts: dict[str, Script] = field(default_factory=dict)
+    capacity: Capacity = field(default_factory=Capacity)
+    name: str = "fake"
+    poll_interval: float = 0.1
+    blind_until: float = 0.0
+    """Until then observing fails."""
+    endpoints: dict[str, _Thing] = field(default_factory=dict)
+    jobs: dict[str, _Thing] = field(default_factory=dict)
+    created: list[tuple[float, str]] = field(default_factory=list)
+    deleted: list[tuple[float, str]] = field(default_factory=list)
+    submitted: list[tuple[float, str]] = field(default_factory=list)
+    most_alive: int = 0
+    left: list[str] | None = None
+    """What existed when the platform was closed."""
+    observed: int = 0
+
+    def script(self, task: str) -> Script:
+        return self.scripts.setdefault(task, Script())
+
+    async def preflight(self, plan: Plan) -> list[Check]:
+        return []
+
+    async def open(self, plan: Plan, folder: Path) -> Capacity:
+        self.folder = folder
+        return self.capacity
+
+    async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
+        script = self.script(task.key)
+        await asyncio.sleep(0.01)
+        if script.create_fails:
+            raise PlatformError("no capacity")
+        assert spec.name not in self.endpoints, "created twice"
+        self.endpoints[spec.name] = _Thing(task=task.key, name=spec.name, begun=_now())
+        self.created.append((_now(), task.key))
+        self.most_alive = max(self.most_alive, len(self._alive()))
+        if script.created_but_unheard:
+            raise PlatformError("the answer was lost")
+        return self._endpoint(self.endpoints[spec.name])
+
+    async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
+        await asyncio.sleep(0.01)
+        if self.script(task.key).submit_fails:
+            raise PlatformError("quota")
+        assert spec.name not in self.jobs, "submitted twice"
+        self.jobs[spec.name] = _Thing(task=task.key, name=spec.name, begun=_now())
+        self.submitted.append((_now(), task.key))
+        return self._job(self.jobs[spec.name])
+
+    async def observe(self) -> Observation:
+        self.observed += 1
+        if _now() < self.blind_until:
+            raise PlatformError("no answer")
+        endpoints = {n: self._endpoint(t) for n, t in self.endpoints.items() if not _over(t)}
+        jobs = {n: self._job(t) for n, t in self.jobs.items() if not _over(t)}
+        return Observation(endpoints=endpoints, jobs=jobs)
+
+    def _alive(self) -> list[_Thing]:
+        return [t for t in self.endpoints.values() if not _over(t)]
+
+    def _endpoint(self, thing: _Thing) -> Resource:
+        script, age = self.script(thing.task), _now() - thing.begun
+        url = f"http://{thing.name}"
+        if script.endpoint_dies_after is not None and age >= script.endpoint_dies_after:
+            return Resource(name=thing.name, state=ResourceState.FAILED, url=url, exit_code=137)
+        return Resource(name=thing.name, state=ResourceState.RUNNING, id=thing.name, url=url)
+
+    def _job(self, thing: _Thing) -> Resource:
+        script = self.script(thing.task)
+        endpoint = next((e for e in self.endpoints.values() if e.task == thing.task), None)
+        ready = thing.begun if endpoint is None else _plus(endpoint.begun, script.boot)
+        over = _plus(ready, script.lasts)
+        if ready is None or _now() < ready:
+            return Resource(name=thing.name, state=ResourceState.RUNNING, progress=Progress(phase="waiting"))
+        if over is None or _now() < over:
+            return Resource(name=thing.name, state=ResourceState.RUNNING, progress=Progress(phase="evaluating"))
+        if script.silent_end:
+            return Resource(name=thing.name, state=ResourceState.FAILED, exit_code=1)
+        ok = script.reason == "completed"
+        state = ResourceState.SUCCEEDED if ok else ResourceState.FAILED
+        end = RunnerEnd(reason=script.reason, detail="" if ok else "as scripted")
+        return Resource(name=thing.name, state=state, progress=Progress(phase="ended"), end=end)
+
+    async def delete_endpoint(self, name: str) -> None:
+        thing = self.endpoints.get(name)
+        if thing is None:
+            return
+        script = self.script(thing.task)
+        if script.delete_refusals > 0:
+            script.delete_refusals -= 1
+            raise PlatformError("try again")
+        if thing.gone_at is None:
+            thing.gone_at = _now() + script.deleting_takes
+            self.deleted.append((_now(), thing.task))
+
+    async def cancel_job(self, name: str) -> None:
+        thing = self.jobs.get(name)
+        if thing is not None and thing.gone_at is None:
+            thing.gone_at = _now()
+
+    async def logs(self, name: str, *, follow: bool = False) -> AsyncIterator[LogLine]:
+        yield LogLine("a line")
+
+    async def tail(self, name: str, lines: int) -> list[str]:
+        return [f"last words of {name}"]
+
+    async def fetch(self, task: TaskPlan, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(self.script(task.key).results)
+
+    async def sweep(self) -> list[Leftover]:
+        return []
+
+    async def close(self) -> None:
+        self.left = [t.name for t in (*self.endpoints.values(), *self.jobs.values()) if not _over(t)]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _over(thing: _Thing) -> bool:
+    return thing.gone_at is not None and _now() >= thing.gone_at
+
+
+def _plus(begin: float | None, seconds: float | None) -> float | None:
+    return None if begin is None or seconds is None else begin + seconds
