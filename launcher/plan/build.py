@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -167,7 +168,7 @@ class _Builder:
         lepton = execution if isinstance(execution, Lepton) else None
         return EndpointPlan(
             name=resource_name(self.server.type, task, index, self.invocation),
-            server=self.server,
+            server=_in_container(self.server) if lepton else self.server,
             start_timeout=self._start_timeout(),
             health_timeout=self.config.deployment.health_timeout,
             shape=lepton.resource_shape if lepton else None,
@@ -248,6 +249,22 @@ def _served_name(config: Config) -> str:
             f"deployment.served_model_name ({own}) and target.api_endpoint.model_id ({api.model_id}) differ; set one"
         )
     return own or api.model_id or config.deployment.model_id
+
+
+def _in_container(server: ServerSpec) -> ServerSpec:
+    """The server as it runs alone in a container: it binds every address, and its port is known now."""
+    known = {"{host}": "0.0.0.0", "{port}": str(server.port)}  # noqa: S104 - the platform's gateway guards it
+    return dataclasses.replace(
+        server,
+        command=tuple(_fill(part, known) for part in server.command),
+        env={name: _fill(value, known) if isinstance(value, str) else value for name, value in server.env.items()},
+    )
+
+
+def _fill(text: str, known: dict[str, str]) -> str:
+    for placeholder, value in known.items():
+        text = text.replace(placeholder, value)
+    return text
 
 
 def _cache_mounts(lepton: Lepton, server: ServerSpec) -> tuple[Mount, ...]:

@@ -12,7 +12,7 @@ __all__ = ["open_platform"]
 def open_platform(execution: AnyExecution) -> Platform:
     """The platform of an execution. Raises PreflightError for one that this version can only plan."""
     if isinstance(execution, Local):
-        from launcher.platforms.local.platform import LocalPlatform  # noqa: PLC0415 - only where it is named
+        from launcher.platforms.local.platform import LocalPlatform
 
         return LocalPlatform(execution)
     raise PreflightError(f"execution {execution.type} can be planned (--dry-run) but not run by this version")

@@ -39,9 +39,9 @@ class Harness:
             )
         except OSError as error:
             raise Ended(Ending.HARNESS_MISSING, f"{argv[0]} cannot be started: {error.strerror}") from error
-        stdout = self._process.stdout
-        assert stdout is not None  # noqa: S101
-        self.output = Output(stdout.fileno(), job.run.progress, report)
+        assert self._process.stdout is not None
+        self._stdout = self._process.stdout
+        self.output = Output(self._stdout.fileno(), job.run.progress, report)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Wait for its end. Raises Ended if it must be ended, or failed."""
@@ -83,6 +83,7 @@ class Harness:
         self._signal(signal.SIGKILL)
         self._process.wait()
         self.output.drain()
+        self._stdout.close()
 
     def _signal(self, number: signal.Signals) -> None:
         try:

@@ -43,7 +43,7 @@ class LoglikelihoodProbe:
     PROMPT: ClassVar = "The capital of France is Paris"
     # A surprising word whose next token is all but certain: a value that belongs to a neighbour is far off, while
     # rounding in half precision hardly moves it.
-    CERTAIN: ClassVar = ("She said yes. Los", "He ran home. Hong", "They ate well. Puerto")
+    CERTAIN: ClassVar = ("My parents met in Los", "We moved to Hong", "My aunt lives in Puerto")
     SUM_TOLERANCE: ClassVar = 1e-2
     TOKEN_TOLERANCE: ClassVar = 5e-2
     TRIES: ClassVar = 3
@@ -135,11 +135,11 @@ def read_echo(answer: Answer, prompt: str | None) -> tuple[Scored, int | None]:
     """
     choice = first_choice(answer) or {}
     logprobs, text = choice.get("logprobs"), str(choice.get("text"))
+    if prompt and prompt not in text:
+        raise _unsupported(f"echo is ignored: asked to echo {prompt!r}, the server answers {text[:60]!r}")
     values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
     if not isinstance(logprobs, dict) or not isinstance(values, list) or not values:
         raise _unsupported(f"no token_logprobs in the answer: {one_line(answer.body)}")
-    if prompt and prompt not in text:
-        raise _unsupported(f"echo is ignored: the answer is {text[:60]!r} with {len(values)} log-probabilities")
     usage = answer.json.get("usage")
     prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     if len(values) == 1 and prompt_tokens != 0:

@@ -94,6 +94,7 @@ class Output:
     """The harness's output: split into lines, progress taken out, the rest passed on."""
 
     LONGEST = 65536
+    PATIENCE = 2.0
 
     def __init__(self, stream: int, style: str, report: Report) -> None:
         self.last = ""
@@ -115,8 +116,9 @@ class Output:
                 self._stream = None
 
     def drain(self) -> None:
-        """Pass on what is left in the pipe. Does not wait for a stranger that still holds its other end."""
-        while self._stream is not None and select.select([self._stream], [], [], 0)[0]:
+        """Pass on what is left in the pipe. A stranger that holds its other end, or fills it, is not waited for."""
+        patience = time.monotonic() + self.PATIENCE
+        while self._stream is not None and select.select([self._stream], [], [], 0)[0] and time.monotonic() < patience:
             self.pump(0)
         self._line(self._tail)
         self._tail = b""

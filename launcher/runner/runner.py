@@ -12,6 +12,7 @@ The exit code tells the reason: see `Ending`.
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import signal
 import sys
@@ -196,6 +197,8 @@ def main(arguments: list[str]) -> int:
     except (ValueError, TypeError, KeyError, OSError) as error:
         sys.stderr.write(f"runner.py job.json: {type(error).__name__}: {error}\n")
         return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an image may have any locale
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     signal.signal(signal.SIGTERM, runner.stop)
     signal.signal(signal.SIGINT, runner.stop)
     return runner.run()

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -348,8 +348,8 @@ def test_the_shipped_index_is_what_the_installed_lm_eval_gives(tmp_path: Path) -
 
 
 def test_offline_tasks_define_what_lm_eval_defines() -> None:
-    from lm_eval.tasks import TaskManager  # noqa: PLC0415  takes a second
-    from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415
+    from lm_eval.tasks import TaskManager  # takes a second
+    from lm_eval.tasks._yaml_loader import load_yaml
 
     ours = Path(offline.__file__).parent
     theirs = Path(sys.modules["lm_eval.tasks"].__file__ or "").parent
@@ -377,6 +377,22 @@ class _Rendered:
     config: dict[str, Any]
 
     def text(self, key: str, doc: dict[str, Any]) -> str:
-        from lm_eval.utils import apply_template  # noqa: PLC0415
+        from lm_eval.utils import apply_template
 
         return str(apply_template(self.config[key], doc))
+
+
+def test_a_task_that_is_not_where_the_index_says_is_still_found(endpoint: Endpoint, tmp_path: Path) -> None:
+    job = make_job("arc_easy", settings(limit=1))
+    run_file = json.loads(job.files["run.json"]) | {"folders": ["gone"]}
+    status, output = run(replace(job, files=job.files | {"run.json": json.dumps(run_file)}), endpoint, tmp_path)
+    assert "arc_easy is not where the index says" in output
+    assert last_line(output).startswith("data of arc_easy could not be loaded: ")
+    assert status == 1
+
+
+def test_an_unknown_task_is_said_plainly(endpoint: Endpoint, tmp_path: Path) -> None:
+    job = make_job("arc_easy", settings(limit=1))
+    run_file = json.loads(job.files["run.json"]) | {"task": "arc_eazy"}
+    status, output = run(replace(job, files=job.files | {"run.json": json.dumps(run_file)}), endpoint, tmp_path)
+    assert (status, last_line(output)) == (1, f"lm-eval {installed_version()} has no task arc_eazy")

@@ -362,8 +362,8 @@ class OpenAIServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, options: Options, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+    def __init__(self, options: Options, port: int = 0, host: str = "127.0.0.1") -> None:
+        super().__init__((host, port), Handler)
         self.state = State(options)
         self.closing = threading.Event()
 
@@ -399,7 +399,7 @@ def start_helpers() -> None:
         print(f"{kind} {helper.pid}", flush=True)
 
 
-def serve(options: Options, port: int) -> None:
+def serve(options: Options, port: int, host: str) -> None:
     """Run until ended, or as the fault says."""
     if options.fault is Fault.NEVER_START:
         threading.Event().wait()
@@ -410,7 +410,7 @@ def serve(options: Options, port: int) -> None:
         sys.exit(3)
     if options.fault is Fault.SLOW_START:
         time.sleep(options.delay)
-    server = OpenAIServer(options, port)
+    server = OpenAIServer(options, port, host)
     print(f"listening on {server.port}", flush=True)
     server.serve_forever()
 
@@ -418,6 +418,7 @@ def serve(options: Options, port: int) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--model", default="fake", help="served name")
     parser.add_argument("--fault", type=Fault, default=Fault.NONE, choices=list(Fault), metavar="KIND")
@@ -441,7 +442,7 @@ def main() -> None:
         requests_file=args.requests_file,
         api_key=os.environ.get(args.api_key_env) if args.api_key_env else None,
     )
-    serve(options, args.port)
+    serve(options, args.port, args.host)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_the_index_of_another_version_is_used_only_where_it_was_made(
     assert find("new_task") == IndexEntry(
         name="new_task", kind="task", output_types=("generate_until",), groups=("family",), folders=("new",)
     )
-    with pytest.raises(ConfigError, match="no task 'hellaswag' in lm-eval 0.9.9"):
+    with pytest.raises(ConfigError, match=r"no task 'hellaswag' in lm-eval 0\.9\.9"):
         find("hellaswag")
 
 
@@ -205,7 +205,7 @@ def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
 def test_harnesses_load_by_name() -> None:
     assert LM_EVAL.name == "lm_eval"
     assert load_harness("lm_eval") is LM_EVAL
-    with pytest.raises(ConfigError, match="no harness 'lm_evl'; did you mean lm_eval?"):
+    with pytest.raises(ConfigError, match=r"no harness 'lm_evl'; did you mean lm_eval\?"):
         load_harness("lm_evl")
     assert HARNESSES == ("lm_eval", "nemo_evaluator", "command")
 
@@ -214,7 +214,7 @@ def test_planning_imports_neither_lm_eval_nor_what_it_needs() -> None:
     program = (
         "import sys\nfrom launcher.harnesses import load_harness\nfrom launcher.config.evaluation import Settings\n"
         "load_harness('lm_eval').describe('mmlu', Settings())\n"
-        "print(*sorted({'lm_eval', 'datasets', 'pandas', 'yaml', 'numpy'} & sys.modules.keys()))"
+        "print(*sorted({'lm_eval', 'datasets', 'pandas', 'numpy'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""

@@ -137,7 +137,7 @@ def test_the_samples_asked_for_must_be_there(limit: float | None, enough: bool) 
     if enough:
         assert LM_EVAL.parse(DATA / "multiple_choice", "hellaswag_100", settings)
         return
-    with pytest.raises(ResultsError, match="hellaswag_100 has 4 of (100|5) samples"):
+    with pytest.raises(ResultsError, match=r"hellaswag_100 has 4 of (100|5) samples"):
         LM_EVAL.parse(DATA / "multiple_choice", "hellaswag_100", settings)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from launcher.errors import ConfigError
+from launcher.harnesses.lm_eval.definitions import group_members, output_type_of
 from launcher.harnesses.lm_eval.index import Index, IndexEntry, load_index
-from launcher.harnesses.lm_eval.user_tasks import UserFolder, group_members, output_type_of, read_folder
 from launcher.harnesses.offline import OUTPUT_TYPES as OFFLINE
 from launcher.harnesses.offline import SAMPLES as OFFLINE_SAMPLES
+
+if TYPE_CHECKING:
+    from launcher.harnesses.lm_eval.user_tasks import UserFolder
 
 _SAMPLES = {
     "arc_challenge": 1172,
@@ -43,7 +47,7 @@ def find(name: str, include_path: str | None = None) -> IndexEntry:
 
     Raises ConfigError, with the nearest names, for one that nothing defines, and for a folder that does not exist.
     """
-    folder = read_folder(include_path) if include_path else None
+    folder = _folder(include_path)
     index = load_index()
     entry = _user_entry(name, folder, index) if folder else None
     entry = entry or _offline_entry(name) or index.get(name)
@@ -66,9 +70,17 @@ def _everything(include_path: str | None) -> Iterator[IndexEntry]:
     index = load_index(build=True)
     yield from index
     yield from filter(None, map(_offline_entry, OFFLINE))
-    if include_path:
-        folder = read_folder(include_path)
+    folder = _folder(include_path)
+    if folder:
         yield from filter(None, (_user_entry(name, folder, index) for name in folder.names()))
+
+
+def _folder(include_path: str | None) -> UserFolder | None:
+    if not include_path:
+        return None
+    from launcher.harnesses.lm_eval.user_tasks import read_folder  # few runs need YAML here
+
+    return read_folder(include_path)
 
 
 def _matches(name: str, pattern: str | None) -> bool:

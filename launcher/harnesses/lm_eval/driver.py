@@ -161,7 +161,7 @@ class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
 
 def chat_template(source: str, **tokens: str) -> Callable[..., str]:
     """A chat template with the environment that templates of Hugging Face models are written for."""
-    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> NoReturn:
         raise Failed(f"the model's chat template refuses the conversation: {message}")
@@ -208,7 +208,7 @@ def task_manager(run: Run) -> Tasks:
 @contextlib.contextmanager
 def only_folders(folders: list[str]) -> Iterator[None]:
     """Within, lm-eval sees only these folders of its own tasks. Another lm-eval than the known one may see all."""
-    from lm_eval.tasks._index import TaskIndex  # noqa: PLC0415
+    from lm_eval.tasks._index import TaskIndex
 
     everything = getattr(TaskIndex, "_iter_yaml_files", None)
     own = Path(lm_eval.tasks.__file__).parent

@@ -51,13 +51,13 @@ class LmEval:
 
         Raises ResultsError if files are missing or broken, are of another task, or hold fewer samples than asked.
         """
-        from launcher.harnesses.lm_eval.results import parse  # noqa: PLC0415  a dry run needs none of it
+        from launcher.harnesses.lm_eval.results import parse  # a dry run needs none of it
 
         return parse(folder, task, settings)
 
     def provenance(self, folder: Path) -> dict[str, Any]:
         """provenance.json, as the driver wrote it. Raises ResultsError if it is missing or broken."""
-        from launcher.harnesses.lm_eval.results import provenance  # noqa: PLC0415
+        from launcher.harnesses.lm_eval.results import provenance
 
         return provenance(folder)
 

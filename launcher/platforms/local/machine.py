@@ -80,7 +80,7 @@ def _names(entry: str, uuid: str) -> bool:
 def _detect() -> dict[str, Gpu]:
     """GPUs by UUID, in PCI order; empty without driver or NVML package."""
     try:
-        import pynvml  # noqa: PLC0415 - optional, and slow to import where there is no GPU
+        import pynvml
 
         pynvml.nvmlInit()
     except ImportError:

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from launcher import errors
 from launcher.config.execution import Local
-from launcher.errors import NotFound, PlatformError
+from launcher.errors import MissingExtra, NotFound, PlatformError
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource, ResourceState
 from launcher.platforms.local import logfiles, machine, preflight
@@ -36,8 +36,10 @@ class Runtime(Protocol):
         """What has to happen once before the first server starts."""
         ...
 
-    async def start_endpoint(self, task: TaskPlan, spec: EndpointPlan, gpus: tuple[Gpu, ...]) -> tuple[Unit, str]:
-        """Start a server; returns it and its base URL."""
+    async def start_endpoint(
+        self, task: TaskPlan, spec: EndpointPlan, gpus: tuple[Gpu, ...]
+    ) -> tuple[Unit, str | None]:
+        """Start a server; returns it and its base URL, None if it ended too early to have one."""
         ...
 
     async def start_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Unit:
@@ -46,10 +48,6 @@ class Runtime(Protocol):
 
     async def refresh(self) -> None:
         """Ask for the state of everything at once, where that has to be asked for."""
-        ...
-
-    async def sweep(self) -> list[Leftover]:
-        """Everything with our mark, of any invocation."""
         ...
 
     async def close(self) -> None:
@@ -197,7 +195,7 @@ class LocalPlatform:
     async def _leave(self, name: str) -> None:
         async with self._locks[name]:
             entry = self._entries.get(name)
-            if entry is not None and not entry.leaving:
+            if entry is not None and not entry.is_gone:
                 entry.leaving = True
                 entry.unit.stop()
 
@@ -224,7 +222,7 @@ class LocalPlatform:
 
     async def sweep(self) -> list[Leftover]:
         """Everything on this machine that carries our mark, of any invocation."""
-        from launcher.platforms.local import sweeping  # noqa: PLC0415 - loads the docker client
+        from launcher.platforms.local import sweeping
 
         return await sweeping.sweep(self._execution)
 
@@ -264,11 +262,13 @@ class LocalPlatform:
 
 
 def _make_runtime(invocation: Invocation) -> Runtime:
-    if invocation.execution.runtime == "docker":
-        from launcher.platforms.local.docker import DockerRuntime  # noqa: PLC0415 - an extra, and slow to import
-
-        return DockerRuntime(invocation)
-    return ProcessRuntime(invocation)
+    if invocation.execution.runtime == "process":
+        return ProcessRuntime(invocation)
+    try:
+        from launcher.platforms.local.docker.runtime import DockerRuntime
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the docker client", "docker") from error
+    return DockerRuntime(invocation)
 
 
 def _bring_home(secrets: Secrets, output: Path, folder: Path) -> None:

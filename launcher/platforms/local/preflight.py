@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from launcher.config.execution import Local
 from launcher.deployments.spec import ServerSpec
+from launcher.errors import MissingExtra
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.base import Check, CheckState
 from launcher.platforms.local import environment, machine, ports
@@ -40,13 +41,19 @@ async def check(plan: Plan, execution: Local) -> list[Check]:
         *_installation(),
     ]
     if execution.runtime == "docker":
-        from launcher.platforms.local import docker_preflight  # noqa: PLC0415 - loads the docker client
-
-        found += await asyncio.to_thread(docker_preflight.check, plan, execution)
+        found += await _engine(plan, execution)
     else:
         found += [*_commands(plan), *_images(plan), *_ports(plan)]
     found += await _existing_endpoints(plan)
     return list(dict.fromkeys(found))
+
+
+async def _engine(plan: Plan, execution: Local) -> list[Check]:
+    if importlib.util.find_spec("docker") is None:
+        return [problem("docker", str(MissingExtra("the docker client", "docker")))]
+    from launcher.platforms.local.docker import preflight as docker_preflight
+
+    return await asyncio.to_thread(docker_preflight.check, plan, execution)
 
 
 def ok(name: str, message: str = "") -> Check:
@@ -193,7 +200,7 @@ async def _existing_endpoints(plan: Plan) -> list[Check]:
     urls = dict.fromkeys(task.target.url for task in plan.tasks if task.endpoint is None and task.target.url)
     if not urls:
         return []
-    import httpx  # noqa: PLC0415 - slow to import, and only existing endpoints need it
+    import httpx
 
     async with httpx.AsyncClient(timeout=ANSWER_TIMEOUT) as client:
         return list(await asyncio.gather(*(_existing_endpoint(client, url) for url in urls)))
@@ -201,7 +208,7 @@ async def _existing_endpoints(plan: Plan) -> list[Check]:
 
 async def _existing_endpoint(client: httpx.AsyncClient, url: str) -> Check:
     """Any answer will do: the job's own probe judges it, with the key."""
-    import httpx  # noqa: PLC0415
+    import httpx
 
     try:
         answer = await client.get(f"{url.rstrip('/')}/v1/models")

@@ -70,10 +70,6 @@ class ProcessRuntime:
     async def refresh(self) -> None:
         """Nothing to ask: each supervisor tells by itself."""
 
-    async def sweep(self) -> list[Leftover]:
-        """Servers and jobs of every invocation on this machine."""
-        return sweep_processes()
-
     async def close(self) -> None:
         """Nothing is held besides the units."""
 

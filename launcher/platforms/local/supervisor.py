@@ -188,7 +188,7 @@ class Supervisor:
         self._log = Log(spec.log, spec.secrets)
         self._poll = select.poll()
         self._wake = _signal_pipe()
-        self._parent = _open_parent(spec.parent)
+        self._parent = open_parent(spec.parent)
         self._child = 0
         self._status: int | None = None
         self._error = ""
@@ -393,7 +393,7 @@ def _drain(descriptor: int) -> None:
         return
 
 
-def _open_parent(expected: int) -> int | None:
+def open_parent(expected: int) -> int | None:
     """A descriptor that becomes readable when the launcher dies; None if it is dead already."""
     try:
         descriptor = os.pidfd_open(expected)

@@ -14,7 +14,7 @@ async def sweep(execution: Local) -> list[Leftover]:
     """Processes always; containers where the docker client is installed and an engine answers."""
     found = sweep_processes()
     if importlib.util.find_spec("docker") is not None:
-        from launcher.platforms.local import docker  # noqa: PLC0415 - slow to import
+        from launcher.platforms.local.docker import engine
 
-        found += await asyncio.to_thread(docker.sweep_containers, execution)
+        found += await asyncio.to_thread(engine.sweep, engine.address(execution.docker.host))
     return found

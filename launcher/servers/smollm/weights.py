@@ -133,9 +133,7 @@ def _pip_download(package: Package, folder: str) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        raise PreflightError(
-            f"pip download {package.requirement} took longer than {DOWNLOAD_TIMEOUT:.0f} s"
-        ) from None
+        raise PreflightError(f"pip download {package.requirement} took longer than {DOWNLOAD_TIMEOUT:.0f} s") from None
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise PreflightError(

@@ -145,7 +145,7 @@ def load_index(*, build: bool = False) -> Index:
         return _read(shipped_file())
     kept = cache_file(str(installed))
     if build and not kept.exists():
-        from launcher.harnesses.lm_eval.index.build import build_index  # noqa: PLC0415  imports lm-eval
+        from launcher.harnesses.lm_eval.index.build import build_index  # imports lm-eval, for seconds
 
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished = kept.with_suffix(f".{os.getpid()}.tmp")

@@ -15,8 +15,8 @@ import lm_eval.tasks
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
+from launcher.harnesses.lm_eval.definitions import group_members, output_type_of
 from launcher.harnesses.lm_eval.index import OUTPUT_TYPES, SCHEMA
-from launcher.harnesses.lm_eval.user_tasks import group_members, output_type_of
 
 _TASKS = Path(lm_eval.tasks.__file__).parent
 _LETTERS = {word: letter for letter, word in OUTPUT_TYPES.items()}

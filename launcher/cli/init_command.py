@@ -1,0 +1,226 @@
+"""`nv-eval init`: a commented config to start from, for one execution and one deployment."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from launcher.cli.keys import Key
+
+COMMENT_COLUMN = 40
+"""Comments behind keys begin in this column, or two spaces after a longer key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a starter config of one deployment sets; every other key stands there as a comment, with its default.
+
+    `values` are by dotted path. `to_set` are paths that a person must look at before a run: they hold an example.
+    """
+
+    values: Mapping[str, Any]
+    tasks: tuple[str, ...] = ("gsm8k",)
+    to_set: tuple[str, ...] = ()
+
+
+_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+_BOTH_KINDS = ("hellaswag", "gsm8k")
+
+STARTS = {
+    "smollm": Start(values={}, tasks=("hellaswag_100", "gsm8k_100")),
+    "vllm": Start(values={"deployment.model_id": _MODEL}, tasks=_BOTH_KINDS),
+    "sglang": Start(values={"deployment.model_id": _MODEL}, tasks=_BOTH_KINDS),
+    "trtllm": Start(values={"deployment.model_id": _MODEL}),
+    "nim": Start(
+        values={
+            "deployment.model_id": "meta/llama-3.1-8b-instruct",
+            "deployment.image": "nvcr.io/nim/meta/llama-3.1-8b-instruct:latest",
+            "deployment.envs": {"NGC_API_KEY": "${oc.env:NGC_API_KEY}"},
+        },
+    ),
+    "llamacpp": Start(values={"deployment.model_id": f"{_MODEL}-GGUF:Q4_K_M"}),
+    "container": Start(
+        values={
+            "deployment.model_id": "my-model",
+            "deployment.image": "registry.example/my-server:1.0",
+            "deployment.command": ["my-server", "--model", "{model}", "--port", "{port}"],
+        },
+        to_set=("deployment.model_id", "deployment.image", "deployment.command"),
+    ),
+    "none": Start(
+        values={"target.api_endpoint.url": "http://127.0.0.1:8000/v1", "target.api_endpoint.model_id": "my-model"},
+        to_set=("target.api_endpoint.url", "target.api_endpoint.model_id"),
+    ),
+}
+"""How a config of each deployment begins. Log-likelihood tasks only where the server is known to do them."""
+
+SECTIONS = ("execution", "deployment", "target", "evaluation", "limits")
+IN_CONTAINERS = ("nim", "container")
+"""Deployments that on this machine run in Docker: their example is an image."""
+LEPTON_TO_SET = ("execution.node_group", "execution.resource_shape")
+TASK_SETTINGS = (
+    "limit", "num_fewshot", "seed", "concurrency", "generation", "max_gen_tokens", "apply_chat_template",
+    "system_prompt", "include_path", "timeout",
+)  # fmt: skip
+"""The settings of `evaluation` that a starter config shows; docs/config.md has all."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.add_argument("--execution", default="local", metavar="NAME", help="where things run; default: local")
+    parser.add_argument(
+        "--deployment", metavar="NAME", help="how the model is served; default: smollm for local, else vllm"
+    )
+    parser.add_argument("--output", metavar="FILE", help="file to write; default: EXECUTION_DEPLOYMENT.yaml")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
+
+    execution = args.execution
+    deployment = args.deployment or ("smollm" if execution == "local" else "vllm")
+    _check("execution", execution, EXECUTIONS)
+    _check("deployment", deployment, DEPLOYMENTS)
+    path = Path(args.output or f"{execution}_{deployment}.yaml")
+    _write(path, starter(execution, deployment, path), force=args.force)
+    _say_what_next(path, to_set(execution, deployment))
+    return 0
+
+
+def starter(execution: str, deployment: str, path: Path) -> str:
+    """The text of a starter config that will be saved as `path`."""
+    from launcher.cli.keys import config_keys
+
+    keys = list(config_keys(execution, deployment).values())
+    values = _values(execution, deployment)
+    sections = {name: _section([key for key in keys if _is_shown(key, name)], values) for name in SECTIONS}
+    sections["evaluation"] += _tasks(STARTS[deployment].tasks)
+    return "\n".join([_head(execution, deployment, path), *sections.values()])
+
+
+def to_set(execution: str, deployment: str) -> tuple[str, ...]:
+    """Paths of a starter config that a person must look at before a run."""
+    return (*_lepton_to_set(execution, deployment), *STARTS[deployment].to_set)
+
+
+def command_for(path: Path) -> str:
+    """The command that runs a config file."""
+    return shlex.join(["nv-eval", "run", "--config-dir", str(path.parent), "--config-name", path.stem])
+
+
+def _check(option: str, name: str, valid: Iterable[str]) -> None:
+    if name not in valid:
+        raise ConfigError(f"--{option} {name}: no such {option}{nearest(name, valid)}")
+
+
+def _lepton_to_set(execution: str, deployment: str) -> tuple[str, ...]:
+    return LEPTON_TO_SET if execution == "lepton" and deployment != "none" else ()
+
+
+def _values(execution: str, deployment: str) -> dict[str, Any]:
+    """What the config sets, by dotted path."""
+    runtime = {"execution.runtime": "docker"} if execution == "local" and deployment in IN_CONTAINERS else {}
+    return {
+        "execution.output_dir": "./results",
+        **dict.fromkeys(_lepton_to_set(execution, deployment)),
+        **runtime,
+        **STARTS[deployment].values,
+        "evaluation.limit": 10,
+    }
+
+
+def _is_shown(key: Key, section: str) -> bool:
+    if not key.path.startswith(f"{section}.") or key.path in ("execution.type", "deployment.type"):
+        return False
+    return section != "evaluation" or key.name in TASK_SETTINGS
+
+
+def _head(execution: str, deployment: str, path: Path) -> str:
+    from launcher.cli.keys import summary
+    from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
+
+    command = command_for(path)
+    return f"""\
+# deployment {deployment}: {summary(DEPLOYMENTS[deployment])}
+# execution {execution}: {summary(EXECUTIONS[execution])}
+#
+# See what it would do:  {command} --dry-run
+# Run it:                {command}
+#
+# A key behind a # is at its default. Keep secrets out of this file: name a variable of your environment instead,
+# as in  envs: {{HF_TOKEN: '${{oc.env:HF_TOKEN}}'}}
+
+defaults:
+  - execution: {execution}
+  - deployment: {deployment}
+  - _self_
+"""
+
+
+def _section(keys: list[Key], values: Mapping[str, Any]) -> str:
+    """YAML of one section: keys that are set first, the others as comments, nested mappings last."""
+    active = {ancestor for path in values for ancestor in _ancestors(path)}
+    ordered = sorted(keys, key=lambda key: (key.path.count("."), key.path not in values))
+    seen: set[str] = set()
+    lines: list[str] = []
+    for key in ordered:
+        heads = [path for path in _ancestors(key.path)[:-1] if path not in seen]
+        seen.update(heads)
+        lines += [_placed(path, f"{path.rpartition('.')[2]}:", active) for path in heads]
+        lines.append(_line(key, values, active))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _ancestors(path: str) -> list[str]:
+    """`a.b.c` as a, a.b, a.b.c."""
+    parts = path.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _placed(path: str, text: str, active: set[str]) -> str:
+    """A line at its depth; behind a # if it is not active, which stands where the last active level ends."""
+    depth, level = path.count("."), sum(ancestor in active for ancestor in _ancestors(path))
+    return "  " * depth + text if path in active else "  " * level + "# " + "  " * (depth - level) + text
+
+
+def _line(key: Key, values: Mapping[str, Any], active: set[str]) -> str:
+    from launcher.cli.keys import as_yaml
+
+    value = as_yaml(values[key.path]) if key.path in values else key.default_text
+    unit = {"": "", "s": "seconds: "}.get(key.unit, f"{key.unit}: ")
+    choices = f" ({', '.join(key.choices)})" if len(key.choices) > 1 and "true" not in key.choices else ""
+    return f"{_placed(key.path, f'{key.name}: {value}', active):<{COMMENT_COLUMN - 2}}  # {unit}{key.doc}{choices}"
+
+
+def _tasks(names: Iterable[str]) -> str:
+    hint = "  # Find tasks with: nv-eval ls tasks PATTERN. Beside its name a task may have settings of its own.\n"
+    return f"{hint}  tasks:\n" + "".join(f"    - name: {name}\n" for name in names)
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    if path.suffix != ".yaml":
+        raise ConfigError(f"--output {path}: a config's name ends in .yaml")
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path}: exists; add --force to replace it, or --output FILE") from None
+    except OSError as error:
+        raise ConfigError(f"--output {path}: cannot be written: {error.strerror}") from None
+
+
+def _say_what_next(path: Path, keys: tuple[str, ...]) -> None:
+    sys.stdout.write(f"Wrote {path}.\n")
+    if keys:
+        sys.stdout.write(f"Set these first: {', '.join(keys)}.\n")
+    sys.stdout.write(f"See what it would do: {command_for(path)} --dry-run\nRun it: {command_for(path)}\n")

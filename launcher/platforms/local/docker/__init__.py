@@ -1,0 +1,1 @@
+"""Servers, and jobs that have an image, as containers of Docker or podman on this machine."""

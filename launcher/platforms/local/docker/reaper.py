@@ -1,0 +1,82 @@
+"""A program that removes everything of one invocation from the engine when its launcher has died.
+
+Containers belong to the engine, so a supervisor cannot hold them. This process watches the launcher as a supervisor
+does (its pidfd, and end of file on standard input); a line `done` sends it home. The engine may still be busy with a
+request of the dead launcher, so it looks again for a while after nothing was left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+
+from launcher.platforms.local.docker import engine
+from launcher.platforms.local.supervisor import open_parent
+
+SETTLE = 5.0
+"""Seconds without any container of the invocation after which nothing more is expected."""
+PATIENCE = 120.0
+PAUSE = 0.1
+
+
+def start(host: str, invocation: str) -> subprocess.Popen[bytes]:
+    """Start the reaper of an invocation; returns once it watches."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__, "--nv-eval-reaper", invocation],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,
+    )
+    _say(process, {"host": host, "invocation": invocation, "parent": os.getpid()})
+    return process
+
+
+def dismiss(process: subprocess.Popen[bytes]) -> None:
+    """Send a reaper home whose work was done by others, and wait for it."""
+    _say(process, "done")
+    process.communicate(timeout=10)
+
+
+def _say(process: subprocess.Popen[bytes], message: object) -> None:
+    if process.stdin is not None:
+        process.stdin.write(json.dumps(message).encode() + b"\n")
+        process.stdin.flush()
+
+
+def pause(seconds: float) -> None:
+    """Wait between two looks at an engine that is busy removing."""
+    time.sleep(seconds)
+
+
+def reap(host: str, invocation: str) -> None:
+    """Remove everything of an invocation until nothing has come back for a while."""
+    client = engine.connect(host)
+    begun = quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < SETTLE and time.monotonic() - begun < PATIENCE:
+        try:
+            if engine.remove_all(client, invocation) > 0:
+                quiet_since = time.monotonic()
+        except engine.ENGINE_ERRORS:
+            quiet_since = time.monotonic()  # not known is not gone
+        pause(PAUSE)
+
+
+def main() -> None:
+    """Watch, then reap."""
+    request = json.loads(sys.stdin.buffer.readline())
+    launcher = open_parent(request["parent"])
+    if launcher is not None:
+        select.select([0, launcher], [], [])
+        if select.select([0], [], [], 0)[0] and os.read(0, 100).strip() == b'"done"':
+            return
+    reap(request["host"], request["invocation"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Everything a contributor runs, each command doing its own set-up: python3 tasks.py COMMAND.
+
+Needs Python 3.11 to 3.13 and nothing else; packages go into .venv beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = Path(os.environ.get("NV_EVAL_VENV", ROOT / ".venv"))
+PYTHON = VENV / "bin" / "python"
+
+
+def main() -> int:
+    """Run one command."""
+    commands = {
+        "demo": demo,
+        "test": test,
+        "unit": unit,
+        "engines": engines,
+        "lint": lint,
+        "docs": docs,
+        "package": package,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    listing = "; ".join(f"{name}: {function.__doc__.splitlines()[0]}" for name, function in commands.items())
+    parser.add_argument("command", choices=commands, help=listing)
+    args, rest = parser.parse_known_args()
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        print(f"tasks.py: needs Python 3.11 to 3.13, this is {sys.version.split()[0]}", file=sys.stderr)
+        return 2
+    os.chdir(ROOT)
+    return commands[args.command](rest)
+
+
+def demo(rest: list[str]) -> int:
+    """serve a small real model on this CPU and evaluate it on three benchmarks"""
+    install("lm-eval,smollm")
+    return run("-m", "launcher.cli.main", "run", *rest)
+
+
+def test(rest: list[str]) -> int:
+    """all tests that need no root, with coverage"""
+    install("dev")
+    skipped = "engine tests (Docker) are left out here: python3 tasks.py engines runs them"
+    code = run(
+        *("-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not engine"),
+        *("--cov", "--cov-report", "term-missing:skip-covered", *rest),
+    )
+    print(skipped)
+    return code
+
+
+def unit(rest: list[str]) -> int:
+    """the fast tests only"""
+    install("dev")
+    return run("-m", "pytest", "-n", "2", "-q", "tests/unit", *rest)
+
+
+def engines(rest: list[str]) -> int:
+    """tests on real engines: starts a Docker Engine of its own; needs root on Debian"""
+    install("dev")
+    return run("-m", "tests.engines", *rest)
+
+
+def lint(_rest: list[str]) -> int:
+    """formatter, linter, strict type checker, import contracts"""
+    install("dev")
+    checks = (
+        ("-m", "ruff", "format", "--check", "."),
+        ("-m", "ruff", "check", "."),
+        ("-m", "mypy"),
+        ("-c", "from importlinter.cli import lint_imports_command as run; run()"),
+    )
+    return max(run(*check) for check in checks)
+
+
+def docs(_rest: list[str]) -> int:
+    """write the generated pages of docs/ again"""
+    install("dev")
+    return run("docs/generate.py")
+
+
+def package(_rest: list[str]) -> int:
+    """build the wheel and the source distribution into dist/"""
+    install("dev")
+    return run("-m", "build")
+
+
+def run(*arguments: str) -> int:
+    """Run the environment's Python; returns its exit code."""
+    path = f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    return subprocess.run([str(PYTHON), *arguments], env={**os.environ, "PATH": path}, check=False).returncode
+
+
+def install(extras: str) -> None:
+    """Make the environment and install this checkout with `extras`, unless that has been done."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + extras.encode()).hexdigest()
+    stamp = VENV / f"installed-{extras.replace(',', '-')}"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    make_environment()
+    print(f"Installing nv-eval with [{extras}] into {VENV} (a minute or two the first time) ...", file=sys.stderr)
+    if run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", f".[{extras}]") != 0:
+        sys.exit("tasks.py: installing failed; the lines above say why")
+    stamp.write_text(wanted)
+
+
+def make_environment() -> None:
+    """Make .venv. Debian keeps the module that this needs in a package of its own."""
+    if PYTHON.exists():
+        return
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        install_venv_package()
+    if subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False).returncode != 0:
+        sys.exit(f"tasks.py: cannot make {VENV}; the lines above say why")
+
+
+def install_venv_package() -> None:
+    """Install python3-venv with apt where that is possible, else say what to type."""
+    apt, command = shutil.which("apt-get"), ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-venv"]
+    if os.geteuid() != 0:
+        sudo = shutil.which("sudo")
+        if sudo is None or subprocess.run([sudo, "-n", "true"], check=False, capture_output=True).returncode != 0:
+            sys.exit(f"tasks.py: Python's venv module is missing; as root: {' '.join(command)}")
+        command = [sudo, *command]
+    if apt is None:
+        sys.exit("tasks.py: Python's venv module is missing; install it with your system's package manager")
+    update = [*command[: command.index("install")], "update", "-qq"]
+    subprocess.run(update, check=False)
+    if subprocess.run(command, check=False, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}).returncode != 0:
+        sys.exit(f"tasks.py: {' '.join(command)} failed; the lines above say why")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
