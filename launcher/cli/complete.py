@@ -7,11 +7,12 @@ error here: there is then less to offer.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-import argcomplete
 from argcomplete.completers import DirectoriesCompleter, SuppressCompleter
+from argcomplete.finders import CompletionFinder
 
 from launcher.errors import LauncherError
 
@@ -28,22 +29,33 @@ _MARKS = ("++", "+", "~")
 _TASK_LIST = "evaluation.tasks=["
 
 
-def autocomplete(parser: argparse.ArgumentParser) -> None:
-    """Print the completions of the line in the environment and exit; does nothing if none is asked for."""
-    for command, sub in _commands(parser).items():
+def autocomplete(
+    parser: argparse.ArgumentParser, *, output: TextIO | None = None, leave: Callable[[int], object] = os._exit
+) -> None:
+    """Print the completions of the line in the environment and exit; does nothing if none is asked for.
+
+    They go to `output`, by default to the file or descriptor that the shell's half waits for.
+    """
+    for sub in _commands(parser):
         for action in sub._actions:
-            completer = _completer(command, action.dest)
+            completer = _completer(action.dest)
             if completer is not None:
                 action.completer = completer  # type: ignore[attr-defined]  # argcomplete's own way to attach one
-    _Finder()(parser, always_complete_options=False, default_completer=SuppressCompleter())
+    _Finder()(
+        parser,
+        always_complete_options=False,
+        default_completer=SuppressCompleter(),
+        output_stream=output,
+        exit_method=leave,
+    )
 
 
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     choices = parser._subparsers._group_actions[0].choices if parser._subparsers else None
-    return choices if isinstance(choices, dict) else {}
+    return list(choices.values()) if isinstance(choices, dict) else []
 
 
-class _Finder(argcomplete.CompletionFinder):  # type: ignore[misc]
+class _Finder(CompletionFinder):
     """Offers overrides also behind options, where argparse takes no further positional arguments."""
 
     def collect_completions(
@@ -57,7 +69,7 @@ class _Finder(argcomplete.CompletionFinder):  # type: ignore[misc]
         return list(actions["overrides"].completer(cword_prefix, parsed_args))
 
 
-def _completer(command: str, argument: str) -> Any:
+def _completer(argument: str) -> Any:
     """What completes an argument, in the form argcomplete calls it."""
     if argument in ("config_dir", "config_path", "include_path"):
         return DirectoriesCompleter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,9 @@ def summary(cls: type[Any]) -> str:
 
 
 def _keys(cls: type[Any], path: str) -> Iterator[Key]:
+    annotations = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
-        annotation = hints(cls)[field.name]
+        annotation = annotations[field.name]
         inner = dataclass_of(annotation)
         if inner is not None:
             yield from _keys(inner, f"{path}.{field.name}")
@@ -111,18 +112,27 @@ def type_text(annotation: Any) -> str:
     plain = _without_none(annotation)
     if plain in known:
         return known[plain]
-    origin, arguments = typing.get_origin(plain), typing.get_args(plain)
-    if origin is typing.Annotated:
-        return f"{type_text(arguments[0])}{_bounds(arguments[1])}"
-    if origin is typing.Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(type_text(option) for option in arguments)
-    if origin is list:
-        return f"list of {type_text(arguments[0])}"
-    if origin is dict:
-        return f"mapping of {type_text(arguments[0])} to {type_text(arguments[1])}"
-    return _NAMES.get(plain) or summary(plain)
+    describe: Callable[..., str] = _TEXTS.get(typing.get_origin(plain), _plain)
+    return describe(plain, *typing.get_args(plain))
+
+
+def _plain(annotation: Any, *_: Any) -> str:
+    return _NAMES.get(annotation) or summary(annotation)
+
+
+def _union(_: Any, *options: Any) -> str:
+    return " or ".join(type_text(option) for option in options)
+
+
+_TEXTS: dict[Any, Callable[..., str]] = {
+    typing.Annotated: lambda _, inner, meta: f"{type_text(inner)}{_bounds(meta)}",
+    typing.Literal: lambda _, *values: ", ".join(f"`{value}`" for value in values),
+    typing.Union: _union,
+    types.UnionType: _union,
+    list: lambda _, item: f"list of {type_text(item)}",
+    dict: lambda _, name, value: f"mapping of {type_text(name)} to {type_text(value)}",
+}
+"""How a type with arguments is put into words, by its origin."""
 
 
 def _without_none(annotation: Any) -> Any:

@@ -69,23 +69,21 @@ def _tasks(args: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def _deployments(_args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.cli.keys import summary
     from launcher.config.deployment import DEPLOYMENTS
 
-    return [{"deployment": name, "what": _summary(cls)} for name, cls in DEPLOYMENTS.items()]
+    return [{"deployment": name, "what": summary(cls)} for name, cls in DEPLOYMENTS.items()]
 
 
 def _executions(_args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.cli.keys import summary
     from launcher.config.execution import EXECUTIONS
     from launcher.platforms import RUNNABLE
 
     return [
-        {"execution": name, "what": _summary(cls), "runs": "yes" if name in RUNNABLE else "dry run only"}
+        {"execution": name, "what": summary(cls), "runs": "yes" if name in RUNNABLE else "dry run only"}
         for name, cls in EXECUTIONS.items()
     ]
-
-
-def _summary(cls: type[object]) -> str:
-    return (cls.__doc__ or "").strip().splitlines()[0].rstrip(".")
 
 
 def _columns(rows: list[dict[str, object]]) -> str:

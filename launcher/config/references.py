@@ -14,12 +14,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 from omegaconf.resolvers import oc
 
-from launcher.errors import ConfigError
+from launcher.config.problems import Invalid, Problem
 
 _MARK = re.compile("\ue000([^\ue001]*)\ue001")
+_DECODE = "\ue003"
+"""In front of a text with marks that `oc.decode` was asked to decode."""
 _SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _NO_DEFAULT = "\ue002"
 
@@ -29,17 +36,21 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
-def _mark(name: str, default: str | None = _NO_DEFAULT) -> str | None:
-    if name not in os.environ and default != _NO_DEFAULT:
+def _mark(name: Any, default: Any = _NO_DEFAULT) -> Any:
+    if str(name) not in os.environ and default != _NO_DEFAULT:
         return default
     return f"\ue000{name}\ue001"
 
 
 def _decode(text: str | None) -> Any:
-    if text is None or not _MARK.search(text):
-        return oc.decode(text, _parent_=OmegaConf.create())  # type: ignore[arg-type]
-    decoded = oc.decode(_substitute(text), _parent_=OmegaConf.create())  # type: ignore[arg-type]
-    return text if isinstance(decoded, str) else decoded
+    if isinstance(text, str) and _MARK.search(text):
+        return f"{_DECODE}{text}"
+    return _decoded(text)
+
+
+def _decoded(text: str | None) -> Any:
+    value = oc.decode(text, _parent_=OmegaConf.create())  # type: ignore[arg-type]
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 @contextmanager
@@ -55,39 +66,94 @@ def marked_environment() -> Iterator[None]:
 
 
 def resolve(tree: DictConfig) -> Any:
-    """The tree as plain dictionaries and lists, with marks where values come from the environment."""
+    """The tree as plain dictionaries and lists, with marks where values come from the environment.
+
+    Raises Invalid for an interpolation that leads nowhere.
+    """
     with marked_environment():
         try:
             return OmegaConf.to_container(tree, resolve=True, throw_on_missing=False)
-        except InterpolationResolutionError as error:
-            raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
         except OmegaConfBaseException as error:
-            raise ConfigError(str(error).splitlines()[0]) from None
+            raise Invalid([Problem(_key(error), _unresolved(error))]) from None
+        except RecursionError:
+            raise Invalid([Problem("", "interpolations refer to each other in a circle")]) from None
 
 
-def settle(tree: Any, key: str = "") -> Any:
-    """Replace marks: references below `envs`, values elsewhere. Raises ConfigError with the key."""
+def _key(error: OmegaConfBaseException) -> str:
+    return str(error.full_key or "")
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    text = _readable(str(error).splitlines()[0])
+    missing = re.search(r"Interpolation key '([^']*)' not found", text)
+    if isinstance(error, InterpolationKeyError) and missing:
+        return f"refers to {missing.group(1)}, which does not exist"
+    if "Recursive interpolation" in text:
+        return "refers to itself, directly or in a circle"
+    unsupported = re.search(r"Unsupported interpolation type (\S+)", text)
+    if isinstance(error, UnsupportedInterpolationType) and unsupported:
+        kind = unsupported.group(1)
+        return f"${{{kind}:…}} is not known; for an environment variable write ${{oc.env:NAME}}"
+    if isinstance(error, InterpolationResolutionError):
+        return f"cannot be resolved: {text.partition(' raised while resolving interpolation: ')[2] or text}"
+    return text
+
+
+def _readable(text: str) -> str:
+    """A text with marks as it was written."""
+    return _MARK.sub(r"${oc.env:\1}", text.replace(_DECODE, ""))
+
+
+def settle(tree: Any) -> Any:
+    """Replace marks: references below `envs`, values elsewhere. Raises Invalid with every key that cannot be."""
+    problems: list[Problem] = []
+    settled = _settle(tree, "", problems)
+    if problems:
+        raise Invalid(problems)
+    return settled
+
+
+def _settle(tree: Any, key: str, problems: list[Problem]) -> Any:
     if isinstance(tree, dict):
-        return {name: settle(value, f"{key}.{name}" if key else str(name)) for name, value in tree.items()}
+        return {name: _settle(value, f"{key}.{name}" if key else str(name), problems) for name, value in tree.items()}
     if isinstance(tree, list):
-        return [settle(value, f"{key}[{i}]") for i, value in enumerate(tree)]
+        return [_settle(value, f"{key}[{i}]", problems) for i, value in enumerate(tree)]
     if not isinstance(tree, str) or not _MARK.search(tree):
         return tree
-    whole = _MARK.fullmatch(tree)
-    if ".envs." in f".{key}":
-        if whole is None:
-            raise ConfigError(f"{key}: text around ${{oc.env:…}} is not possible here; reference the whole value")
-        return {"env": whole.group(1)}
-    for name in _MARK.findall(tree):
+    refusal = _refusal(tree, key)
+    if refusal is not None:
+        problems.append(Problem(key, refusal))
+        return None
+    whole = _MARK.fullmatch(tree.removeprefix(_DECODE))
+    return {"env": whole.group(1)} if whole and _may_be_secret(key) else _value(tree, key, problems)
+
+
+def _may_be_secret(key: str) -> bool:
+    return ".envs." in f".{key}"
+
+
+def _refusal(text: str, key: str) -> str | None:
+    """Why the marks of `text` cannot be replaced in `key`; None if they can."""
+    if _may_be_secret(key):
+        whole = _MARK.fullmatch(text.removeprefix(_DECODE))
+        return None if whole else "text around ${oc.env:…} is not possible here; reference the whole value"
+    for name in _MARK.findall(text):
         if is_secret_name(name):
-            raise ConfigError(
-                f"{key}: ${{oc.env:{name}}} looks like a secret and this key is written to disk; "
+            return (
+                f"${{oc.env:{name}}} looks like a secret and this key is written to disk; "
                 "give secrets by deployment.envs, evaluation.envs or target.api_endpoint.api_key_name"
             )
         if name not in os.environ:
-            raise ConfigError(f"{key}: environment variable {name} is not set")
-    return _substitute(tree)
+            return f"environment variable {name} is not set"
+    return None
 
 
-def _substitute(text: str) -> str:
-    return _MARK.sub(lambda match: os.environ.get(match.group(1), ""), text)
+def _value(text: str, key: str, problems: list[Problem]) -> Any:
+    plain = _MARK.sub(lambda match: os.environ[match.group(1)], text.removeprefix(_DECODE))
+    if not text.startswith(_DECODE):
+        return plain
+    try:
+        return _decoded(plain)
+    except OmegaConfBaseException:
+        problems.append(Problem(key, f"{_readable(text)} cannot be decoded to a value"))
+        return None

@@ -3,63 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import math
 import types
 import typing
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 
-from launcher.config.deployment import DEPLOYMENTS, AnyDeployment
-from launcher.config.execution import EXECUTIONS, AnyExecution
+from launcher.config.deployment import DEPLOYMENTS
+from launcher.config.describe import expected
+from launcher.config.evaluation import Settings
+from launcher.config.execution import EXECUTIONS
+from launcher.config.problems import Invalid, Problem
 from launcher.config.schema import Config
 from launcher.errors import nearest
 
 T = TypeVar("T")
 Tree = dict[str, Any]
 
-_NAMES = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-    "any": "a value",
-}
+_CHOICES: dict[str, Mapping[str, type[Any]]] = {"execution": EXECUTIONS, "deployment": DEPLOYMENTS}
+"""Sections whose `type` says which dataclass they have."""
+_LARGEST = 2**63 - 1
+"""Whole number that every format a config is written to can hold."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: the key it is about and what to say. `absent`: the key was not set at all."""
-
-    key: str
-    message: str
-    absent: bool = False
-
-
-class Invalid(Exception):
-    """The tree does not fit the schema; `problems` says where."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(f"{p.key}: {p.message}" for p in problems))
-
-
-def validate(tree: Tree) -> Config:
-    """The typed config. Raises Invalid with every unknown and missing key, else with the first wrong value."""
+def validate(tree: Any) -> Config:
+    """The typed config. Raises Invalid with everything that is wrong."""
+    if not isinstance(tree, dict):
+        raise Invalid([Problem("", "expected a mapping of keys to values")])
     tree = _normalise(tree)
+    unwritable = list(_unwritable(tree, ""))
+    if unwritable:
+        raise Invalid(unwritable)
     execution = _choose(tree, "execution", EXECUTIONS, "local")
-    deployment = _choose(tree, "deployment", DEPLOYMENTS, None if tree.get("deployment") else "smollm")
+    deployment = _choose(tree, "deployment", DEPLOYMENTS, "smollm")
     sections = {field.name: _section(field, execution, deployment) for field in dataclasses.fields(Config)}
-    problems = _unknown(tree, sections) + _missing(tree)
+    problems = [_unknown_section(str(name), sections) for name in tree if name not in sections]
+    for name, cls in sections.items():
+        problems += _problems(tree.get(name, {}), cls, name)
     if problems:
         raise Invalid(problems)
-    values = {name: _convert(tree.get(name) or {}, cls, name) for name, cls in sections.items()}
-    return Config(**values)
+    config = Config(**{name: msgspec.convert(tree.get(name, {}), cls) for name, cls in sections.items()})
+    problems = list(_bad_limits(config))
+    if problems:
+        raise Invalid(problems)
+    return config
 
 
 def _normalise(tree: Tree) -> Tree:
@@ -71,16 +61,40 @@ def _normalise(tree: Tree) -> Tree:
     return tree
 
 
-def _choose(tree: Tree, section: str, choices: dict[str, type[T]], default: str | None) -> type[T]:
-    values = tree.get(section) or {}
+def _unwritable(value: Any, key: str) -> Iterator[Problem]:
+    """Values that JSON, YAML or a process argument cannot hold."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _unwritable(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _unwritable(item, f"{key}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(key, f"expected a finite number, got {value}")
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        yield Problem(key, "the number is too large")
+    elif isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+        yield Problem(key, "holds a character that text cannot have")
+    elif isinstance(value, bytes):
+        yield Problem(key, "expected text or a number, got binary data")
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _choose(tree: Tree, section: str, choices: Mapping[str, type[T]], default: str) -> type[T]:
+    """The dataclass that a section's `type` names; the default's where the section is left out."""
+    values = tree.get(section, {})
     if not isinstance(values, dict):
-        raise Invalid([Problem(section, f"expected a mapping, got {values!r}")])
-    chosen = values.get("type", default)
-    if chosen is None or chosen == "???":
+        raise Invalid([Problem(section, f"expected {expected(Config, values)}")])
+    chosen = values.get("type", default if section == "execution" or not values else "???")
+    if chosen == "???":
         hint = f"add `- {section}: NAME` to defaults; valid: {', '.join(choices)}"
         raise Invalid([Problem(f"{section}.type", f"is missing; {hint}", absent=True)])
-    if chosen not in choices:
-        raise Invalid([Problem(f"{section}.type", f"{chosen!r} is no {section}{nearest(str(chosen), choices)}")])
+    if not isinstance(chosen, str) or chosen not in choices:
+        wrong = repr(chosen) if isinstance(chosen, str) else "this"
+        raise Invalid([Problem(f"{section}.type", f"{wrong} is no {section}{nearest(str(chosen), choices)}")])
     return choices[chosen]
 
 
@@ -89,34 +103,87 @@ def _section(field: dataclasses.Field[Any], execution: type[Any], deployment: ty
     return chosen.get(field.name) or typing.cast("type[Any]", hints(Config)[field.name])
 
 
-def _unknown(tree: Tree, sections: dict[str, type[Any]]) -> list[Problem]:
-    problems = [_unknown_key(name, name, sections) for name in tree if name not in sections]
-    for name, cls in sections.items():
-        problems += _unknown_below(tree.get(name), cls, name)
-    return problems
+def _unknown_section(name: str, sections: Mapping[str, type[Any]]) -> Problem:
+    """A key at the top that does not exist; it may have lost the section it belongs to."""
+    homes = [f"{section}.{name}" for section, cls in sections.items() if name in hints(cls)]
+    hint = f"; did you mean {' or '.join(homes)}?" if homes and len(homes) < 3 else nearest(name, sections)
+    return Problem(name, f"unknown key{hint}")
 
 
-def _unknown_key(key: str, name: str, valid: typing.Iterable[str]) -> Problem:
-    return Problem(key, f"unknown key{nearest(str(name), valid)}")
-
-
-def _unknown_below(value: Any, annotation: Any, key: str) -> list[Problem]:
-    """Unknown keys below `value`, which should be of type `annotation`; wrong types are left to the conversion."""
-    cls = dataclass_of(annotation)
-    if cls is not None and isinstance(value, dict):
-        fields = hints(cls)
-        found = []
-        for name, item in value.items():
-            inner = f"{key}.{name}"
-            if name in fields:
-                found += _unknown_below(item, fields[name], inner)
-            else:
-                found.append(_unknown_key(inner, name, fields))
+def _problems(value: Any, annotation: Any, key: str) -> list[Problem]:
+    """Everything that is wrong with `value`, which should be of type `annotation`, and below it."""
+    if value == "???":
+        return [_missing(key)]
+    found = list(_below(value, annotation, key))
+    if found:
         return found
-    item_type = _item_type(annotation)
-    if item_type is not None and isinstance(value, list):
-        return [p for i, item in enumerate(value) for p in _unknown_below(item, item_type, f"{key}[{i}]")]
+    try:
+        msgspec.convert(value, annotation)
+    except msgspec.ValidationError:
+        return [Problem(key, expected(annotation, value))]
     return []
+
+
+def _below(value: Any, annotation: Any, key: str) -> Iterator[Problem]:
+    cls = _dataclass_in(annotation)
+    if isinstance(value, dict):
+        if cls is not None:
+            yield from _in_dataclass(value, cls, key)
+        elif (item_type := _item_type(annotation, dict)) is not None:
+            for name, item in value.items():
+                yield from _in_mapping(name, item, item_type, key)
+    elif isinstance(value, list) and (item_type := _item_type(annotation, list)) is not None:
+        for i, item in enumerate(value):
+            yield from _problems(item, item_type, f"{key}[{i}]")
+
+
+def _in_dataclass(value: Tree, cls: type[Any], key: str) -> Iterator[Problem]:
+    types_of = hints(cls)
+    for name, item in value.items():
+        if name in types_of:
+            yield from _problems(item, types_of[name], f"{key}.{name}")
+        else:
+            yield Problem(f"{key}.{name}", _unknown_key(key, str(name), value, types_of))
+    for field in dataclasses.fields(cls):
+        if field.name not in value and not _has_default(field):
+            yield _missing(f"{key}.{field.name}")
+
+
+def _in_mapping(name: Any, item: Any, item_type: Any, key: str) -> Iterator[Problem]:
+    if isinstance(name, str):
+        yield from _problems(item, item_type, f"{key}.{name}")
+    else:
+        yield Problem(f"{key}.{name}", "expected text as key; put it in quotes")
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _missing(key: str) -> Problem:
+    return Problem(key, f"is missing; set it in the file, or on the command line: {key}=VALUE", absent=True)
+
+
+def _unknown_key(section: str, name: str, values: Tree, valid: Iterable[str]) -> str:
+    """What to say of a key that does not exist: in the sections with types, which other types have it."""
+    choices = _CHOICES.get(section, {})
+    have = [kind for kind, cls in choices.items() if name in hints(cls)]
+    if have:
+        default = "local" if section == "execution" else "smollm"
+        verb = "has" if len(have) == 1 else "have"
+        return f"unknown key of {section} {values.get('type', default)}; {', '.join(have)} {verb} it"
+    return f"unknown key{nearest(name, valid)}"
+
+
+def _bad_limits(config: Config) -> Iterator[Problem]:
+    layers: list[tuple[str, Settings]] = [("evaluation", config.evaluation)]
+    layers += [(f"evaluation.tasks[{i}]", task) for i, task in enumerate(config.evaluation.tasks)]
+    for key, settings in layers:
+        limit = settings.limit
+        if limit is not None and not (0 < limit < 1 or (limit >= 1 and float(limit).is_integer())):
+            yield Problem(
+                f"{key}.limit", f"expected a whole number of samples, or a share between 0 and 1, got {limit:g}"
+            )
 
 
 @cache
@@ -126,95 +193,28 @@ def hints(cls: type[Any]) -> dict[str, Any]:
 
 
 def dataclass_of(annotation: Any) -> type[Any] | None:
-    """The one dataclass an annotation stands for; None for anything else, unions of several included."""
+    """The one dataclass an annotation stands for; None for anything else, unions included."""
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return annotation
     return None
 
 
-def _item_type(annotation: Any) -> Any:
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    for option in options:
-        if typing.get_origin(option) is list:
-            return typing.get_args(option)[0]
+def _options(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _dataclass_in(annotation: Any) -> type[Any] | None:
+    """The dataclass that a mapping must be, if an annotation allows one."""
+    return next((cls for option in _options(annotation) if (cls := dataclass_of(option))), None)
+
+
+def _item_type(annotation: Any, container: type[Any]) -> Any:
+    """The type of the items of a list or mapping, if an annotation allows one."""
+    for option in _options(annotation):
+        if typing.get_origin(option) is container:
+            return typing.get_args(option)[-1]
     return None
 
 
-def _missing(value: Any, key: str = "") -> list[Problem]:
-    if isinstance(value, dict):
-        return [p for name, item in value.items() for p in _missing(item, f"{key}.{name}" if key else str(name))]
-    if isinstance(value, list):
-        return [p for i, item in enumerate(value) for p in _missing(item, f"{key}[{i}]")]
-    return [Problem(key, _is_missing(key), absent=True)] if value == "???" else []
-
-
-def _is_missing(key: str) -> str:
-    return f"is missing; set it in the file, or on the command line: {key}=VALUE"
-
-
-def _convert(tree: Any, cls: type[T], section: str) -> T:
-    try:
-        return msgspec.convert(tree, cls)
-    except msgspec.ValidationError as error:
-        raise Invalid([_problem(str(error), section, tree)]) from None
-
-
-def _problem(text: str, section: str, tree: Any) -> Problem:
-    message, _, path = text.partition(" - at `$")
-    key = section + path.rstrip("`")
-    required = re.search(r"missing required field `(\w+)`", message)
-    if required:
-        key = f"{key}.{required.group(1)}"
-        return Problem(key, _is_missing(key), absent=True)
-    value = _value_at(tree, path.rstrip("`"))
-    return Problem(key.replace("[...]", ""), f"{_plain(message, key, section)}, got {value}")
-
-
-def _plain(message: str, key: str, section: str) -> str:
-    """msgspec's wording in words for people."""
-    if message.startswith("Invalid enum value"):
-        return "not a valid value" + _valid_values(key)
-    bound = re.match(r"Expected `(\w+)` ([<>]=?) (\S+)$", message)
-    if bound:
-        signs = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
-        return f"expected {_NAMES.get(bound.group(1), bound.group(1))} {signs[bound.group(2)]} {bound.group(3)}"
-    expected = re.match(r"Expected `([^`]+)`", message)
-    if expected is None:
-        return message
-    options = [_NAMES.get(option.strip(), option.strip()) for option in expected.group(1).split("|")]
-    return "expected " + " or ".join(option for option in dict.fromkeys(options) if option != "nothing")
-
-
-def _valid_values(key: str) -> str:
-    name = re.sub(r"\[.*?\]", "", key).rpartition(".")[2]
-    for cls in (*EXECUTIONS.values(), *DEPLOYMENTS.values(), *_plain_sections()):
-        literals = _literals(hints(cls).get(name)) if name in hints(cls) else ()
-        if literals and name != "type":
-            return f"; valid: {', '.join(literals)}"
-    return ""
-
-
-def _plain_sections() -> list[type[Any]]:
-    from launcher.config import execution, schema  # noqa: PLC0415 - only to word an error
-
-    return [schema.Evaluation, schema.Task, schema.ApiEndpoint, schema.Export, schema.Limits, execution.Docker]
-
-
-def _literals(annotation: Any) -> tuple[str, ...]:
-    if typing.get_origin(annotation) is typing.Literal:
-        return tuple(str(value) for value in typing.get_args(annotation))
-    return tuple(value for part in typing.get_args(annotation) for value in _literals(part))
-
-
-def _value_at(tree: Any, path: str) -> str:
-    for part in re.findall(r"[^.\[\]]+|\[\d+\]|\[\.\.\.\]", path):
-        if part == "[...]":
-            return "a value of another kind"
-        try:
-            tree = tree[int(part[1:-1])] if part.startswith("[") else tree[part]
-        except (KeyError, IndexError, TypeError):
-            return "nothing"
-    return repr(tree)
-
-
-__all__ = ["AnyDeployment", "AnyExecution", "Invalid", "Problem", "dataclass_of", "hints", "validate"]
+__all__ = ["dataclass_of", "hints", "validate"]

@@ -46,7 +46,7 @@ class HarnessJob:
     In `argv`, `env` and `files` the runner fills in `{python}` (its own interpreter), `{url}` (base URL of the
     endpoint without /v1), `{output_dir}` (folder for results), `{work_dir}` (folder that holds `files`) and `{model}`
     (served model name). `results` are glob patterns below the output folder: each must match a file, and files ending
-    in .json must parse. `total_hint` is the expected number of requests or samples, for progress.
+    in .json must parse.
     """
 
     harness: str
@@ -56,6 +56,8 @@ class HarnessJob:
     results: tuple[str, ...] = ()
     progress: Literal["tqdm", "lines", "none"] = "none"
     """How the harness tells progress: tqdm bars on standard error, or lines `@progress DONE/TOTAL`."""
+    progress_label: str = ""
+    """Only tqdm bars whose label begins with this count: a harness also shows bars of its preparations."""
     api_key_env: str | None = None
     """Variable in which the harness expects the endpoint's key."""
     image: str | None = None

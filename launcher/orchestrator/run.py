@@ -47,6 +47,7 @@ class Run:
         self._journal = journal
         self._watcher = watcher
         self._wake = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._steps: set[asyncio.Task[None]] = set()
         self._stop: Reason | None = None
         self._abandoned = False
@@ -61,6 +62,7 @@ class Run:
             self._stop = reason
             self._journal_quietly(Fact.STOP_ASKED, None, reason=reason.value)
         self._stop_probes.set()
+        self._stopped.set()
         self._wake.set()
 
     def abandon(self) -> None:
@@ -76,8 +78,8 @@ class Run:
         """
         self._begin()
         try:
-            self._capacity = await self._platform.open(self.plan, self.folder)
-            await self._loop()
+            if await self._open():
+                await self._loop()
         except LauncherError as error:
             self._journal_quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
             raise
@@ -95,6 +97,19 @@ class Run:
             tasks=[task.key for task in self.plan.tasks],
         )
         self._journal.record(self.plan.invocation, Fact.RUN_STARTED)
+
+    async def _open(self) -> bool:
+        """Prepare the platform; false if the run was stopped meanwhile. Fetching weights may take long."""
+        opening = asyncio.ensure_future(self._platform.open(self.plan, self.folder))
+        stopping = asyncio.ensure_future(self._stopped.wait())
+        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if opening.done():
+            self._capacity = opening.result()
+            return True
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        return False
 
     async def _loop(self) -> None:
         while not all(task.done for task in self.tasks) and not self._abandoned:
@@ -334,7 +349,7 @@ class Run:
             key=task.plan.key,
             name=task.plan.name,
             harness=task.plan.harness,
-            reason=task.reason or Reason.STOPPED,
+            reason=task.reason or self._stop or Reason.STOPPED,
             detail=task.detail,
             evidence=task.evidence,
             scores=tuple(task.scores),

@@ -57,6 +57,7 @@ def _run(task: TaskPlan) -> dict[str, Any]:
         "files": dict(run.files),
         "results": list(run.results),
         "progress": run.progress,
+        "progress_label": run.progress_label,
         "api_key_env": run.api_key_env,
         "requires": list(run.requires),
         "secret_envs": sorted(name for name, value in run.env.items() if isinstance(value, Reference)),

@@ -6,7 +6,10 @@ from launcher.config.execution import AnyExecution, Local
 from launcher.errors import PreflightError
 from launcher.platforms.base import Platform
 
-__all__ = ["open_platform"]
+__all__ = ["RUNNABLE", "open_platform"]
+
+RUNNABLE = ("local",)
+"""Execution types that this version can run; the others it can plan."""
 
 
 def open_platform(execution: AnyExecution) -> Platform:

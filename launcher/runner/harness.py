@@ -41,7 +41,7 @@ class Harness:
             raise Ended(Ending.HARNESS_MISSING, f"{argv[0]} cannot be started: {error.strerror}") from error
         assert self._process.stdout is not None
         self._stdout = self._process.stdout
-        self.output = Output(self._stdout.fileno(), job.run.progress, report)
+        self.output = Output(self._stdout.fileno(), job.run.progress, report, job.run.progress_label)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Wait for its end. Raises Ended if it must be ended, or failed."""

@@ -30,6 +30,7 @@ class Run:
     files: dict[str, str] = field(default_factory=dict)
     results: list[str] = field(default_factory=list)
     progress: str = "none"
+    progress_label: str = ""
     api_key_env: str | None = None
     requires: list[str] = field(default_factory=list)
     secret_envs: list[str] = field(default_factory=list)

@@ -64,12 +64,18 @@ class Report:
 
     def results(self, files: dict[str, bytes]) -> None:
         """The results themselves, so that scores come home where the job's storage cannot be read."""
-        for name, content in files.items():
+        for name, plain in files.items():
+            content = self._redact_bytes(plain)
             digest = hashlib.sha256(content).hexdigest()
             self._write(f"{self.PREFIX}-results-begin {quote(name)} {len(content)} {digest}")
             text = base64.b64encode(gzip.compress(content, mtime=0)).decode("ascii")
             self._write("\n".join(text[start : start + 100] for start in range(0, len(text), 100)))
             self._write(f"{self.PREFIX}-results-end")
+
+    def _redact_bytes(self, content: bytes) -> bytes:
+        for secret in self._secrets:
+            content = content.replace(secret.encode(), b"***")
+        return content
 
     def _event(self, event: dict[str, Any]) -> None:
         self._write(f"{self.PREFIX} {json.dumps(event)}")
@@ -96,12 +102,13 @@ class Output:
     LONGEST = 65536
     PATIENCE = 2.0
 
-    def __init__(self, stream: int, style: str, report: Report) -> None:
+    def __init__(self, stream: int, style: str, report: Report, label: str = "") -> None:
         self.last = ""
         """The last line that may say something about an error."""
         self._stream: int | None = stream
         self._style = style
         self._report = report
+        self._label = label
         self._tail = b""
 
     def pump(self, seconds: float) -> None:
@@ -150,5 +157,6 @@ class Output:
         match = (BAR if self._style == "tqdm" else PROGRESS_LINE).search(text)
         if match and match["done"]:
             label = text[: match.start()].rpartition(":")[0].strip()
-            self._report.progress(int(match["done"]), int(match["total"]), label)
+            if label.startswith(self._label):
+                self._report.progress(int(match["done"]), int(match["total"]), label)
         return bool(match)

@@ -31,6 +31,8 @@ from launcher.runner.output import Report
 
 __all__ = ["Ended", "Ending", "EndpointProblem", "Job", "Runner", "Target", "main", "wait_ready"]
 
+SERVER_FILE = "server.json"
+"""What the server answered to GET /v1/models when it was ready, in the output folder."""
 RESULTS_CAP = 8 * 2**20
 """Most bytes of results that go to the log."""
 
@@ -115,6 +117,7 @@ class Runner:
         self._check_requirements()
         self._write_files()
         self._timed("waited", self._wait_ready)
+        self._note_server()
         before = matches(self.job)
         self._timed("evaluated", self._evaluate)
         self.report.phase("verifying", "are the results there")
@@ -149,6 +152,12 @@ class Runner:
     def _wait_ready(self) -> None:
         ready = Readiness(self.job.target, self.client, self.report.phase, stopped=lambda: self._stopped)
         self._unless_stopped(ready.wait)
+
+    def _note_server(self) -> None:
+        """Keep what the server says of its model: name, revision, longest input."""
+        listed = self.client.ask("/v1/models", timeout=10.0).json
+        if isinstance(listed, dict):
+            (self.job.output_dir / SERVER_FILE).write_text(json.dumps(listed), encoding="utf-8")
 
     def _evaluate(self) -> None:
         self.report.phase("evaluating", self.job.task)

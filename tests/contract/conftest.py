@@ -31,32 +31,24 @@ def process_bench() -> Bench:
     )
 
 
-def docker_bench(job_image: str | None) -> Bench:
-    """Containers of a Docker Engine; jobs in containers too, or beside the launcher."""
+def docker_bench() -> Bench:
+    """Containers of a Docker Engine, jobs too. (Jobs beside the launcher: tests/e2e/test_docker_runtime.py.)"""
     socket = engine_socket()
-    execution = Local(runtime="docker", stop_grace=2.0, gpus=[0, 1], docker=Docker(host=socket, pull="never"))
+    execution = Local(runtime="docker", stop_grace=1.0, gpus=[0, 1], docker=Docker(host=socket, pull="never"))
     return Bench(
         make=lambda: LocalPlatform(execution),
         server=("{python}", "/srv/openai_server.py", "--host", "{host}", "--port", "{port}"),
         image=TEST_IMAGE,
-        job_image=job_image,
+        job_image=TEST_IMAGE,
         mounts=(Mount(source=str(SERVER), path="/srv/openai_server.py", read_only=True),),
         limit=30.0,
     )
 
 
-@pytest.fixture(
-    params=[
-        "processes",
-        pytest.param("containers", marks=pytest.mark.engine),
-        pytest.param("containers, jobs too", marks=pytest.mark.engine),
-    ]
-)
+@pytest.fixture(params=["processes", pytest.param("containers", marks=pytest.mark.engine)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     """One platform after the other."""
-    if request.param == "processes":
-        return process_bench()
-    return docker_bench(TEST_IMAGE if "jobs" in request.param else None)
+    return process_bench() if request.param == "processes" else docker_bench()
 
 
 @pytest.fixture

@@ -62,8 +62,9 @@ async def test_an_endpoint_runs_answers_and_goes(scene: Scene) -> None:
         assert (seen.state, seen.url) == (ResourceState.RUNNING, made.url)
         await platform.delete_endpoint(made.name)
         await until(scene, platform, lambda seen: is_gone(seen.endpoints, made.name))
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{made.url}/health")
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"{made.url}/health")
 
 
 def is_gone(found: dict[str, Resource], name: str) -> bool:
@@ -248,9 +249,10 @@ async def test_a_secret_is_in_the_server_and_in_no_file(scene: Scene, monkeypatc
     async with opened(scene, task) as platform:
         made = await platform.create_endpoint(task, task.endpoint)
         await answers(scene, made)
-        assert httpx.get(f"{made.url}/v1/models").status_code == 401
-        key = {"Authorization": "Bearer canary-8f3a1b"}
-        assert httpx.get(f"{made.url}/v1/models", headers=key).status_code == 200
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"{made.url}/v1/models")).status_code == 401
+            key = {"Authorization": "Bearer canary-8f3a1b"}
+            assert (await client.get(f"{made.url}/v1/models", headers=key)).status_code == 200
     files = [path for path in scene.folder.rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if b"canary" in path.read_bytes()] == []

@@ -157,6 +157,24 @@ def test_stop_is_valid_in_every_state_and_leaves_nothing(tmp_path: Path, journal
     assert outcome.exit_code == 130 and outcome.seconds < 15
 
 
+def test_stop_while_the_platform_is_prepared_creates_nothing(tmp_path: Path, journal: Journal):
+    class Slow(FakePlatform):
+        async def open(self, plan, folder):
+            await asyncio.sleep(3600)
+            return await super().open(plan, folder)
+
+    platform = Slow()
+    run = Run(make_plan(tmp_path), platform, journal)
+
+    async def scenario() -> RunOutcome:
+        asyncio.get_running_loop().call_later(5, run.stop)
+        return await run.run()
+
+    outcome = run_virtual(scenario())
+    assert outcome.exit_code == 130 and outcome.seconds == pytest.approx(5)
+    assert set(reasons(outcome).values()) == {Reason.STOPPED} and platform.created == []
+
+
 def test_a_second_signal_stops_waiting_and_names_what_may_be_left(tmp_path: Path, journal: Journal):
     platform = FakePlatform({"t0": Script(deleting_takes=3600)})
     run = Run(make_plan(tmp_path, 1), platform, journal)

@@ -52,6 +52,7 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         },
         results=(RESULTS, PROVENANCE, *([SAMPLES] if settings.log_samples is not False else [])),
         progress="tqdm",
+        progress_label="Requesting API",
         api_key_env=KEY_VARIABLE,
         image=settings.image,
         requires=_modules(document["model_args"], is_offline),

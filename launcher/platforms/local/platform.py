@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections import defaultdict
@@ -204,7 +205,7 @@ class LocalPlatform:
         entry = self._entries.get(name)
         if entry is None:
             raise NotFound(f"no endpoint or job {name} on this machine")
-        return logfiles.lines(entry.log, lambda: entry.unit.is_over, follow=follow)
+        return logfiles.lines(entry.log, lambda: entry.unit.is_silent, follow=follow)
 
     async def tail(self, name: str, lines: int) -> list[str]:
         """The last lines of one endpoint's or job's output; empty where there is none."""
@@ -230,29 +231,33 @@ class LocalPlatform:
         """End everything of this invocation and wait for it. Raises errors.Leftover if something refuses to end."""
         if self._opened is None:
             return
-        _, runtime = self._opened
         for name in list(self._entries):
             await self._leave(name)
         if not await self._wait_for_all(self._execution.stop_grace + 1):
             for entry in self._entries.values():
                 entry.unit.kill()
             await self._wait_for_all(KILL_TIME)
-        left = [entry.name for entry in self._entries.values() if not entry.is_gone]
-        for entry in self._entries.values():
-            entry.unit.close()
-        await runtime.close()
-        self._opened = None
+        _, runtime = self._opened
+        try:
+            await runtime.close()
+            left = [entry.name for entry in self._entries.values() if not entry.is_gone]
+        finally:
+            self._opened = None
+            for entry in self._entries.values():
+                await asyncio.to_thread(entry.unit.close)
         if left:
             raise errors.Leftover(f"still running on this machine: {', '.join(left)}")
 
     async def _wait_for_all(self, seconds: float) -> bool:
+        """Whether everything is gone within this time. An engine that does not answer counts as not gone."""
         _, runtime = self._session()
         deadline = time.monotonic() + seconds
         while not all(entry.is_gone for entry in self._entries.values()):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(CLOSE_POLL)
-            await runtime.refresh()
+            with contextlib.suppress(PlatformError):
+                await runtime.refresh()
         return True
 
     def _session(self) -> tuple[Invocation, Runtime]:

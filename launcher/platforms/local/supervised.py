@@ -86,6 +86,11 @@ class Supervised:
         return self._ending
 
     @property
+    def is_silent(self) -> bool:
+        """Whether its log is complete."""
+        return self.look() is not None
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing of the whole subtree is left."""
         return self.look() is not None

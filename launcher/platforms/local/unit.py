@@ -27,6 +27,11 @@ class Unit(Protocol):
         ...
 
     @property
+    def is_silent(self) -> bool:
+        """Whether its log is complete."""
+        ...
+
+    @property
     def is_over(self) -> bool:
         """Whether it is confirmed that nothing of it is left."""
         ...

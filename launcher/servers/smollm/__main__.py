@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, MissingExtra
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +20,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _fetch(options.gguf)
         else:
             _serve(options)
-    except LauncherError as error:
-        print(f"error: {error}", file=sys.stderr if fetch else sys.stdout, flush=True)
-        return error.exit_code
-    return 0
+    except ModuleNotFoundError as missing:
+        error: LauncherError = MissingExtra(missing.name or "a package", "smollm")
+    except LauncherError as refused:
+        error = refused
+    else:
+        return 0
+    (sys.stderr if fetch else sys.stdout).write(f"error: {error}\n")
+    return error.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,24 +50,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _at_least(least: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise ValueError
-        return value
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {least}")
+        return int(text)
 
-    number.__name__ = f"integer from {least}"  # argparse puts it into its message
     return number
 
 
 def _fetch(gguf: Path | None) -> None:
-    from launcher.servers.smollm import weights
+    from launcher.servers.smollm import weights  # imported late: `main` reports a package that is not installed
 
-    print(weights.find(gguf).path)  # noqa: T201
+    sys.stdout.write(f"{weights.find(gguf).path}\n")
 
 
 def _serve(options: argparse.Namespace) -> None:
-    # Only here: where an optional package is missing, the import says so as a LauncherError.
-    from launcher.servers.smollm.server import Options, serve
+    from launcher.servers.smollm.server import Options, serve  # as above
 
     serve(Options(**vars(options)))
 

@@ -12,15 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cyllama.llama.llama_cpp as native
 import numpy as np
 
-from launcher.errors import MissingExtra, PreflightError
+from launcher.errors import PreflightError
 from launcher.servers.smollm.scores import Logits
-
-try:
-    import cyllama.llama.llama_cpp as native
-except ImportError as error:
-    raise MissingExtra("cyllama", "smollm") from error
 
 CHUNK = 48
 """Tokens per forward pass. Below 64, llama.cpp's CPU flash attention computes every row on its own, so that a token's
@@ -161,7 +157,8 @@ def _load(path: Path) -> Any:
     try:
         return _Model(str(path), params)
     except (OSError, ValueError, RuntimeError) as error:
-        raise PreflightError(f"cannot load {path}: {error}") from None
+        reason = str(error).split(". ")[0]  # advice about cyllama's own options follows
+        raise PreflightError(f"cannot load {path}: {reason}") from None
 
 
 def _context_params(context: int, slots: int, threads: int) -> Any:

@@ -34,7 +34,10 @@ def address(configured: str | None) -> str:
 
 
 def connect(host: str) -> docker.DockerClient:
-    """A client of the engine; nothing has been asked yet. Raises PlatformError if it does not answer."""
+    """A client of the engine. Raises PlatformError if none answers."""
+    scheme, _, path = host.partition("://")
+    if scheme == "unix" and not Path(path).is_socket():
+        raise PlatformError(f"no Docker or podman answers at {host}: there is no such socket")
     try:
         return docker.DockerClient(base_url=host, timeout=TIMEOUT, max_pool_size=32)
     except ENGINE_ERRORS as error:
@@ -84,8 +87,8 @@ def remove(client: docker.DockerClient, container: str) -> None:
 def sweep(host: str) -> list[Leftover]:
     """Our containers of every invocation; none where no engine answers."""
     try:
-        client = docker.DockerClient(base_url=host, timeout=TIMEOUT)
-    except ENGINE_ERRORS:
+        client = connect(host)
+    except PlatformError:
         return []
     try:
         return [_leftover(container) for container in listed(client)]

@@ -7,6 +7,7 @@ request of the dead launcher, so it looks again for a while after nothing was le
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -15,22 +16,25 @@ import sys
 import time
 
 from launcher.platforms.local.docker import engine
+from launcher.platforms.local.environment import inherited
 from launcher.platforms.local.supervisor import open_parent
 
 SETTLE = 5.0
 """Seconds without any container of the invocation after which nothing more is expected."""
 PATIENCE = 120.0
+"""Seconds after which it gives up on an engine that does not answer."""
 PAUSE = 0.1
+DONE = "done"
 
 
 def start(host: str, invocation: str) -> subprocess.Popen[bytes]:
-    """Start the reaper of an invocation; returns once it watches."""
+    """Start the reaper of an invocation. A launcher that dies before it watches is dead when it looks."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, "--nv-eval-reaper", invocation],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=inherited() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         start_new_session=True,
     )
     _say(process, {"host": host, "invocation": invocation, "parent": os.getpid()})
@@ -39,19 +43,15 @@ def start(host: str, invocation: str) -> subprocess.Popen[bytes]:
 
 def dismiss(process: subprocess.Popen[bytes]) -> None:
     """Send a reaper home whose work was done by others, and wait for it."""
-    _say(process, "done")
-    process.communicate(timeout=10)
+    with contextlib.suppress(BrokenPipeError):
+        _say(process, DONE)
+    process.communicate()
 
 
 def _say(process: subprocess.Popen[bytes], message: object) -> None:
     if process.stdin is not None:
         process.stdin.write(json.dumps(message).encode() + b"\n")
         process.stdin.flush()
-
-
-def pause(seconds: float) -> None:
-    """Wait between two looks at an engine that is busy removing."""
-    time.sleep(seconds)
 
 
 def reap(host: str, invocation: str) -> None:
@@ -64,16 +64,17 @@ def reap(host: str, invocation: str) -> None:
                 quiet_since = time.monotonic()
         except engine.ENGINE_ERRORS:
             quiet_since = time.monotonic()  # not known is not gone
-        pause(PAUSE)
+        time.sleep(PAUSE)
 
 
 def main() -> None:
     """Watch, then reap."""
-    request = json.loads(sys.stdin.buffer.readline())
+    orders = os.fdopen(0, "rb", buffering=0)
+    request = json.loads(orders.readline())
     launcher = open_parent(request["parent"])
     if launcher is not None:
-        select.select([0, launcher], [], [])
-        if select.select([0], [], [], 0)[0] and os.read(0, 100).strip() == b'"done"':
+        ready, _, _ = select.select([0, launcher], [], [])
+        if 0 in ready and orders.readline().strip() == json.dumps(DONE).encode():
             return
     reap(request["host"], request["invocation"])
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,9 @@ T = TypeVar("T")
 CACHE_VOLUME = "nv-eval-model-cache"
 WORK, OUTPUT = "/nv-eval/work", "/nv-eval/output"
 """Where a job finds its files and leaves its results."""
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - inside a container; the port is published on 127.0.0.1 alone
+INIT_PROGRAMS = ("docker-init", "catatonit", "container-init")
+"""Without such an init process a server that does not handle SIGTERM would use up its grace time at every end."""
 CLOSING_PASSES = 20
 PASS_PAUSE = 0.25
 
@@ -55,6 +59,7 @@ class DockerRuntime:
         self._pulls: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._containers: dict[str, Container] = {}
         self._processes = ProcessRuntime(invocation)
+        self._has_init = True
         self._reaper: subprocess.Popen[bytes] | None = None
 
     async def prepare(self) -> None:
@@ -123,11 +128,13 @@ class DockerRuntime:
         """Remove what is left of the invocation, the network last, and send the reaper home."""
         await asyncio.to_thread(self._workers.shutdown)
         left = await asyncio.to_thread(self._remove_all)
-        if self._reaper is not None and not left:
-            reaper.dismiss(self._reaper)
         self._client.close()
         if left:
             raise PlatformError(f"the engine at {self._host} still has containers or the network of {self._id}")
+        for container in self._containers.values():
+            container.take(None)
+        if self._reaper is not None:
+            await asyncio.to_thread(reaper.dismiss, self._reaper)
 
     def _remove_all(self) -> bool:
         """Whether something is left after some tries."""
@@ -136,7 +143,7 @@ class DockerRuntime:
                 engine.remove_all(self._client, self._id)
                 if not engine.exists(self._client, self._id):
                     return False
-            reaper.pause(PASS_PAUSE)
+            time.sleep(PASS_PAUSE)
         return True
 
     def _look(self, known: dict[str, Container]) -> None:
@@ -146,9 +153,8 @@ class DockerRuntime:
                 container.take(seen.get(id_))
 
     async def _run(self, name: str, kind: str, log: Path, settings: dict[str, Any]) -> Container:
-        id_ = await self._ask(lambda: self._create(name, kind, settings))
+        id_ = await self._start(name, kind, settings)
         invocation = self._invocation
-        await self._ask(lambda: self._client.api.start(id_))
         unit = Container(
             self._client,
             id_,
@@ -159,6 +165,19 @@ class DockerRuntime:
         )
         self._containers[id_] = unit
         return unit
+
+    async def _start(self, name: str, kind: str, settings: dict[str, Any]) -> str:
+        """A started container; without an init process where the engine has none to put in."""
+        id_ = await self._ask(lambda: self._create(name, kind, settings | {"init": self._has_init}))
+        try:
+            await self._ask(lambda: self._client.api.start(id_))
+        except PlatformError as error:
+            await self._ask(lambda: engine.remove(self._client, id_))
+            if not self._has_init or not any(program in str(error) for program in INIT_PROGRAMS):
+                raise
+            self._has_init = False
+            return await self._start(name, kind, settings)
+        return id_
 
     def _create(self, name: str, kind: str, settings: dict[str, Any]) -> str:
         """A container of this name; one of ours that a lost answer left is taken over."""
@@ -205,7 +224,7 @@ class DockerRuntime:
 
     def _values(self, server: ServerSpec) -> dict[str, str]:
         threads = str(self._invocation.threads)
-        return {"port": str(server.port), "host": "0.0.0.0", "threads": threads, "python": "python3"}
+        return {"port": str(server.port), "host": ALL_ADDRESSES, "threads": threads, "python": "python3"}
 
     def _server_env(self, server: ServerSpec) -> dict[str, str]:
         resolved = self._invocation.secrets.resolve_env(server.env)

@@ -38,7 +38,12 @@ class Container:
 
     def look(self) -> Ending | None:
         """How its command ended, once its log is complete; None before."""
-        return None if self._pump.is_alive() and not self._removed else self._ending
+        return self._ending if self.is_silent or self._removed else None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its log is complete."""
+        return not self._pump.is_alive()
 
     @property
     def is_over(self) -> bool:

@@ -1,0 +1,1 @@
+"""What the program costs, as ratios taken in one run: python -m benchmarks."""

@@ -1,0 +1,160 @@
+"""Hydra's and OmegaConf's errors in one line each, in the launcher's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.errors import MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from launcher.config.files import shorten
+from launcher.errors import nearest
+
+@dataclass(frozen=True)
+class Names:
+    """What exists: files of configs by name, config groups, and the options of each (`''`: the configs at the top)."""
+
+    file: Callable[[str], Path | None]
+    groups: Sequence[str]
+    options: Callable[[str], list[str]]
+
+
+def syntax(text: str, error: Exception) -> str:
+    """An override that is not in Hydra's grammar. Its value is not shown: it may be a secret that was mistyped."""
+    key, equals, _ = text.partition("=")
+    if not equals:
+        return f"command line: {text or repr(text)}: is no override; write key=value, group=option or ~key"
+    if not key:
+        return "command line: an override begins with its key; write key=value"
+    reason = "nested too deeply" if isinstance(error, RecursionError) else _syntax_reason(first_line(error))
+    return f"command line: {key}: {reason}; quote special characters: '{key}=\"…\"'"
+
+
+def _syntax_reason(reason: str) -> str:
+    if reason.startswith(("Error while evaluating", "ValueError", "TypeError")):
+        return "its function cannot be evaluated"
+    return "the override does not follow Hydra's grammar"
+
+
+def translate(error: Exception, names: Names) -> str:
+    """Any error of a composition in one line."""
+    if isinstance(error, MissingConfigException):
+        return _missing(error, names)
+    text = _flat(error)
+    for pattern, words in _PATTERNS:
+        match = re.search(pattern, text)
+        if match:
+            return words(match, names)
+    return _other(error, names)
+
+
+def _missing(error: MissingConfigException, names: Names) -> str:
+    missing = str(error.missing_cfg_file)
+    group, _, option = missing.rpartition("/")
+    parent = re.match(r"In '([^']+)'", str(error))
+    where = _default_line(names.file(parent.group(1)) if parent else None, option, group)
+    if not group:
+        return f"{where}defaults: {option}: no such config{nearest(option, names.options(''))}"
+    options = names.options(group)
+    if options:
+        return f"{where}{group}={option}: no such option of {group}{nearest(option, options)}"
+    return f"{where}{group}: no such config group{nearest(group, names.groups)}"
+
+
+def _default_line(path: Path | None, option: str, group: str) -> str:
+    """Prefix with the line of `path` at which its defaults choose `option`; the command line if they do not."""
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader) if path else None
+    items = next((value.value for key, value in getattr(root, "value", ()) if key.value == "defaults"), ())
+    for item in items:
+        pairs = item.value if isinstance(item, yaml.MappingNode) else [(None, item)]
+        for key, value in pairs:
+            in_group = key is None or key.value.split()[-1].partition("@")[0].strip("/") == group
+            if path and in_group and str(value.value).rpartition("/")[2] == option:
+                return f"{shorten(path)}:{item.start_mark.line + 1}: "
+    return "command line: " if group else ""
+
+
+def _deleted(match: re.Match[str], _: Names) -> str:
+    return f"command line: ~{match.group(1)}: there is no such key to remove"
+
+
+def _other_value(match: re.Match[str], _: Names) -> str:
+    key, value = match.group(1), match.group(2)
+    return f"command line: ~{key}: its value is {value}; to remove it whatever it is, write ~{key}"
+
+
+def _not_chosen(match: re.Match[str], _: Names) -> str:
+    choice = match.group(1)
+    return f"command line: ~{choice}: defaults do not choose it, so that there is nothing to remove"
+
+
+def _chosen_twice(match: re.Match[str], _: Names) -> str:
+    group = match.group(1)
+    return f"{group}: two options are chosen; choose one with {group}=OPTION, without a plus"
+
+
+def _no_such_group(match: re.Match[str], names: Names) -> str:
+    group = match.group(1)
+    return f"command line: {group}: no such config group{nearest(group, names.groups)}"
+
+
+def _must_choose(match: re.Match[str], names: Names) -> str:
+    group = match.group(1)
+    return f"{group}: no option is chosen; write {group}=OPTION; valid: {', '.join(names.options(group))}"
+
+
+def _no_list(match: re.Match[str], names: Names) -> str:
+    path = names.file(match.group(1))
+    return f"{shorten(path) if path else match.group(1)}: defaults: expected a list of `- group: option`"
+
+
+def _in_file(match: re.Match[str], names: Names) -> str:
+    path = names.file(match.group(1))
+    reason = re.sub(r"^\w+ raised while composing config: ", "", match.group(2))
+    return f"{shorten(path) if path else match.group(1)}: {_plain(reason)}"
+
+
+def _merging(match: re.Match[str], _: Names) -> str:
+    key = match.group(1).lstrip("+").partition("=")[0]
+    return f"command line: {key}: cannot be set: {key.rpartition('.')[0] or key} does not hold keys of that kind"
+
+
+_PATTERNS: tuple[tuple[str, Callable[[re.Match[str], Names], str]], ...] = (
+    (r"Could not delete from config\. '([^']+)' does not exist", _deleted),
+    (r"Could not delete from config\. The value of '([^']+)' is (.*) and not", _other_value),
+    (r"Could not delete '([^']+)'", _not_chosen),
+    (r"Multiple values for (\S+)\.", _chosen_twice),
+    (r"(\S+) appears more than once in the final defaults list", _chosen_twice),
+    (r"looks like a config group override, but config group '([^']+)'", _no_such_group),
+    (r"You must specify '([^']+)'", _must_choose),
+    (r"Invalid defaults list in '([^']+)'", _no_list),
+    (r"Error merging override (.+)", _merging),
+    (r"In '?([^':]+)'?: (.+)", _in_file),
+)
+"""What Hydra says, and how to say it."""
+
+
+def _other(error: Exception, _: Names) -> str:
+    cause = error.__cause__
+    source = cause if isinstance(cause, OmegaConfBaseException) else error
+    key = f"{source.full_key}: " if isinstance(source, OmegaConfBaseException) and source.full_key else ""
+    return f"{key}{_plain(first_line(source))}"
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"\s*(full_key|object_type): \S*", "", text)
+    return re.sub(r"Cannot merge DictConfig with ListConfig", "holds a list where a mapping belongs, or the reverse", text)
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
