@@ -169,7 +169,9 @@ def _chosen(args: argparse.Namespace) -> dict[str, Any]:
 def _config_names(_prefix: str, args: argparse.Namespace) -> list[str]:
     from launcher.config.compose import group_options
 
-    return _with_hydra(args, lambda hydra: [name for name in group_options(hydra, "") if not name.startswith("_")])
+    return _with_hydra(
+        args, lambda hydra: [name for name in group_options(hydra, "") if not name.startswith((".", "_"))]
+    )
 
 
 def _with_hydra(args: argparse.Namespace, ask: Callable[[Hydra], list[str]]) -> list[str]:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from launcher.config.compose import Request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from launcher.config.problems import Invalid, Problem
 from launcher.config.schema import Config
 from launcher.errors import ConfigError
 
-__all__ = ["Config", "Request", "load"]
+if TYPE_CHECKING:
+    from launcher.config.compose import Composition, Request
+
+__all__ = ["Config", "Request", "load", "located"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Request` lies beside Hydra, which those who only want the schema must not pay for."""
+    if name == "Request":
+        from launcher.config.compose import Request
+
+        return Request
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(request: Request) -> Config:
@@ -16,19 +32,47 @@ def load(request: Request) -> Config:
         ConfigError: one line for each problem, with the file or `command line`, the key and the nearest valid name.
     """
     from launcher.config import references, validate
-    from launcher.config.compose import compose_tree
+    from launcher.config.compose import compose
 
-    tree = references.settle(references.resolve(compose_tree(request)))
+    composition = compose(request)
     try:
+        tree = references.settle(references.resolve(composition.tree))
+        _refuse_clash(composition, tree)
         return validate.validate(tree)
-    except validate.Invalid as invalid:
-        raise ConfigError([_located(request, problem) for problem in invalid.problems]) from None
+    except Invalid as invalid:
+        from launcher.config.locate import Locator
+
+        locator = Locator(request)
+        raise ConfigError([locator.line(problem) for problem in invalid.problems]) from None
 
 
-def _located(request: Request, problem: object) -> str:
-    from launcher.config import locate
-    from launcher.config.validate import Problem
+@contextmanager
+def located(request: Request) -> Iterator[None]:
+    """Within, a ConfigError about a config loaded from `request` says where its keys were set."""
+    try:
+        yield
+    except ConfigError as error:
+        from launcher.config.locate import Locator
 
-    assert isinstance(problem, Problem)
-    place = locate.main_file(request) if problem.absent else locate.where(request, problem.key)
-    return f"{place}{problem.key}: {problem.message}"
+        locator = Locator(request)
+        raise ConfigError([locator.in_words(line) for line in error.problems]) from None
+
+
+def _refuse_clash(composition: Composition, tree: Any) -> None:
+    """Refuse a `type` that is not the one of the packaged option that was chosen: one of them would go unheard."""
+    from launcher.config.deployment import DEPLOYMENTS
+    from launcher.config.execution import EXECUTIONS
+
+    for section, types in (("execution", EXECUTIONS), ("deployment", DEPLOYMENTS)):
+        option, values = composition.choices.get(section), tree.get(section)
+        chosen = values.get("type") if isinstance(values, dict) else None
+        if option in types and chosen in list(types) and chosen != option:
+            raise Invalid(
+                [
+                    Problem(
+                        f"{section}.type",
+                        f"{chosen} contradicts {section}={option}, which is chosen; "
+                        f"remove this key, or choose {section}={chosen}",
+                    )
+                ]
+            )

@@ -163,6 +163,7 @@ def _names(hydra: Hydra, request: Request) -> wording.Names:
         file=lambda name: find(search_folders(request), name),
         groups=groups(hydra),
         options=lambda group: group_options(hydra, group),
+        overrides=request.overrides,
     )
 
 
@@ -170,14 +171,16 @@ def _check_name(hydra: Hydra, request: Request, name: str) -> None:
     """Refuse a config that does not exist, with what was probably meant."""
     if name and _loader(hydra).repository.config_exists(name):
         return
-    path = next((path for path in (Path(request.name), Path(f"{name}.yaml")) if path.is_file()), None)
-    if path is not None:
-        hint = f"the file is found with --config-dir {path.parent} --config-name {path.stem}"
+    path = Path(f"{name}.yaml")
+    if any((folder / path).is_dir() for folder in search_folders(request)):
+        raise ConfigError(f"--config-name {request.name}: {path} is a folder; a config is a file")
+    if path.is_file():
+        hint = f"; the file is found with --config-dir {path.parent} --config-name {path.stem}"
     elif "/" in name:
-        hint = "it is a name, not a path; give the folder by --config-dir"
+        hint = "; it is a name, not a path; give the folder by --config-dir"
     else:
-        hint = nearest(name, group_options(hydra, "")).removeprefix("; ")
-    raise ConfigError(f"--config-name {request.name}: no such config{hint and f'; {hint}'}")
+        hint = nearest(name, group_options(hydra, ""))
+    raise ConfigError(f"--config-name {request.name or repr('')}: no such config{hint}")
 
 
 def plain_overrides(hydra: Hydra, overrides: Sequence[str]) -> list[str]:
@@ -202,11 +205,16 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     parsed, problems = [], []
     for text in overrides:
         key, equals, value = text.partition("=")
+        if not key.strip("+~"):
+            problems.append(wording.syntax(text, ValueError()))
+            continue
         try:
             override = parser.parse_override(re.sub(r"\[(\d+)\]", r".\1", key) + equals + value)
         except (HydraException, ValueError, RecursionError) as error:
             problems.append(wording.syntax(text, error))
             continue
+        if override.is_hydra_override() and override.get_key_element().lstrip("+~") != "hydra.searchpath":
+            problems.append(f"command line: {key}: Hydra's own settings have no effect here, but for hydra.searchpath")
         if override.is_sweep_override():
             problems.append(
                 f"command line: {key}: several values make a sweep, which run does not do; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from launcher.config.fields import Arguments, Count, EnvValue, NonNegative, Seconds, key
+from launcher.config.fields import Arguments, Count, EnvValue, Name, NonNegative, Seconds, key
 
 EndpointType = Literal["completions", "chat"]
 
@@ -54,7 +54,7 @@ class Settings:
 class Task(Settings):
     """One benchmark. The same name may appear twice with different settings."""
 
-    name: str = key(doc="name of the benchmark, as its harness knows it")
+    name: Name = key(doc="name of the benchmark, as its harness knows it")
 
 
 @dataclass(frozen=True, kw_only=True)

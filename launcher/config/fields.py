@@ -18,6 +18,8 @@ NonNegative: TypeAlias = Annotated[int, Meta(ge=0)]
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 Fraction: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
 
+Name: TypeAlias = Annotated[str, Meta(min_length=1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:

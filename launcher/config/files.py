@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from launcher.errors import ConfigError
 
@@ -30,6 +31,29 @@ def shorten(path: Path) -> str:
         return str(path)
 
 
+def steps(key: str) -> tuple[str, ...]:
+    """`evaluation.tasks[0].name` as ('evaluation', 'tasks', '0', 'name')."""
+    return tuple(re.findall(r"[^.\[\]]+", key))
+
+
+def line_of(path: Path, wanted: Sequence[str]) -> int | None:
+    """Line, from 1, at which a file sets `wanted`, or the text or list that it is a part of."""
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = None
+    for step in wanted:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == step), None)
+            if pair is None:
+                return None
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and step.isdecimal() and int(step) < len(node.value):
+            node = node.value[int(step)]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
 class CheckedRepository(ConfigRepository):
     """Hydra's way to find configs, with files read by `_CheckedFiles`."""
 
@@ -37,7 +61,7 @@ class CheckedRepository(ConfigRepository):
         """Open the folders of the search path."""
         super().initialize_sources(config_search_path)
         self.sources = [
-            _CheckedFiles(source.provider, source.path) if isinstance(source, FileConfigSource) else source
+            _CheckedFiles(source.provider, source.path) if source.scheme() == "file" else source
             for source in self.sources
         ]
 
@@ -65,8 +89,7 @@ def _broken(path: Path, error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"{file}:{_line(path, error.start)}: is not text in UTF-8"
     if isinstance(error, OmegaConfBaseException):
-        key = f"{error.full_key}: " if error.full_key else ""
-        return f"{file}: {key}{_first_line(error)}"
+        return f"{file}{_at(path, str(error.full_key or ''))}{_value_problem(error)}"
     if isinstance(error, OSError):
         return f"{file}: cannot be read: {error.strerror}"
     return f"{file}: cannot be read: {'nested too deeply' if isinstance(error, RecursionError) else _first_line(error)}"
@@ -77,6 +100,17 @@ def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     if "'\\t'" in problem:
         return "indented with a tab; use spaces"
     return problem.replace("'<stream end>'", "the end of the file")
+
+
+def _at(path: Path, key: str) -> str:
+    line = line_of(path, steps(key))
+    return (f":{line}" if line else "") + (f": {key}: " if key else ": ")
+
+
+def _value_problem(error: OmegaConfBaseException) -> str:
+    if isinstance(error, GrammarParseError):
+        return "is no valid interpolation; write ${KEY} or ${oc.env:NAME}"
+    return _first_line(error)
 
 
 def _line(path: Path, position: int) -> int:

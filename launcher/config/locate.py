@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import yaml
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
 
 from launcher.config.compose import (
+    Composition,
     Request,
+    compose,
     config_name,
-    hydra_for,
+    packaged_configs,
     parse_overrides,
-    plain_overrides,
     search_folders,
-    shorten,
 )
+from launcher.config.files import find, line_of, shorten, steps
+from launcher.config.problems import Problem
 
-Steps = tuple[str | int, ...]
+Steps = tuple[str, ...]
+
+_COMMAND_LINE = "command line"
+_KEY = re.compile(r"((?:execution|deployment|target|evaluation|export|limits)(?:\.[^\s.:()\[\]]+|\[\d+\])*)(?= ?[(:])")
+"""The key that a problem in words begins with."""
 
 
 @dataclass(frozen=True)
@@ -31,72 +37,79 @@ class Source:
     package: Steps
 
 
-def steps(key: str) -> Steps:
-    """`evaluation.tasks[0].name` as ('evaluation', 'tasks', 0, 'name')."""
-    parts = re.findall(r"[^.\[\]]+|\[\d+\]", key)
-    return tuple(int(part[1:-1]) if part.startswith("[") else part for part in parts)
+class Locator:
+    """Finds the places of one request's keys."""
 
+    def __init__(self, request: Request) -> None:
+        self.request = request
 
-def where(request: Request, key: str) -> str:
-    """A prefix for an error about `key`: `file:line: `, `command line: `, or nothing where it was never set."""
-    wanted = steps(key)
-    for override in reversed(parse_overrides(request.overrides)):
-        if _sets(override, wanted):
-            return "command line: "
-    for source in reversed(_sources(request)):
-        line = _line(source, wanted)
-        if line is not None:
-            return f"{shorten(source.path)}:{line}: "
-    return ""
+    def line(self, problem: Problem) -> str:
+        """A problem in one line: place, key, what is wrong."""
+        parts = (self.where(problem.key), problem.key, problem.message)
+        return ": ".join(part for part in parts if part)
 
+    def in_words(self, text: str) -> str:
+        """A problem that begins with its key, with its place in front; as it is where it begins with none."""
+        key = _KEY.match(text)
+        return f"{self.where(key.group(1))}: {text}" if key else text
 
-def main_file(request: Request) -> str:
-    """The file of the config that was asked for, for errors about what it lacks."""
-    path = _find(request, config_name(request.name))
-    return f"{shorten(path)}: " if path else ""
+    def where(self, key: str) -> str:
+        """`file:line` or `command line`: where `key` was set, else where something around it was.
 
+        The packaged files are never named: what is wrong is what was made of them.
+        """
+        wanted = steps(key)
+        if any(wanted[: len(parts)] == parts for parts in self._set_on_command_line):
+            return _COMMAND_LINE
+        exact = self._in_files(wanted)
+        if exact:
+            return exact
+        if any(parts[: len(wanted)] == wanted for parts in self._set_on_command_line):
+            return _COMMAND_LINE
+        around = (self._in_files(wanted[:length]) for length in range(len(wanted) - 1, 0, -1))
+        return next(filter(None, around), None) or self._main_file()
 
-def _sets(override: Override, wanted: Steps) -> bool:
-    parts = tuple(int(part) if part.isdigit() else part for part in steps(override.key_or_group))
-    return parts == wanted[: len(parts)] or (parts[: len(wanted)] == wanted and len(wanted) > 0)
-
-
-def _sources(request: Request) -> list[Source]:
-    with hydra_for(request) as hydra:
-        overrides = plain_overrides(hydra, request.overrides)
-        loader = hydra.config_loader
-        parsed = loader.compute_defaults_list(config_name(request.name), overrides, RunMode.RUN).defaults
-        found = []
-        for entry in parsed:
-            path = _find(request, entry.config_path) if entry.config_path else None
-            if path is not None:
-                found.append(Source(path, steps(entry.package or "")))
-        return found
-
-
-def _find(request: Request, config_path: str) -> Path | None:
-    for folder in search_folders(request):
-        path = folder / f"{config_path}.yaml"
-        if path.is_file():
-            return path
-    return None
-
-
-def _line(source: Source, wanted: Steps) -> int | None:
-    """Line, from 1, at which `source` sets `wanted`."""
-    if wanted[: len(source.package)] != source.package:
+    def _in_files(self, wanted: Steps) -> str | None:
+        for source in reversed(self._sources):
+            if wanted[: len(source.package)] != source.package:
+                continue
+            line = line_of(source.path, wanted[len(source.package) :])
+            if line is not None:
+                return f"{shorten(source.path)}:{line}"
         return None
-    node = yaml.compose(source.path.read_text(), Loader=yaml.SafeLoader)
-    line = None
-    for step in wanted[len(source.package) :]:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(step)), None)
-            if pair is None:
-                return None
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-        else:
-            return line
-    return line
+
+    def _main_file(self) -> str:
+        path = find(search_folders(self.request), config_name(self.request.name))
+        return _COMMAND_LINE if path is None or _is_packaged(path) else shorten(path)
+
+    @cached_property
+    def _composition(self) -> Composition:
+        return compose(self.request)
+
+    @cached_property
+    def _set_on_command_line(self) -> list[Steps]:
+        return [
+            steps(override.key_or_group)
+            for override in parse_overrides(self.request.overrides)
+            if not _chooses(override, self._composition)
+        ]
+
+    @cached_property
+    def _sources(self) -> list[Source]:
+        return list(_own_files(self._composition, search_folders(self.request)))
+
+
+def _chooses(override: Override, composition: Composition) -> bool:
+    """Whether an override chooses an option of a group rather than a value."""
+    return override.key_or_group in composition.choices and not isinstance(override.value(), dict)
+
+
+def _own_files(composition: Composition, folders: list[Path]) -> Iterator[Source]:
+    for entry in composition.files:
+        path = find(folders, entry.config_path) if entry.config_path else None
+        if path is not None and not _is_packaged(path):
+            yield Source(path, steps(entry.package or ""))
+
+
+def _is_packaged(path: Path) -> bool:
+    return path.is_relative_to(packaged_configs())

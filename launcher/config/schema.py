@@ -8,7 +8,7 @@ from typing import Literal
 from launcher.config.deployment import DEPLOYMENTS, AnyDeployment, NoDeployment, Smollm
 from launcher.config.evaluation import EndpointType, Evaluation, Settings, Task
 from launcher.config.execution import EXECUTIONS, AnyExecution, Local
-from launcher.config.fields import Count, Seconds, key
+from launcher.config.fields import Count, Name, Seconds, key
 
 __all__ = [
     "DEPLOYMENTS",
@@ -33,7 +33,7 @@ class ApiEndpoint:
     url: str | None = key(
         None, "base URL of an existing endpoint (deployment none), with or without /v1/completions and the like"
     )
-    model_id: str | None = key(None, "model name in requests; where it differs from deployment.model_id it is served under it")
+    model_id: Name | None = key(None, "model name in requests; where it differs from deployment.model_id it is served under it")
     api_key_name: str | None = key(None, "environment variable that holds the endpoint's key; its name, not its value")
     type: EndpointType | None = key(None, "route that is evaluated, for all tasks that do not say")
 

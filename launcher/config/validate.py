@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from launcher.config.deployment import DEPLOYMENTS
-from launcher.config.describe import expected
+from launcher.config.describe import expected, show
 from launcher.config.evaluation import Settings
 from launcher.config.execution import EXECUTIONS
 from launcher.config.problems import Invalid, Problem
@@ -87,14 +87,15 @@ def _choose(tree: Tree, section: str, choices: Mapping[str, type[T]], default: s
     """The dataclass that a section's `type` names; the default's where the section is left out."""
     values = tree.get(section, {})
     if not isinstance(values, dict):
-        raise Invalid([Problem(section, f"expected {expected(Config, values)}")])
+        raise Invalid([Problem(section, expected(Config, values))])
     chosen = values.get("type", default if section == "execution" or not values else "???")
     if chosen == "???":
         hint = f"add `- {section}: NAME` to defaults; valid: {', '.join(choices)}"
         raise Invalid([Problem(f"{section}.type", f"is missing; {hint}", absent=True)])
-    if not isinstance(chosen, str) or chosen not in choices:
-        wrong = repr(chosen) if isinstance(chosen, str) else "this"
-        raise Invalid([Problem(f"{section}.type", f"{wrong} is no {section}{nearest(str(chosen), choices)}")])
+    if not isinstance(chosen, str):
+        raise Invalid([Problem(f"{section}.type", expected(str, chosen))])
+    if chosen not in choices:
+        raise Invalid([Problem(f"{section}.type", f"{show(chosen)} is no {section}{nearest(chosen, choices)}")])
     return choices[chosen]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 from hydra.errors import MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigIndexError, GrammarParseError, OmegaConfBaseException
 
-from launcher.config.files import shorten
+from launcher.config.files import line_of, shorten, steps
 from launcher.errors import nearest
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class Names:
     file: Callable[[str], Path | None]
     groups: Sequence[str]
     options: Callable[[str], list[str]]
+    overrides: Sequence[str] = ()
 
 
 def syntax(text: str, error: Exception) -> str:
     """An override that is not in Hydra's grammar. Its value is not shown: it may be a secret that was mistyped."""
     key, equals, _ = text.partition("=")
-    if not equals:
-        return f"command line: {text or repr(text)}: is no override; write key=value, group=option or ~key"
-    if not key:
-        return "command line: an override begins with its key; write key=value"
+    key = key.strip("'\" ")
+    if not equals or not key.strip("+~"):
+        return f"command line: {key or repr(key)}: is no override; write key=value, group=option or ~key"
     reason = "nested too deeply" if isinstance(error, RecursionError) else _syntax_reason(first_line(error))
     return f"command line: {key}: {reason}; quote special characters: '{key}=\"…\"'"
 
@@ -45,6 +45,9 @@ def translate(error: Exception, names: Names) -> str:
     if isinstance(error, MissingConfigException):
         return _missing(error, names)
     text = _flat(error)
+    override = re.match(r"Error merging override (.+)", text)
+    if override:
+        return _merging(error, override.group(1))
     for pattern, words in _PATTERNS:
         match = re.search(pattern, text)
         if match:
@@ -92,9 +95,10 @@ def _not_chosen(match: re.Match[str], _: Names) -> str:
     return f"command line: ~{choice}: defaults do not choose it, so that there is nothing to remove"
 
 
-def _chosen_twice(match: re.Match[str], _: Names) -> str:
+def _chosen_twice(match: re.Match[str], names: Names) -> str:
     group = match.group(1)
-    return f"{group}: two options are chosen; choose one with {group}=OPTION, without a plus"
+    where = "command line: " if any(text.startswith(f"+{group}=") for text in names.overrides) else ""
+    return f"{where}{group}: two options are chosen; choose one with {group}=OPTION, without a plus"
 
 
 def _no_such_group(match: re.Match[str], names: Names) -> str:
@@ -108,19 +112,42 @@ def _must_choose(match: re.Match[str], names: Names) -> str:
 
 
 def _no_list(match: re.Match[str], names: Names) -> str:
-    path = names.file(match.group(1))
-    return f"{shorten(path) if path else match.group(1)}: defaults: expected a list of `- group: option`"
+    return f"{_file(match.group(1), names)}: defaults: expected a list of `- group: option`"
+
+
+def _bad_item(*_: object) -> str:
+    return "defaults: expected a list of `- group: option`, one group in each item"
+
+
+def _unmergeable(match: re.Match[str], names: Names) -> str:
+    name, wanted, got, key = match.groups()
+    kinds = {"DictConfig": "a mapping", "ListConfig": "a list"}
+    path = names.file(name)
+    line = line_of(path, steps(key)) if path else None
+    place = f"{_file(name, names)}:{line}" if line else _file(name, names)
+    return f"{place}: {key}: expected {kinds[wanted]}, got {kinds[got]}"
 
 
 def _in_file(match: re.Match[str], names: Names) -> str:
-    path = names.file(match.group(1))
     reason = re.sub(r"^\w+ raised while composing config: ", "", match.group(2))
-    return f"{shorten(path) if path else match.group(1)}: {_plain(reason)}"
+    return f"{_file(match.group(1), names)}: {_plain(reason)}"
 
 
-def _merging(match: re.Match[str], _: Names) -> str:
-    key = match.group(1).lstrip("+").partition("=")[0]
-    return f"command line: {key}: cannot be set: {key.rpartition('.')[0] or key} does not hold keys of that kind"
+def _file(name: str, names: Names) -> str:
+    path = names.file(name)
+    return shorten(path) if path else name
+
+
+def _merging(error: Exception, override: str) -> str:
+    """An override that OmegaConf cannot put into the tree."""
+    key = override.lstrip("+").partition("=")[0]
+    cause = error.__cause__
+    if isinstance(cause, GrammarParseError):
+        return f"command line: {key}: is no valid interpolation; write ${{KEY}} or ${{oc.env:NAME}}"
+    entry = re.match(r"(.*?)\.(\d+)(?=\.|$)", key)
+    if isinstance(cause, IndexError | ConfigIndexError) and entry:
+        return f"command line: {key}: {entry.group(1)} has no entry {entry.group(2)}; the first is 0"
+    return f"command line: {key}: cannot be set; a key above it is a list or a text"
 
 
 _PATTERNS: tuple[tuple[str, Callable[[re.Match[str], Names], str]], ...] = (
@@ -132,7 +159,8 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match[str], Names], str]], ...] = (
     (r"looks like a config group override, but config group '([^']+)'", _no_such_group),
     (r"You must specify '([^']+)'", _must_choose),
     (r"Invalid defaults list in '([^']+)'", _no_list),
-    (r"Error merging override (.+)", _merging),
+    (r"Too many keys in default item|Missing group name in|Unsupported (item value|type) in defaults", _bad_item),
+    (r"In '([^']+)': .*Cannot merge (\w+) with (\w+) full_key: (\S+)", _unmergeable),
     (r"In '?([^':]+)'?: (.+)", _in_file),
 )
 """What Hydra says, and how to say it."""
@@ -146,8 +174,7 @@ def _other(error: Exception, _: Names) -> str:
 
 
 def _plain(text: str) -> str:
-    text = re.sub(r"\s*(full_key|object_type): \S*", "", text)
-    return re.sub(r"Cannot merge DictConfig with ListConfig", "holds a list where a mapping belongs, or the reverse", text)
+    return re.sub(r"\s*(full_key|object_type): ?\S*", "", text)
 
 
 def _flat(error: Exception) -> str:

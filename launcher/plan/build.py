@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import dataclasses
+import re
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 
@@ -23,6 +25,7 @@ from launcher.plan.names import new_invocation_id, resource_name, task_keys
 from launcher.plan.settings import effective
 
 DEFAULT_HARNESS = "lm_eval"
+_SETTINGS = frozenset(field.name for field in dataclasses.fields(Settings))
 _ROUTES: tuple[tuple[str, EndpointType | None], ...] = (
     ("/chat/completions", "chat"),
     ("/completions", "completions"),
@@ -49,6 +52,7 @@ class _Builder:
         self.invocation = invocation
         self.api = config.target.api_endpoint
         self.notes: list[str] = []
+        self.api_key_name = _api_key_name(self.api)
         self.url, self.url_type = _existing_url(config)
         self.served_name = _served_name(config)
         self.server = build_server(config.deployment, self.served_name)
@@ -82,10 +86,23 @@ class _Builder:
             try:
                 built.append(self._task(index, key, task))
             except ConfigError as error:
-                problems += [f"evaluation.tasks[{index}] ({task.name}): {line}" for line in error.problems]
+                problems += [self._attribute(line, index, task) for line in error.problems]
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(list(dict.fromkeys(problems)))
         return tuple(built)
+
+    def _attribute(self, problem: str, index: int, task: Task) -> str:
+        """A problem of one task with the key it is about: the setting's where it was set, else the task's."""
+        here = f"evaluation.tasks[{index}]"
+        setting = re.match(r"(?:evaluation\.)?(\w+)(?=[.:])", problem)
+        name = setting.group(1) if setting else ""
+        if setting is None or name not in _SETTINGS:
+            return f"{here} ({task.name}): {problem}"
+        rest = problem[setting.start(1) :]
+        for key, layer in ((here, task), ("evaluation", self.config.evaluation)):
+            if getattr(layer, name) is not None:
+                return f"{key}.{rest}"
+        return f"{here} ({task.name}): {rest}"
 
     def _task(self, index: int, key: str, task: Task) -> TaskPlan:
         harness, settings = self._settings(task)
@@ -136,7 +153,7 @@ class _Builder:
         return TargetInfo(
             model=self.served_name,
             endpoint_type=endpoint_type,
-            has_api_key=self.api.api_key_name is not None,
+            has_api_key=self.api_key_name is not None,
             remote_tokenizer=self.server is not None and self.server.remote_tokenizer,
             model_id=self.server.model_id if self.server else self.served_name,
             max_length=self.server.max_length if self.server else None,
@@ -149,7 +166,7 @@ class _Builder:
             model=self.served_name,
             endpoint_type=endpoint_type,
             url=self.url,
-            api_key=Reference(env=self.api.api_key_name) if self.api.api_key_name else None,
+            api_key=Reference(env=self.api_key_name) if self.api_key_name else None,
             health_path=health_path,
             health_interval=self.server.health.interval if self.server else 1.0,
             needs_loglikelihood=info.needs_loglikelihood,
@@ -225,16 +242,38 @@ def _existing_url(config: Config) -> tuple[str | None, EndpointType | None]:
 
 
 def _base_url(url: str) -> tuple[str, EndpointType | None]:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"target.api_endpoint.url: {url!r} is no URL; it begins with http:// or https://")
-    if parts.username or parts.password:
-        raise ConfigError("target.api_endpoint.url: holds a password; give the key by target.api_endpoint.api_key_name")
+    parts = _split_url(url)
     path, named = parts.path.rstrip("/"), None
     for suffix, route in _ROUTES:
         if path.endswith(suffix):
             path, named = path.removesuffix(suffix), named or route
     return urlunsplit((parts.scheme, parts.netloc, path, "", "")), named
+
+
+def _split_url(url: str) -> SplitResult:
+    """The parts of a URL. What it holds is not shown in an error: it may be a password."""
+    key = "target.api_endpoint.url"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"{key}: is no URL; write http://HOST:PORT, with a port up to 65535") from None
+    if "@" in parts.netloc or "@" in url.partition("?")[0].partition("/")[0]:
+        raise ConfigError(f"{key}: holds a user or password; name the key's variable in target.api_endpoint.api_key_name")
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ConfigError(f"{key}: is no URL; it begins with http:// or https:// and names a host")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{key}: has a query or fragment, which no request would carry; end it before the {'?' if parts.query else '#'}")
+    return parts
+
+
+def _api_key_name(api: ApiEndpoint) -> str | None:
+    name = api.api_key_name
+    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise ConfigError(
+            "target.api_endpoint.api_key_name: expected the name of an environment variable, not what it holds"
+        )
+    return name
 
 
 def _served_name(config: Config) -> str:
@@ -243,6 +282,8 @@ def _served_name(config: Config) -> str:
         if api.model_id is None:
             raise ConfigError("target.api_endpoint.model_id: is missing; an existing endpoint needs the model's name")
         return api.model_id
+    if not config.deployment.model_id:
+        raise ConfigError("deployment.model_id: is empty; name the model to serve")
     own = config.deployment.served_model_name
     if own and api.model_id and own != api.model_id:
         raise ConfigError(

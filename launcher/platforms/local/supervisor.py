@@ -144,16 +144,21 @@ class Process:
         """Send a signal to this very process, if it still exists."""
         try:
             descriptor = os.pidfd_open(self.pid)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.ESRCH and self._is_there():
+                os.kill(self.pid, number)  # no pidfds here (old kernel, some sandboxes): check, then hope
             return
         try:
-            now = read_process(self.pid)
-            if now is not None and now.start == self.start:
+            if self._is_there():
                 signal.pidfd_send_signal(descriptor, number)
         except OSError:
             return
         finally:
             os.close(descriptor)
+
+    def _is_there(self) -> bool:
+        now = read_process(self.pid)
+        return now is not None and now.start == self.start
 
 
 def read_process(pid: int) -> Process | None:
@@ -242,10 +247,10 @@ class Supervisor:
         elif descriptor == self._wake:
             if signal.SIGTERM in os.read(self._wake, 4096):
                 self._stop()
-        elif descriptor == self._parent:
-            self._why = "launcher_died"
-        else:
+        elif descriptor == 0:
             self._listen()
+        else:
+            self._why = "launcher_died"
 
     def _listen(self) -> None:
         """Read commands of the launcher; end of file means that it is dead."""
@@ -394,13 +399,16 @@ def _drain(descriptor: int) -> None:
 
 
 def open_parent(expected: int) -> int | None:
-    """A descriptor that becomes readable when the launcher dies; None if it is dead already."""
+    """A descriptor that becomes readable when the launcher dies; None if it is dead already.
+
+    Without pidfds (old kernels, some sandboxes) that is standard input alone.
+    """
     try:
         descriptor = os.pidfd_open(expected)
     except OSError as error:
         if error.errno == errno.ESRCH:
             return None
-        raise
+        descriptor = 0
     # Checked after opening: had the launcher died before, its pid might belong to somebody else by now.
     return descriptor if os.getppid() == expected else None
 

@@ -1,0 +1,134 @@
+"""Preflight of the process runtime: all problems at once, each with what to do, and nothing written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.config.execution import Lepton, Local
+from launcher.config.fields import Reference
+from launcher.errors import PreflightError
+from launcher.plan.model import Plan, TaskPlan
+from launcher.platforms import open_platform
+from launcher.platforms.base import CheckState
+from launcher.platforms.local.platform import LocalPlatform
+from tests.contract.bench import make_plan
+from tests.contract.conftest import process_bench
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def task(number: int = 1, **server: Any) -> TaskPlan:
+    plain = process_bench().task("abc", number)
+    assert plain.endpoint is not None
+    return replace(plain, endpoint=replace(plain.endpoint, server=replace(plain.endpoint.server, **server)))
+
+
+async def problems(plan: Plan, execution: Local | None = None) -> list[str]:
+    checks = await LocalPlatform(execution or Local(gpus=[0], memory_gib=8)).preflight(plan)
+    return [check.message for check in checks if check.state is CheckState.PROBLEM]
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        ({"gpus": 2}, "one endpoint needs 2 GPUs and this machine has 1; check the parallel sizes"),
+        ({"memory_gib": 9.5}, "one endpoint needs 9.5 GiB and 8.0 GiB are available"),
+        ({"command": ("vllmx", "{port}")}, "vllmx is not installed here; install it, or set deployment.command"),
+        (
+            {"command": ("vllmx", "{port}"), "image": "vllm/vllm"},
+            "vllmx is not installed here; install it, or set deployment.command or execution.runtime=docker",
+        ),
+        (
+            {"command": (), "image": "nim"},
+            "deployment container is only an image; set execution.runtime=docker or deployment.command",
+        ),
+        (
+            {"env": {"HF_TOKEN": Reference(env="NOT_SET_ANYWHERE")}},
+            "variable NOT_SET_ANYWHERE is not set; export NOT_SET_ANYWHERE=... before the run",
+        ),
+        (
+            {"env": {"HF_TOKEN": Reference(secret="hf")}},
+            "secret hf: this platform has no secret store; export a variable and reference it as ${oc.env:NAME}",
+        ),
+    ],
+)
+async def test_each_problem_says_what_to_do(server: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert await problems(make_plan("abc", tmp_path, task(**server))) == [message]
+
+
+async def test_all_problems_come_at_once_and_each_only_once(tmp_path: Path) -> None:
+    plan = make_plan("abc", tmp_path, task(1, gpus=2, memory_gib=99), task(2, gpus=2, memory_gib=99))
+    assert len(await problems(plan)) == 2
+
+
+async def test_an_output_folder_below_a_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    plan = make_plan("abc", tmp_path / "file" / "results", task())
+    assert await problems(plan) == [f"{tmp_path}/file is a file; set execution.output_dir to a folder"]
+
+
+async def test_a_fixed_port_in_use_is_a_problem(tmp_path: Path) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        plan = make_plan("abc", tmp_path, task(command=("{python}", "server.py"), port=port))
+        assert await problems(plan) == [
+            f"port {port} is in use; write {{port}} in deployment.command to get a free one"
+        ]
+
+
+async def test_two_endpoints_on_one_fixed_port_need_to_take_turns(tmp_path: Path) -> None:
+    tasks = [task(number, command=("{python}", "server.py"), port=18123) for number in (1, 2)]
+    plan = make_plan("abc", tmp_path, *tasks)
+    assert await problems(plan) == [
+        "2 endpoints want port 18123; write {port} in deployment.command, or set limits.max_parallel_endpoints=1"
+    ]
+    assert await problems(replace(plan, max_parallel_endpoints=1)) == []
+
+
+async def test_a_harness_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    plain = task()
+    lacking = replace(plain, job=replace(plain.job, run=replace(plain.job.run, requires=("no_such_module",))))
+    found = await problems(make_plan("abc", tmp_path, lacking))
+    assert len(found) == 1
+    assert found[0].startswith("command needs the Python module no_such_module: install it into ")
+
+
+async def test_a_job_with_an_image_needs_containers(tmp_path: Path) -> None:
+    plain = task()
+    plan = make_plan("abc", tmp_path, replace(plain, job=replace(plain.job, image="eval:1")))
+    assert await problems(plan) == ["task task-1 runs in the image eval:1; set execution.runtime=docker"]
+
+
+async def test_an_existing_endpoint_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    plain = task()
+    plan = make_plan("abc", tmp_path, replace(plain, endpoint=None, target=replace(plain.target, url=url)))
+    found = await problems(plan)
+    assert len(found) == 1
+    assert found[0].startswith(f"{url} cannot be reached: ")
+    assert found[0].endswith("; check target.api_endpoint.url")
+
+
+async def test_a_good_plan_has_no_problem_and_nothing_is_written(tmp_path: Path) -> None:
+    assert await problems(make_plan("abc", tmp_path / "new", task(gpus=1))) == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_execution_of_a_later_version_can_only_be_planned() -> None:
+    with pytest.raises(
+        PreflightError, match=r"execution lepton can be planned \(--dry-run\) but not run by this version"
+    ):
+        open_platform(Lepton())
