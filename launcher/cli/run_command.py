@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from launcher.config import Request
+    from launcher.plan.model import Plan
 
 _EPILOG = """\
 overrides are in Hydra's grammar: key=value, +key=value, ~key, group=option; for example
@@ -72,13 +73,22 @@ def run(args: argparse.Namespace) -> int:
     return _dry_run(args) if args.dry_run else _run(args)
 
 
+def _plan(args: argparse.Namespace) -> Plan:
+    from launcher.api import plan
+    from launcher.config import load, located
+
+    wanted = request(args)
+    config = load(wanted)
+    with located(wanted):
+        return plan(config)
+
+
 def _dry_run(args: argparse.Namespace) -> int:
-    from launcher.api import plan, preflight
-    from launcher.config import load
+    from launcher.api import preflight
     from launcher.plan.render import render
     from launcher.platforms.base import CheckState
 
-    made = plan(load(request(args)))
+    made = _plan(args)
     checks = preflight(made)
     if args.json:
         import msgspec
@@ -90,11 +100,10 @@ def _dry_run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from launcher.api import plan, run
+    from launcher.api import run
     from launcher.cli.live import open_view
-    from launcher.config import load
 
-    made = plan(load(request(args)))
+    made = _plan(args)
     with open_view(made, quiet=args.json) as view:
         result = run(made, watcher=view.update)
     if args.json:

@@ -42,12 +42,16 @@ class Settings:
     expected_duration: Seconds | None = key(
         None, "how long the task is expected to take; where slots are few the longest goes first"
     )
-    image: str | None = key(None, "container image of the job; default: a process beside the launcher, or the harness's")
+    image: str | None = key(
+        None, "container image of the job; default: a process beside the launcher, or the harness's"
+    )
     envs: dict[str, EnvValue] | None = key(None, "environment of the job; secrets by reference only")
     model_args: dict[str, Any] | None = key(None, "further arguments of lm-eval's model class")
     metadata: dict[str, Any] | None = key(None, "metadata handed to lm-eval's tasks")
     params: dict[str, Any] | None = key(None, "further run parameters of nemo_evaluator (config.params)")
-    command: Arguments | None = key(None, "program of the command harness: a list, or one string split as a shell would")
+    command: Arguments | None = key(
+        None, "program of the command harness: a list, or one string split as a shell would"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

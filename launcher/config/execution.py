@@ -39,7 +39,9 @@ class Local(Execution):
     runtime: Literal["process", "docker"] = key("process", "run servers as processes or in containers")
     gpus: Literal["auto"] | list[NonNegative] = key("auto", "GPU numbers to hand out; auto: all that are found")
     cpus: Count | None = key(None, "CPU cores divided among the servers; default: those this process may use")
-    memory_gib: Gibibytes | None = key(None, "memory divided among the servers; default: what is available at the start")
+    memory_gib: Gibibytes | None = key(
+        None, "memory divided among the servers; default: what is available at the start"
+    )
     stop_grace: Seconds = key(10.0, "time a server has to end by itself before it is killed")
     docker: Docker = key(factory=Docker, doc="settings of the docker runtime")
 
@@ -51,9 +53,7 @@ class LeptonStorage:
     volume: str = key("node-nfs:lepton-shared-fs", "volume, as the workspace names it")
     path: str = key("/", "path on the volume that is mounted")
     mount_path: str = key("/shared", "where it is mounted")
-    workspace: str = key(
-        "/shared/nemo-evaluator-launcher-workspace", "folder that gets one sub-folder per invocation"
-    )
+    workspace: str = key("/shared/nemo-evaluator-launcher-workspace", "folder that gets one sub-folder per invocation")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def _broken(path: Path, error: Exception) -> str:
         mark = error.problem_mark or error.context_mark
         return f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {_yaml_problem(error)}"
     if isinstance(error, yaml.reader.ReaderError):
-        return f"{file}:{_line(path, error.position)}: holds a character that YAML does not allow: {error.character!r}"
+        return f"{file}:{_line(path, error.position)}: holds a character that YAML does not allow"
     if isinstance(error, UnicodeDecodeError):
         return f"{file}:{_line(path, error.start)}: is not text in UTF-8"
     if isinstance(error, OmegaConfBaseException):

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -49,7 +50,10 @@ def _decode(text: str | None) -> Any:
 
 
 def _decoded(text: str | None) -> Any:
-    value = oc.decode(text, _parent_=OmegaConf.create())  # type: ignore[arg-type]
+    parent = OmegaConf.create({"text": ""})
+    arguments = (text, parent, parent._get_node("text"))
+    known = signature(oc.decode).parameters  # OmegaConf 2.3.1 asks for the node, 2.3.0 does not
+    value = oc.decode(*arguments[: len(known)])  # type: ignore[arg-type]
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 

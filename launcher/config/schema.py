@@ -33,7 +33,9 @@ class ApiEndpoint:
     url: str | None = key(
         None, "base URL of an existing endpoint (deployment none), with or without /v1/completions and the like"
     )
-    model_id: Name | None = key(None, "model name in requests; where it differs from deployment.model_id it is served under it")
+    model_id: Name | None = key(
+        None, "model name in requests; where it differs from deployment.model_id it is served under it"
+    )
     api_key_name: str | None = key(None, "environment variable that holds the endpoint's key; its name, not its value")
     type: EndpointType | None = key(None, "route that is evaluated, for all tasks that do not say")
 

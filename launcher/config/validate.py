@@ -187,9 +187,13 @@ def _bad_limits(config: Config) -> Iterator[Problem]:
             )
 
 
-@cache
-def hints(cls: type[Any]) -> dict[str, Any]:
+def hints(cls: Any) -> dict[str, Any]:
     """Field names of a dataclass with their evaluated annotations."""
+    return _hints(cls)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 

@@ -11,8 +11,9 @@ import yaml
 from hydra.errors import MissingConfigException
 from omegaconf.errors import ConfigIndexError, GrammarParseError, OmegaConfBaseException
 
-from launcher.config.files import line_of, shorten, steps
+from launcher.config.files import shorten
 from launcher.errors import nearest
+
 
 @dataclass(frozen=True)
 class Names:
@@ -115,17 +116,22 @@ def _no_list(match: re.Match[str], names: Names) -> str:
     return f"{_file(match.group(1), names)}: defaults: expected a list of `- group: option`"
 
 
-def _bad_item(*_: object) -> str:
-    return "defaults: expected a list of `- group: option`, one group in each item"
+def _bad_item(match: re.Match[str], names: Names) -> str:
+    place = f"{_file(match.group(1), names)}: " if match.group(1) else ""
+    return f"{place}defaults: expected a list of `- group: option`, one group in each item"
 
 
 def _unmergeable(match: re.Match[str], names: Names) -> str:
-    name, wanted, got, key = match.groups()
+    """A list in the place of a mapping of another file, or the reverse. OmegaConf does not say where."""
+    name, wanted, got = match.groups()
     kinds = {"DictConfig": "a mapping", "ListConfig": "a list"}
+    reason = f"expected {kinds[wanted]}, got {kinds[got]}"
     path = names.file(name)
-    line = line_of(path, steps(key)) if path else None
-    place = f"{_file(name, names)}:{line}" if line else _file(name, names)
-    return f"{place}: {key}: expected {kinds[wanted]}, got {kinds[got]}"
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader) if path else None
+    for key, value in getattr(root, "value", ()):
+        if isinstance(value, yaml.SequenceNode) and key.value in names.groups and got == "ListConfig":
+            return f"{_file(name, names)}:{key.start_mark.line + 1}: {key.value}: {reason}"
+    return f"{_file(name, names)}: in a key that another file sets too: {reason}"
 
 
 def _in_file(match: re.Match[str], names: Names) -> str:
@@ -159,8 +165,8 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match[str], Names], str]], ...] = (
     (r"looks like a config group override, but config group '([^']+)'", _no_such_group),
     (r"You must specify '([^']+)'", _must_choose),
     (r"Invalid defaults list in '([^']+)'", _no_list),
-    (r"Too many keys in default item|Missing group name in|Unsupported (item value|type) in defaults", _bad_item),
-    (r"In '([^']+)': .*Cannot merge (\w+) with (\w+) full_key: (\S+)", _unmergeable),
+    (r"(?:In (\S+): )?(?:Too many keys in default item|Missing group name|Unsupported .*in defaults)", _bad_item),
+    (r"In '([^']+)': .*Cannot merge (\w+) with (\w+)", _unmergeable),
     (r"In '?([^':]+)'?: (.+)", _in_file),
 )
 """What Hydra says, and how to say it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import dataclasses
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -259,11 +258,11 @@ def _split_url(url: str) -> SplitResult:
     except ValueError:
         raise ConfigError(f"{key}: is no URL; write http://HOST:PORT, with a port up to 65535") from None
     if "@" in parts.netloc or "@" in url.partition("?")[0].partition("/")[0]:
-        raise ConfigError(f"{key}: holds a user or password; name the key's variable in target.api_endpoint.api_key_name")
+        raise ConfigError(f"{key}: holds a password; name the key's variable in target.api_endpoint.api_key_name")
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise ConfigError(f"{key}: is no URL; it begins with http:// or https:// and names a host")
     if parts.query or parts.fragment:
-        raise ConfigError(f"{key}: has a query or fragment, which no request would carry; end it before the {'?' if parts.query else '#'}")
+        raise ConfigError(f"{key}: has a query or fragment, which no request would carry; leave it out")
     return parts
 
 

@@ -16,7 +16,7 @@ Check = tuple[str, str, str]
 def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -> str:
     """The plan as text. `verbose` does not shorten commands and lists every check."""
     parts = [_head(plan)]
-    parts += [_task(task, plan, verbose=verbose) for task in plan.tasks]
+    parts += [_task(task, verbose=verbose) for task in plan.tasks]
     parts.append(_foot(plan))
     parts.append(_checks(list(checks), verbose=verbose))
     return "\n".join(part for part in parts if part) + "\n"
@@ -65,9 +65,11 @@ def _plural(count: int, word: str) -> str:
     return word if count == 1 else f"{word}s"
 
 
-def _task(task: TaskPlan, plan: Plan, *, verbose: bool) -> str:
+def _task(task: TaskPlan, *, verbose: bool) -> str:
     lines = [f"{task.index + 1}. {task.key} ({task.harness})"]
-    lines += _endpoint(task.endpoint, verbose=verbose) if task.endpoint else [f"   endpoint  {task.target.url} (exists)"]
+    lines += (
+        _endpoint(task.endpoint, verbose=verbose) if task.endpoint else [f"   endpoint  {task.target.url} (exists)"]
+    )
     probe = " and prompt log-probabilities" if task.target.needs_loglikelihood else ""
     lines.append(f"   model     {task.target.model} on {task.target.endpoint_type}; one token{probe} asked for first")
     lines += _job(task, verbose=verbose)

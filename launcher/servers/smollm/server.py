@@ -96,7 +96,8 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise PreflightError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        reason = os.strerror(error.errno) if error.errno else error  # `strerror` of the error repeats the address
+        raise PreflightError(f"cannot listen on {host}:{port}: {reason}") from None
 
 
 def _uvicorn_config(service: Service) -> uvicorn.Config:

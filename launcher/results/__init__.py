@@ -1,0 +1,1 @@
+"""Scores: written, read back, shown."""

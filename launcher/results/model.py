@@ -1,0 +1,54 @@
+"""What results.json holds: one documented, versioned schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.harnesses.spec import Score
+
+SCHEMA = "nv-eval.results/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """Which model was evaluated. `revision` as the deployment names it."""
+
+    model_id: str | None = None
+    served_name: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """How one task went. `seconds` from the creation of its endpoint to the end of its evaluation."""
+
+    key: str
+    name: str
+    harness: str
+    status: str
+    reason: str
+    detail: str = ""
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    usd: float | None = None
+    scores: list[Score] = field(default_factory=list)
+    evidence: dict[str, list[str]] = field(default_factory=dict)
+    """Last lines of the `endpoint`'s and the `job`'s output, for tasks without scores."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Results of one invocation. `created` in seconds since 1970; `complete` if every task has scores."""
+
+    invocation: str
+    created: float
+    execution: str
+    deployment: str
+    model: ModelRecord
+    seconds: float
+    complete: bool
+    tasks: list[TaskRecord]
+    exit_code: int = 0
+    schema: str = SCHEMA

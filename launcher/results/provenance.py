@@ -1,0 +1,71 @@
+"""What makes an invocation's scores reproducible: versions, digests, revisions, fingerprints, seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Collection
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from launcher.harnesses import load_harness
+from launcher.plan.model import Plan, TaskPlan
+
+SCHEMA = "nv-eval.provenance/1"
+PACKAGES = (
+    "nv-eval-launcher",
+    "hydra-core",
+    "lm-eval",
+    "datasets",
+    "transformers",
+    "cyllama",
+    "vllm",
+    "nemo-evaluator",
+)
+
+
+def collect(plan: Plan, folder: Path, scored: Collection[str]) -> dict[str, Any]:
+    """The reproducibility record of an invocation whose files are in `folder`; `scored`: keys of tasks with scores."""
+    return {
+        "schema": SCHEMA,
+        "invocation": plan.invocation,
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "plan_sha256": hashlib.sha256(msgspec.json.encode(plan)).hexdigest(),
+        "tasks": {task.key: _task(task, folder / task.key) for task in plan.tasks if task.key in scored},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _task(task: TaskPlan, folder: Path) -> dict[str, Any]:
+    server = task.endpoint.server if task.endpoint else None
+    record: dict[str, Any] = {
+        "harness": load_harness(task.harness).provenance(folder / "output"),
+        "seed": task.settings.seed,
+        "image": _json(folder / "image.json"),
+    }
+    if server is not None:
+        record["model"] = {"id": server.model_id, "revision": server.revision, "served_name": server.served_name}
+        record["endpoint"] = {"type": server.type, "image": server.image, "command": list(server.command)}
+    record["server"] = _json(folder / "output" / "server.json")
+    return {name: value for name, value in record.items() if value not in (None, {})}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,103 @@
+"""Write what an invocation brought home: the record for programs, the table for data frames, what reproduces it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from launcher.orchestrator.reasons import Status
+from launcher.orchestrator.state import RunOutcome, TaskOutcome
+from launcher.plan.model import Plan, TaskPlan
+from launcher.results import provenance, table
+from launcher.results.model import ModelRecord, Record, TaskRecord
+
+
+def begin(plan: Plan, folder: Path) -> None:
+    """Make the invocation's folder and write what is known before it runs: the resolved config and the plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(_without_unset(plan.config), sort_keys=False).encode())
+    write_atomically(folder / "plan.json", msgspec.json.format(msgspec.json.encode(plan)))
+
+
+def finish(plan: Plan, outcome: RunOutcome, folder: Path) -> Record:
+    """Write results.json, results.parquet, provenance.json and the forms that `export` asks for."""
+    record = build(plan, outcome)
+    write_atomically(folder / "results.json", msgspec.json.format(msgspec.json.encode(record)))
+    table.write_parquet([record], folder / "results.parquet")
+    if "csv" in plan.export_formats:
+        write_atomically(folder / "scores.csv", table.to_csv([record]).encode())
+    if "markdown" in plan.export_formats:
+        write_atomically(folder / "scores.md", table.to_markdown([record]).encode())
+    found = provenance.collect(plan, folder, {task.key for task in outcome.tasks if task.scores})
+    write_atomically(folder / "provenance.json", msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
+    return record
+
+
+def build(plan: Plan, outcome: RunOutcome) -> Record:
+    """The record of an invocation that has ended."""
+    plans = {task.key: task for task in plan.tasks}
+    return Record(
+        invocation=plan.invocation,
+        created=time.time() - outcome.seconds,
+        execution=plan.execution,
+        deployment=plan.deployment,
+        model=_model(plan),
+        seconds=round(outcome.seconds, 3),
+        complete=all(task.status is Status.SCORED for task in outcome.tasks),
+        tasks=[_task(task, plans[task.key]) for task in outcome.tasks],
+        exit_code=outcome.exit_code,
+    )
+
+
+def _model(plan: Plan) -> ModelRecord:
+    first = plan.tasks[0]
+    server = first.endpoint.server if first.endpoint else None
+    return ModelRecord(
+        model_id=server.model_id if server else None,
+        served_name=first.target.model,
+        revision=server.revision if server else None,
+    )
+
+
+def _task(outcome: TaskOutcome, plan: TaskPlan) -> TaskRecord:
+    evidence = {"endpoint": list(outcome.evidence.endpoint), "job": list(outcome.evidence.job)}
+    return TaskRecord(
+        key=outcome.key,
+        name=outcome.name,
+        harness=outcome.harness,
+        status=outcome.status.value,
+        reason=outcome.reason.value,
+        detail=outcome.detail,
+        seconds=round(outcome.seconds, 3),
+        gpu_seconds=round(outcome.gpu_seconds, 3),
+        usd=None if outcome.usd is None else round(outcome.usd, 4),
+        scores=list(outcome.scores),
+        evidence={name: lines for name, lines in evidence.items() if lines},
+        settings=_without_unset(msgspec.to_builtins(plan.settings)),
+    )
+
+
+def _without_unset(value: Any) -> Any:
+    """Without keys that hold nothing; a reference in its YAML form, so that the file can be run again."""
+    if isinstance(value, dict):
+        if set(value) == {"env", "secret"}:
+            return f"${{oc.env:{value['env']}}}" if value["env"] else {"secret": value["secret"]}
+        return {name: _without_unset(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_unset(item) for item in value]
+    return value
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+__all__ = ["begin", "build", "finish", "write_atomically"]
