@@ -128,7 +128,10 @@ def make_environment() -> None:
 
 def install_venv_package() -> None:
     """Install python3-venv with apt where that is possible, else say what to type."""
-    apt, command = shutil.which("apt-get"), ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-venv"]
+    apt, command = (
+        shutil.which("apt-get"),
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-venv"],
+    )
     if os.geteuid() != 0:
         sudo = shutil.which("sudo")
         if sudo is None or subprocess.run([sudo, "-n", "true"], check=False, capture_output=True).returncode != 0:

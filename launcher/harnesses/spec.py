@@ -85,7 +85,7 @@ class Score:
 
 
 class Harness(Protocol):
-    """One way to evaluate. Pure but for `describe`, which may read task definitions, and `parse`, which reads results."""
+    """One way to evaluate. Pure, but `describe` may read task definitions, and `parse` reads results."""
 
     name: str
     defaults: Settings

@@ -52,12 +52,8 @@ class Meaning:
 
 MEANINGS: dict[Reason, Meaning] = {
     Reason.COMPLETED: Meaning(Status.SCORED, False, ""),
-    Reason.ENDPOINT_NOT_CREATED: Meaning(
-        Status.FAILED, True, "the platform did not create it; see its message"
-    ),
-    Reason.ENDPOINT_EXITED: Meaning(
-        Status.FAILED, False, "the server ended before it was ready; see its last lines"
-    ),
+    Reason.ENDPOINT_NOT_CREATED: Meaning(Status.FAILED, True, "the platform did not create it; see its message"),
+    Reason.ENDPOINT_EXITED: Meaning(Status.FAILED, False, "the server ended before it was ready; see its last lines"),
     Reason.ENDPOINT_START_TIMEOUT: Meaning(
         Status.FAILED, False, "the server never answered; see its log, or raise deployment.start_timeout"
     ),

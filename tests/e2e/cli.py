@@ -27,7 +27,9 @@ class Home:
         return self.folder / "results"
 
     def env(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "SSL_CERT_FILE") or k[:4] == "PIP_"}
+        kept = {
+            k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "SSL_CERT_FILE") or k[:4] == "PIP_"
+        }
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         own = {"HOME": str(self.folder), "NV_EVAL_HOME": str(self.folder / "state"), "PYTHONPATH": str(ROOT)}
         return {**kept, **own, "XDG_CACHE_HOME": cache, **self.extra}
@@ -82,7 +84,9 @@ def processes_of(mark: str) -> list[str]:
         except OSError:
             continue
         if state != "Z" and mark.encode() in text:
-            found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.exists() else entry.name)
+            found.append(
+                (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode() if entry.exists() else entry.name
+            )
     return found
 
 

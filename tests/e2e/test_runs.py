@@ -45,7 +45,14 @@ def benchmark(name: str, kind: str = "works", seconds: float = 0.2, **settings: 
 
 def serve(*options: str, **keys: Any) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.servers.openai_server", "--port", "{port}", "--model", "{model}", *options]
-    return {"type": "container", "model_id": "fake", "command": command, "start_timeout": 8, "health_timeout": 4, **keys}
+    return {
+        "type": "container",
+        "model_id": "fake",
+        "command": command,
+        "start_timeout": 8,
+        "health_timeout": 4,
+        **keys,
+    }
 
 
 def write_config(home: Home, tasks: list[dict[str, Any]], deployment: dict[str, Any], **sections: Any) -> None:

@@ -1,7 +1,7 @@
 """Runs in vLLM's own Python, which has neither the launcher nor these tests: `python vllm_model.py COMMAND`.
 
-    convert GGUF FOLDER   writes a Hugging Face folder with the weights of a GGUF file, dequantised to float32
-    parse                 reads `vllm serve` argument lists, JSON on standard input; prints what vLLM makes of each
+convert GGUF FOLDER   writes a Hugging Face folder with the weights of a GGUF file, dequantised to float32
+parse                 reads `vllm serve` argument lists, JSON on standard input; prints what vLLM makes of each
 """
 
 from __future__ import annotations

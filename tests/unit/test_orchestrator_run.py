@@ -26,8 +26,14 @@ def make_plan(folder: Path, count: int = 3, **keys: object) -> Plan:
     tasks = [{"name": f"t{i}", "expected_duration": 10.0 + i} for i in range(count)]
     tree = {
         "execution": {"type": "local", "output_dir": str(folder), **_section(keys, "execution")},
-        "deployment": {"type": "container", "model_id": "m", "command": "serve {port}", "gpus": 1,
-                       "start_timeout": 400, "health_timeout": 10},
+        "deployment": {
+            "type": "container",
+            "model_id": "m",
+            "command": "serve {port}",
+            "gpus": 1,
+            "start_timeout": 400,
+            "health_timeout": 10,
+        },
         "evaluation": {"harness": "command", "command": ["bench"], "tasks": tasks, "timeout": 1000},
         "limits": _section(keys, "limits"),
     }
@@ -60,7 +66,7 @@ def test_all_endpoints_are_created_at_once_and_each_goes_when_its_own_task_ends(
     outcome = run_plan(make_plan(tmp_path), platform, journal)
     assert outcome.exit_code == 0
     assert max(at for at, _ in platform.created) < 1
-    gone = dict((task, at) for at, task in platform.deleted)
+    gone = {task: at for at, task in platform.deleted}
     assert gone["t0"] == pytest.approx(6, abs=1) and gone["t1"] == pytest.approx(35, abs=1)
     assert outcome.seconds == pytest.approx(62, abs=2)
     assert platform.left == []
@@ -78,7 +84,9 @@ def test_the_intent_is_in_the_journal_before_the_request(tmp_path: Path, journal
 
     class Watching(FakePlatform):
         async def create_endpoint(self, task, spec):
-            assert [f.name for f in journal.facts(plan.invocation) if f.kind is Fact.INTEND_CREATE_ENDPOINT] == [spec.name]
+            assert [f.name for f in journal.facts(plan.invocation) if f.kind is Fact.INTEND_CREATE_ENDPOINT] == [
+                spec.name
+            ]
             return await super().create_endpoint(task, spec)
 
     assert run_plan(plan, Watching(), journal).exit_code == 0
