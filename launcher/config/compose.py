@@ -77,8 +77,8 @@ class _SearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if self.front is not None:
-            search_path.prepend("command-line", self.front.as_uri())
-        search_path.append("nv-eval", packaged_configs().as_uri())
+            search_path.prepend("command-line", f"file://{self.front}")
+        search_path.append("nv-eval", f"file://{packaged_configs()}")
 
 
 @contextmanager
