@@ -109,7 +109,8 @@ def install(extras: str) -> None:
         return
     make_environment()
     print(f"Installing nv-eval with [{extras}] into {VENV} (a minute or two the first time) ...", file=sys.stderr)
-    if run("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", f".[{extras}]") != 0:
+    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    if run(*pip, "--upgrade", "pip") != 0 or run(*pip, "-e", f".[{extras}]") != 0:
         sys.exit("tasks.py: installing failed; the lines above say why")
     stamp.write_text(wanted)
 

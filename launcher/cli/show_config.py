@@ -7,15 +7,15 @@ from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
 from launcher.config import Request
-from launcher.config.compose import compose_tree, config_name, hydra_for, plain_overrides
+from launcher.config.compose import compose, config_name, hydra_for
 from launcher.config.references import is_secret_name
 
 
 def show(request: Request, *, cfg: str | None, info: str | None, package: str | None, resolve: bool) -> None:
     """Print what was asked for. Mistakes in the config are errors here as in a run."""
-    compose_tree(request)
+    overrides = list(compose(request).overrides)
     with hydra_for(request) as hydra:
-        name, overrides = config_name(request.name), plain_overrides(hydra, request.overrides)
+        name = config_name(request.name)
         if info:
             hydra.show_info(info, name, overrides, RunMode.RUN)
         if cfg:

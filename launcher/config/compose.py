@@ -50,9 +50,13 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """A composed tree and where it comes from: its files in the order they are merged, and each group's option."""
+    """A composed tree and where it comes from: its files in the order they are merged, and each group's option.
+
+    `overrides` are those of the request as Hydra takes them.
+    """
 
     tree: DictConfig
+    overrides: Sequence[str]
     files: Sequence[ResultDefault]
     choices: Mapping[str, str | None]
 
@@ -143,10 +147,12 @@ def _compose(loader: ConfigLoaderImpl, name: str, overrides: list[str]) -> Compo
         return _compose(loader, name, added)
     tree = loader._compose_config_from_defaults_list(defaults.defaults, repository)
     OmegaConf.set_struct(tree, True)
-    loader._apply_overrides_to_config(defaults.config_overrides, tree)
+    own = [override for override in defaults.config_overrides if not override.is_hydra_override()]
+    loader._apply_overrides_to_config(own, tree)
     OmegaConf.set_struct(tree, False)
     tree.pop("hydra", None)
-    return Composition(tree=tree, files=defaults.defaults, choices=dict(defaults.overrides.known_choices))
+    choices = dict(defaults.overrides.known_choices)
+    return Composition(tree=tree, overrides=overrides, files=defaults.defaults, choices=choices)
 
 
 def _with_missing_group(overrides: list[str], error: HydraException) -> list[str] | None:
@@ -239,7 +245,7 @@ def _bad_choice(hydra: Hydra, override: Override) -> str | None:
 
 def _plain(hydra: Hydra, override: Override) -> str:
     text = cast(str, override.input_line)
-    if override.is_delete():
+    if override.is_delete() or override.is_hydra_override():
         return text
     if is_group(hydra, override.key_or_group) and not isinstance(override.value(), dict):
         return text.removeprefix("+") if override.is_force_add() else text

@@ -30,9 +30,14 @@ def syntax(text: str, error: Exception) -> str:
     key, equals, _ = text.partition("=")
     key = key.strip("'\" ")
     if not equals or not key.strip("+~"):
-        return f"command line: {key or repr(key)}: is no override; write key=value, group=option or ~key"
+        return f"command line: {_printable(key)}: is no override; write key=value, group=option or ~key"
     reason = "nested too deeply" if isinstance(error, RecursionError) else _syntax_reason(first_line(error))
-    return f"command line: {key}: {reason}; quote special characters: '{key}=\"…\"'"
+    example = key if key.isprintable() else "key"
+    return f"command line: {_printable(key)}: {reason}; quote special characters: '{example}=\"…\"'"
+
+
+def _printable(key: str) -> str:
+    return key if key and key.isprintable() else repr(key)
 
 
 def _syntax_reason(reason: str) -> str:

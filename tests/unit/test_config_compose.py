@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +205,7 @@ class TestReferences:
 
     def test_a_number_from_a_variable_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SEED", "7")
-        assert config("evaluation.seed=${oc.decode:${oc.env:SEED}}").evaluation.seed == 7
+        assert config("evaluation.seed='${oc.decode:${oc.env:SEED}}'").evaluation.seed == 7
 
     def test_oc_env_outside_the_launcher_is_as_omegaconf_makes_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from omegaconf import OmegaConf
@@ -241,3 +243,18 @@ def test_no_problem_of_one_request_is_kept_for_the_next(desk: Desk) -> None:
     with pytest.raises(ConfigError):
         config("deployment=vlm", config_dir=str(desk.cwd))
     assert config().deployment.type == "smollm"
+
+
+@pytest.mark.parametrize("shown", [("--cfg", "job"), ("--info", "config")])
+def test_a_config_can_be_shown_with_a_group_that_its_defaults_do_not_mention(
+    shown: tuple[str, str], desk: Desk
+) -> None:
+    desk.write("conf/c.yaml", OWN[1])
+    argv = ("run", *shown, "-cd", "conf", "-cn", "c", "deployment=vllm", "evaluation.seed=7")
+    # A process of its own: Hydra sets up logging when it shows a config, and leaves it so.
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.cli.main", *argv], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "type: vllm" in done.stdout
+    assert "seed: 7" in done.stdout
