@@ -33,7 +33,7 @@ def server(config: Vllm, served_name: str) -> ServerSpec:
         served_name=served_name,
         command=argv,
         image=config.image or IMAGE,
-        env=server_env(config),
+        env={"VLLM_NO_USAGE_STATS": "1", **server_env(config)},  # an evaluation reports to its owner only
         port=config.port or 8000,
         revision=config.revision,
         gpus=gpus,

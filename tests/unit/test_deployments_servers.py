@@ -360,7 +360,7 @@ def test_smollm_fetches_its_weights_once_unless_it_is_given_some() -> None:
 
 
 def test_numbers_in_the_environment_become_text() -> None:
-    server = built(Vllm(model_id="m", envs={"A": 1, "B": 0.5, "C": 2.0, "D": "x", "E": Reference(secret="s")}))
+    server = built(Sglang(model_id="m", envs={"A": 1, "B": 0.5, "C": 2.0, "D": "x", "E": Reference(secret="s")}))
     assert server.env == {"A": "1", "B": "0.5", "C": "2", "D": "x", "E": Reference(secret="s")}
 
 

@@ -28,6 +28,7 @@ Plan of invocation a1b2c3d4: 1 endpoint and 1 job on lepton
 --host 0.0.0.0 --port 8000 --served-model-name meta/llama-3.1-8b-instruct \
 --enable-tokenizer-info-endpoint
    env       HF_TOKEN=${oc.env:HF_TOKEN}
+   env       VLLM_NO_USAGE_STATS=1
    mount     /shared/nemo-evaluator-launcher-workspace/model-cache at /root/.cache/huggingface
    ready     /health within 1 h, a completion within 5 min more
    model     meta/llama-3.1-8b-instruct on completions; one token and prompt log-probabilities asked for first
