@@ -15,9 +15,10 @@ from typing import Any
 
 from launcher import errors
 from launcher.cli import main as cli
-from launcher.cli.keys import Key, keys_of, summary
+from launcher.cli.keys import Key, as_yaml, keys_of, summary
 from launcher.config.evaluation import Evaluation, Task
 from launcher.config.schema import DEPLOYMENTS, EXECUTIONS, Export, Limits, Target
+from launcher.harnesses import HARNESSES, setting_defaults
 from launcher.orchestrator.reasons import MEANINGS
 from launcher.results.table import COLUMNS
 
@@ -31,7 +32,8 @@ A config is YAML composed by [Hydra](https://hydra.cc) from the groups `executio
 `evaluation`, `export` and `limits`. Every key below can stand in a file or on the command line:
 `nv-eval run deployment=vllm deployment.max_model_len=8192`. A key that is not here is an error, never ignored.
 
-- `null` as a default means "not set"; the meaning says what happens then.
+- `null` as a default means "not set"; the meaning says what happens then. Where a default is a harness's, its name
+  stands beside it: `1234` (lm_eval).
 - Durations are seconds, sizes are as the name says (`_gib`, `_mib`).
 - A value `${oc.env:NAME}` comes from your environment; see [secrets.md](secrets.md).
 - `nv-eval init` writes a config with the keys of one execution and one deployment as comments.
@@ -113,8 +115,17 @@ def _key_table(keys: list[Key]) -> str:
 
 
 def _key_row(key: Key) -> list[str]:
-    default = "required" if key.default_text == "???" else f"`{key.default_text}`"
-    return [f"`{key.path}`", key.type, default, key.unit, key.doc]
+    return [f"`{key.path}`", key.type, _default(key), key.unit, key.doc]
+
+
+def _default(key: Key) -> str:
+    section, _, name = key.path.partition(".")
+    by_harness = setting_defaults().get(name, {}) if section == "evaluation" else {}
+    if len(set(by_harness.values())) == 1 and len(by_harness) == len(HARNESSES):
+        return f"`{as_yaml(next(iter(by_harness.values())))}`"
+    if by_harness:
+        return ", ".join(f"`{as_yaml(value)}` ({harness})" for harness, value in by_harness.items())
+    return "required" if key.default_text == "???" else f"`{key.default_text}`"
 
 
 def _task_text() -> str:

@@ -1,4 +1,20 @@
-"""nv-eval: put a model on GPUs, run benchmarks against it, bring home scores, leave nothing running."""
+"""nv-eval: put a model on GPUs, run benchmarks against it, bring home scores, leave nothing running.
+
+load_config  compose and validate a config
+plan         everything that a run of it will create
+preflight    check a plan against this machine or platform, creating nothing
+run          run a plan to its end; the result has the record and the exit code
+status       state of an invocation
+record       everything that an invocation brought home
+results      scores of invocations as a data frame
+
+    from launcher import load_config, plan, results, run
+
+    done = run(plan(load_config("default", overrides=["evaluation.limit=5"])))
+    print(results(done.invocation))
+
+Mistakes raise a LauncherError; its message says what to do.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +61,9 @@ class _Api(ModuleType):
         value = getattr(import_module(_HOME.get(name, "launcher.api")), name)
         super().__setattr__(name, value)
         return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -9,8 +9,8 @@ print(results(outcome.invocation))
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from launcher.config import Config
+    from launcher.orchestrator.blocking import Interrupts
     from launcher.orchestrator.run import Watcher
     from launcher.orchestrator.state import RunOutcome
     from launcher.orchestrator.status import RunStatus
@@ -39,8 +40,17 @@ def load_config(
     `overrides` are in Hydra's grammar, as on the command line. Raises ConfigError.
     """
     from launcher.config import Request, load
+    from launcher.errors import ConfigError
 
-    return load(Request(name=name, overrides=tuple(overrides), config_dir=config_dir, config_path=config_path))
+    try:
+        return load(Request(name=name, overrides=tuple(overrides), config_dir=config_dir, config_path=config_path))
+    except ConfigError as error:
+        raise ConfigError([_without_command_line(problem) for problem in error.problems]) from None
+
+
+def _without_command_line(problem: str) -> str:
+    """A problem as said to a program, which has overrides and no command line."""
+    return re.sub(r"^command line: ", "override: ", problem)
 
 
 def plan(config: Config, *, invocation: str | None = None) -> Plan:
@@ -56,6 +66,7 @@ def plan(config: Config, *, invocation: str | None = None) -> Plan:
 def preflight(plan: Plan) -> list[Check]:
     """Checks of the plan against the platform. Reads only; what cannot be checked is in the list as skipped."""
     from launcher.errors import PreflightError
+    from launcher.orchestrator.blocking import complete
     from launcher.platforms import open_platform
     from launcher.platforms.base import Check, CheckState
 
@@ -67,7 +78,7 @@ def preflight(plan: Plan) -> list[Check]:
             await platform.close()
 
     try:
-        return asyncio.run(check())
+        return complete(check())
     except PreflightError as error:
         return [Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
 
@@ -80,30 +91,41 @@ class RunResult:
     folder: Path
     record: Record
     outcome: RunOutcome
+    saved: bool = True
+    """Whether results.json could be written."""
 
     @property
     def exit_code(self) -> int:
-        """0 only if every task has scores and nothing is left running."""
-        return self.outcome.exit_code
+        """0 only if every task has scores, they are saved, and nothing is left running."""
+        from launcher.errors import ResultsError
+
+        return self.outcome.exit_code or (0 if self.saved else ResultsError.exit_code)
 
 
-def run(plan: Plan, *, watcher: Watcher | None = None) -> RunResult:
-    """Run a plan to its end and tear everything down; blocks. SIGINT, SIGTERM and SIGHUP end it cleanly.
+def run(plan: Plan, *, watcher: Watcher | None = None, say: Callable[[str], None] = lambda _: None) -> RunResult:
+    """Run a plan, once, to its end and tear everything down; blocks. SIGINT, SIGTERM and SIGHUP end it cleanly.
+
+    Where a loop runs already, as in Jupyter, the run has a thread of its own, in which it calls `watcher` and `say`.
+
+    `watcher` sees every task whenever the world was looked at; `say` is told what a signal does.
 
     Tasks that fail do not raise: they are in the result, each with its reason.
 
     Raises:
-        PreflightError: the plan cannot run here; nothing was created.
-        LauncherError: the state folder or the results folder cannot be written; nothing was created.
+        PreflightError: the plan cannot run here, or its results folder cannot be written; nothing was created.
+        LauncherError: the plan has run already, or the state folder cannot be written; nothing was created.
     """
-    return asyncio.run(_run(plan, watcher))
+    from launcher.orchestrator.blocking import Interrupts, complete
+
+    interrupts = Interrupts()
+    return complete(_run(plan, watcher, say, interrupts), interrupts)
 
 
-async def _run(plan: Plan, watcher: Watcher | None) -> RunResult:
-    from launcher.errors import LauncherError, PreflightError
+async def _run(plan: Plan, watcher: Watcher | None, say: Callable[[str], None], interrupts: Interrupts) -> RunResult:
+    from launcher.errors import PreflightError
     from launcher.orchestrator.journal import Journal
     from launcher.orchestrator.run import Run
-    from launcher.orchestrator.signals import handled
+    from launcher.orchestrator.signals import handled, reaction
     from launcher.platforms import open_platform
     from launcher.platforms.base import CheckState
     from launcher.results import write
@@ -117,13 +139,22 @@ async def _run(plan: Plan, watcher: Watcher | None) -> RunResult:
     try:
         write.begin(plan, live.folder)
     except OSError as error:
-        raise LauncherError(
+        await platform.close()
+        raise PreflightError(
             f"{live.folder}: cannot write results: {error.strerror}; set execution.output_dir"
         ) from None
-    with handled(live):
+    interrupts.react = reaction(live, say)
+    with handled(live, say):
         outcome = await live.run()
-    record = write.finish(plan, outcome, live.folder)
-    return RunResult(invocation=plan.invocation, folder=live.folder, record=record, outcome=outcome)
+    try:
+        written = write.finish(plan, outcome, live.folder)
+    finally:
+        live.conclude(outcome)
+    for problem in written.problems:
+        say(problem)
+    return RunResult(
+        invocation=plan.invocation, folder=live.folder, record=written.record, outcome=outcome, saved=written.saved
+    )
 
 
 def status(invocation: str) -> RunStatus:

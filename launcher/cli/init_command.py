@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ _MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 _BOTH_KINDS = ("hellaswag", "gsm8k")
 
 STARTS = {
-    "smollm": Start(values={}, tasks=("hellaswag_100", "gsm8k_100")),
+    "smollm": Start(values={"evaluation.limit": 10}, tasks=("hellaswag_100", "gsm8k_100")),
     "vllm": Start(values={"deployment.model_id": _MODEL}, tasks=_BOTH_KINDS),
     "sglang": Start(values={"deployment.model_id": _MODEL}, tasks=_BOTH_KINDS),
     "trtllm": Start(values={"deployment.model_id": _MODEL}),
@@ -65,6 +65,8 @@ STARTS = {
 SECTIONS = ("execution", "deployment", "target", "evaluation", "limits")
 IN_CONTAINERS = ("nim", "container")
 """Deployments that on this machine run in Docker: their example is an image."""
+ONLY_LOCAL = ("smollm",)
+"""Deployments that run as processes of this machine and nowhere else."""
 LEPTON_TO_SET = ("execution.node_group", "execution.resource_shape")
 TASK_SETTINGS = (
     "limit", "num_fewshot", "seed", "concurrency", "generation", "max_gen_tokens", "apply_chat_template",
@@ -91,9 +93,11 @@ def run(args: argparse.Namespace) -> int:
     deployment = args.deployment or ("smollm" if execution == "local" else "vllm")
     _check("execution", execution, EXECUTIONS)
     _check("deployment", deployment, DEPLOYMENTS)
+    if deployment in ONLY_LOCAL and execution != "local":
+        raise ConfigError(f"--deployment {deployment}: runs only on this machine; leave --execution {execution} out")
     path = Path(args.output or f"{execution}_{deployment}.yaml")
     _write(path, starter(execution, deployment, path), force=args.force)
-    _say_what_next(path, to_set(execution, deployment))
+    _say_what_next(path, execution, to_set(execution, deployment))
     return 0
 
 
@@ -101,7 +105,7 @@ def starter(execution: str, deployment: str, path: Path) -> str:
     """The text of a starter config that will be saved as `path`."""
     from launcher.cli.keys import config_keys
 
-    keys = list(config_keys(execution, deployment).values())
+    keys = [_with_harness_default(key) for key in config_keys(execution, deployment).values()]
     values = _values(execution, deployment)
     sections = {name: _section([key for key in keys if _is_shown(key, name)], values) for name in SECTIONS}
     sections["evaluation"] += _tasks(STARTS[deployment].tasks)
@@ -135,30 +139,39 @@ def _values(execution: str, deployment: str) -> dict[str, Any]:
         **dict.fromkeys(_lepton_to_set(execution, deployment)),
         **runtime,
         **STARTS[deployment].values,
-        "evaluation.limit": 10,
     }
+
+
+def _with_harness_default(key: Key) -> Key:
+    """The key with the value that the default harness gives it, where it has none of its own."""
+    from launcher.harnesses import setting_defaults
+    from launcher.plan.build import DEFAULT_HARNESS
+
+    section, _, name = key.path.partition(".")
+    value = setting_defaults().get(name, {}).get(DEFAULT_HARNESS) if section == "evaluation" else None
+    return key if value is None else replace(key, default=value)
 
 
 def _is_shown(key: Key, section: str) -> bool:
     if not key.path.startswith(f"{section}.") or key.path in ("execution.type", "deployment.type"):
         return False
-    return section != "evaluation" or key.name in TASK_SETTINGS
+    return section != "evaluation" or key.path.split(".")[1] in TASK_SETTINGS
 
 
 def _head(execution: str, deployment: str, path: Path) -> str:
     from launcher.cli.keys import summary
     from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
 
-    command = command_for(path)
+    commands = "\n".join(f"# {line}" for line in _commands(path, execution))
     return f"""\
 # deployment {deployment}: {summary(DEPLOYMENTS[deployment])}
 # execution {execution}: {summary(EXECUTIONS[execution])}
 #
-# See what it would do:  {command} --dry-run
-# Run it:                {command}
+{commands}
 #
-# A key behind a # is at its default. Keep secrets out of this file: name a variable of your environment instead,
-# as in  envs: {{HF_TOKEN: '${{oc.env:HF_TOKEN}}'}}
+# A key behind a # shows its default; null: it has none, and its comment says what happens then.
+# Keep secrets out of this file: name a variable of your environment instead, as in
+# envs: {{HF_TOKEN: '${{oc.env:HF_TOKEN}}'}}
 
 defaults:
   - execution: {execution}
@@ -169,7 +182,7 @@ defaults:
 
 def _section(keys: list[Key], values: Mapping[str, Any]) -> str:
     """YAML of one section: keys that are set first, the others as comments, nested mappings last."""
-    active = {ancestor for path in values for ancestor in _ancestors(path)}
+    active = {ancestor for path in (*values, "evaluation") for ancestor in _ancestors(path)}
     ordered = sorted(keys, key=lambda key: (key.path.count("."), key.path not in values))
     seen: set[str] = set()
     lines: list[str] = []
@@ -219,8 +232,19 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         raise ConfigError(f"--output {path}: cannot be written: {error.strerror}") from None
 
 
-def _say_what_next(path: Path, keys: tuple[str, ...]) -> None:
+def _commands(path: Path, execution: str) -> list[str]:
+    """How to go on, one line each. What this version cannot run it can plan."""
+    from launcher.platforms import RUNNABLE
+
+    command = command_for(path)
+    lines = [f"See what it would do: {command} --dry-run"]
+    if execution not in RUNNABLE:
+        return [*lines, f"This version plans runs on {execution}; it does not start them yet."]
+    return [*lines, f"Run it: {command}"]
+
+
+def _say_what_next(path: Path, execution: str, keys: tuple[str, ...]) -> None:
     sys.stdout.write(f"Wrote {path}.\n")
     if keys:
         sys.stdout.write(f"Set these first: {', '.join(keys)}.\n")
-    sys.stdout.write(f"See what it would do: {command_for(path)} --dry-run\nRun it: {command_for(path)}\n")
+    sys.stdout.writelines(f"{line}\n" for line in _commands(path, execution))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from rich.console import Console
@@ -28,11 +28,18 @@ class View(Protocol):
         """Called after each look at the world, with the run's clock."""
         ...
 
+    def say(self, text: str) -> None:
+        """Show a sentence."""
+        ...
+
 
 class Quiet:
     """Shows nothing."""
 
     def update(self, tasks: list[TaskState], now: float) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
         """Show nothing."""
 
 
@@ -47,8 +54,9 @@ def open_view(plan: Plan, *, quiet: bool = False) -> Iterator[View]:
         with Live(console=console, refresh_per_second=4, transient=False) as live:
             yield Screen(plan, live)
     else:
-        sys.stderr.write(_title(plan) + "\n")
-        yield Lines(plan)
+        view = Lines()
+        view.say(_title(plan))
+        yield view
 
 
 def _title(plan: Plan) -> str:
@@ -73,6 +81,10 @@ class Screen:
             table.add_row(*self._row(task, now))
         self._live.update(table)
 
+    def say(self, text: str) -> None:
+        """Show a sentence above the table."""
+        self._live.console.print(text, markup=False)
+
     def _row(self, task: TaskState, now: float) -> list[str]:
         style = {Phase.ENDED: "green" if task.reason is Reason.COMPLETED else "red", Phase.QUEUED: "dim"}
         phase = style.get(task.phase, "")
@@ -86,8 +98,7 @@ class Screen:
 class Lines:
     """A line whenever a task changes its phase, and now and then its progress."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self) -> None:
         self._said: dict[str, tuple[str, float]] = {}
 
     def update(self, tasks: list[TaskState], now: float) -> None:
@@ -100,7 +111,12 @@ class Lines:
                 continue
             self._said[task.plan.key] = (text, now)
             count = f" {samples(task)}" if samples(task) else ""
-            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {task.plan.key}: {text}{count}\n")
+            self.say(f"{task.plan.key}: {text}{count}")
+
+    def say(self, text: str) -> None:
+        """Write a line. A run goes on when nobody reads it any more."""
+        with suppress(OSError):
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
             sys.stderr.flush()
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from launcher.cli.text import plain
 from launcher.errors import NotFound, nearest
 from launcher.orchestrator.journal import Invocation, Journal, RunState
+from launcher.platforms.progress import LogFilter, readable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _invocation(journal: Journal, prefix: str | None) -> Invocation:
+    newest = journal.invocations(limit=1)
+    if prefix and newest and prefix in newest[0].tasks:
+        raise NotFound(f"{prefix} is a task; the id comes first: nv-eval logs {newest[0].id} {prefix}")
     if prefix:
         return journal.find(prefix)
-    newest = journal.invocations(limit=1)
     if not newest:
         raise NotFound("no invocation yet; start one with: nv-eval run")
     return newest[0]
@@ -60,17 +64,19 @@ def _files(invocation: Invocation, args: argparse.Namespace) -> list[Path]:
 def _last(path: Path, count: int | None) -> list[str]:
     if not path.is_file():
         return []
-    lines = path.read_text(errors="replace").splitlines()
+    lines = readable(path.read_text(errors="replace").splitlines())
     return lines if count is None else lines[max(0, len(lines) - count) :]
 
 
 def _write(path: Path, line: str, *, prefix: bool) -> None:
+    line = plain(line)
     sys.stdout.write(f"{path.parent.name}/{path.stem} | {line}\n" if prefix else f"{line}\n")
 
 
 def _follow(journal: Journal, invocation: Invocation, files: list[Path], *, prefix: bool) -> None:
     """Print what is added to the files until the invocation has ended and all has been printed."""
     sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
+    filters = {path: LogFilter() for path in files}
     running = True
     while running:
         running = journal.state(invocation) is RunState.RUNNING
@@ -79,7 +85,9 @@ def _follow(journal: Journal, invocation: Invocation, files: list[Path], *, pref
                 with path.open("rb") as file:
                     file.seek(sizes[path])
                     for line in _whole_lines(file):
-                        _write(path, line.decode(errors="replace").rstrip("\n"), prefix=prefix)
+                        text = filters[path].line(line.decode(errors="replace").rstrip("\n"))
+                        if text is not None:
+                            _write(path, text, prefix=prefix)
                     sizes[path] = file.tell()
         sys.stdout.flush()
         if running:

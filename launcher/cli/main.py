@@ -78,22 +78,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         autocomplete(build_parser())
     try:
-        args = parse(argv)
-        if args.command is None:
-            return _no_command(args)
-        return int(import_module(f"launcher.cli.{args.command}_command").run(args))
+        return _command(argv)
     except LauncherError as error:
         return _report(error, argv)
     except KeyboardInterrupt:
+        sys.stderr.write("nv-eval: interrupted\n")
         return 130
     except BrokenPipeError:
-        sys.stdout = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 0
     except Exception as error:  # a defect of ours: say so in a line, the traceback only when asked for
         if {"-v", "--verbose"} & set(argv):
             raise
         sys.stderr.write(f"nv-eval: internal error: {type(error).__name__}: {error}; add -v for the traceback\n")
         return 1
+
+
+def _command(argv: Sequence[str]) -> int:
+    args = parse(argv)
+    if args.command is None:
+        return _no_command(args)
+    code = int(import_module(f"launcher.cli.{args.command}_command").run(args))
+    sys.stdout.flush()  # here, where a closed pipe is still ours to handle
+    return code
 
 
 def _no_command(args: argparse.Namespace) -> int:

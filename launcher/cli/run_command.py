@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from launcher.api import RunResult
     from launcher.config import Request
     from launcher.plan.model import Plan
 
@@ -105,8 +107,14 @@ def _run(args: argparse.Namespace) -> int:
 
     made = _plan(args)
     with open_view(made, quiet=args.json) as view:
-        result = run(made, watcher=view.update)
-    if args.json:
+        result = run(made, watcher=view.update, say=view.say)
+    with suppress(OSError):  # nobody reads: the exit code and the files still tell
+        _print(result, as_json=args.json)
+    return result.exit_code
+
+
+def _print(result: RunResult, *, as_json: bool) -> None:
+    if as_json:
         import msgspec
 
         sys.stdout.write(msgspec.json.encode(result.record).decode() + "\n")
@@ -114,4 +122,4 @@ def _run(args: argparse.Namespace) -> int:
         from launcher.cli.scores import print_record
 
         print_record(result.record, folder=str(result.folder))
-    return result.exit_code
+    sys.stdout.flush()

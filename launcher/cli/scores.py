@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from launcher.cli.text import plain
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import MEANINGS, Reason
 from launcher.plan.render import duration, money
@@ -17,6 +18,8 @@ from launcher.results.table import label, number, whole
 
 EVIDENCE_LINES = 5
 WIDTH_OF_A_PIPE = 160
+NARROWEST = 90
+"""Columns below which a terminal wraps lines of the table rather than the table its cells."""
 
 
 def print_record(record: Record, *, folder: str) -> None:
@@ -25,6 +28,8 @@ def print_record(record: Record, *, folder: str) -> None:
     for task in record.tasks:
         if task.status != "scored":
             sys.stdout.write(_failure(task))
+    if record.left:
+        sys.stdout.write(f"May still be running: {', '.join(record.left)}. See: nv-eval status {record.invocation}\n")
     scored = sum(task.status == "scored" for task in record.tasks)
     sys.stdout.write(f"{scored} of {len(record.tasks)} tasks scored in {duration(record.seconds)}{_cost(record)}.\n")
     sys.stdout.write(f"Results: {folder}\n")
@@ -33,8 +38,7 @@ def print_record(record: Record, *, folder: str) -> None:
 def print_table(records: Sequence[Record]) -> None:
     """Print the scores of several invocations as one table."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_PIPE
+    console.width = max(console.width, NARROWEST) if console.is_terminal else WIDTH_OF_A_PIPE
     table = Table(box=None, pad_edge=False, header_style="bold")
     several = len(records) > 1
     for name in (*(("run",) if several else ()), "task", "metric", "filter"):
@@ -66,11 +70,13 @@ def _arrow(metric: str, higher: bool | None) -> str:
 
 def _failure(task: TaskRecord) -> str:
     advice = MEANINGS[Reason(task.reason)].advice
-    lines = [f"{task.key}: {task.reason.replace('_', ' ')}: {task.detail or advice}"]
+    if task.status == "stopped":
+        return f"{task.key}: {task.detail or advice}\n"
+    lines = [f"{task.key}: {task.reason.replace('_', ' ')}: {plain(task.detail) or advice}"]
     if task.detail and advice:
         lines.append(f"  {advice}")
     for source, text in task.evidence.items():
-        lines += [f"  {source} | {line}" for line in text[-EVIDENCE_LINES:]]
+        lines += [f"  {source} | {plain(line)}" for line in text[-EVIDENCE_LINES:]]
     return "\n".join(lines) + "\n"
 
 

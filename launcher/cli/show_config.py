@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
 from launcher.config import Request
 from launcher.config.compose import compose, config_name, hydra_for
-from launcher.config.references import is_secret_name
+from launcher.config.secret_names import is_secret_name
 
 
 def show(request: Request, *, cfg: str | None, info: str | None, package: str | None, resolve: bool) -> None:
     """Print what was asked for. Mistakes in the config are errors here as in a run."""
+    logging.raiseExceptions = False  # Hydra prints by logging: a closed pipe is no error to report
     overrides = list(compose(request).overrides)
     with hydra_for(request) as hydra:
         name = config_name(request.name)

@@ -43,7 +43,16 @@ def load(request: Request) -> Config:
         from launcher.config.locate import Locator
 
         locator = Locator(request)
-        raise ConfigError([locator.line(problem) for problem in invalid.problems]) from None
+        raise ConfigError([locator.line(problem) for problem in _at_their_source(composition, invalid)]) from None
+
+
+def _at_their_source(composition: Composition, invalid: Invalid) -> list[Problem]:
+    """The problems without those of keys that only repeat, by an interpolation, the value of another bad key."""
+    from launcher.config.references import is_interpolation
+
+    repeated = [problem for problem in invalid.problems if is_interpolation(composition.tree, problem.key)]
+    source = {problem.message for problem in invalid.problems if problem not in repeated}
+    return [problem for problem in invalid.problems if problem not in repeated or problem.message not in source]
 
 
 @contextmanager

@@ -17,6 +17,13 @@ Count: TypeAlias = Annotated[int, Meta(ge=1)]
 NonNegative: TypeAlias = Annotated[int, Meta(ge=0)]
 Port: TypeAlias = Annotated[int, Meta(ge=1, le=65535)]
 Fraction: TypeAlias = Annotated[float, Meta(gt=0, le=1)]
+Probability: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Positive: TypeAlias = Annotated[float, Meta(gt=0)]
+Temperature: TypeAlias = Annotated[float, Meta(ge=0)]
+Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
+"""The range of OpenAI's presence and frequency penalties."""
+TopK: TypeAlias = Annotated[int, Meta(ge=-1)]
+"""vLLM and SGLang take -1 for all tokens."""
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1)]
 

@@ -24,17 +24,12 @@ from omegaconf.errors import (
 from omegaconf.resolvers import oc
 
 from launcher.config.problems import Invalid, Problem
+from launcher.config.secret_names import is_secret_name
 
 _MARK = re.compile("\ue000([^\ue001]*)\ue001")
 _DECODE = "\ue003"
 """In front of a text with marks that `oc.decode` was asked to decode."""
-_SECRET_NAME = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _NO_DEFAULT = "\ue002"
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a variable's name says that its value is a secret, as HF_TOKEN or NGC_API_KEY does."""
-    return _SECRET_NAME.search(name) is not None
 
 
 def _mark(name: Any, default: Any = _NO_DEFAULT) -> Any:
@@ -81,6 +76,16 @@ def resolve(tree: DictConfig) -> Any:
             raise Invalid([Problem(_key(error), _unresolved(error))]) from None
         except RecursionError:
             raise Invalid([Problem("", "interpolations refer to each other in a circle")]) from None
+
+
+def is_interpolation(tree: DictConfig, key: str) -> bool:
+    """Whether the value of a dotted key refers to another one."""
+    parent, _, name = re.sub(r"\[(\d+)\]", r".\1", key).rpartition(".")
+    try:
+        node = OmegaConf.select(tree, parent)
+        return OmegaConf.is_config(node) and OmegaConf.is_interpolation(node, int(name) if name.isdecimal() else name)
+    except OmegaConfBaseException:
+        return False
 
 
 def _key(error: OmegaConfBaseException) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from launcher.config.deployment import DEPLOYMENTS
 from launcher.config.describe import expected, show
-from launcher.config.evaluation import Settings
+from launcher.config.evaluation import Generation, Settings
 from launcher.config.execution import EXECUTIONS
 from launcher.config.problems import Invalid, Problem
 from launcher.config.schema import Config
@@ -25,6 +25,15 @@ Tree = dict[str, Any]
 
 _CHOICES: dict[str, Mapping[str, type[Any]]] = {"execution": EXECUTIONS, "deployment": DEPLOYMENTS}
 """Sections whose `type` says which dataclass they have."""
+_OTHER_NAMES = {
+    "do_sample": "generation.temperature",
+    "stop": "generation.until",
+    "seed": "seed",
+    **dict.fromkeys(("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens"), "max_gen_tokens"),
+}
+"""Parameters of generation by names that others give them: the setting of each."""
+_LONGEST_NAME = 40
+"""Characters of a text that is worth repeating in a hint."""
 _LARGEST = 2**63 - 1
 """Whole number that every format a config is written to can hold."""
 
@@ -46,7 +55,7 @@ def validate(tree: Any) -> Config:
     if problems:
         raise Invalid(problems)
     config = Config(**{name: msgspec.convert(tree.get(name, {}), cls) for name, cls in sections.items()})
-    problems = list(_bad_limits(config))
+    problems = [problem for key, settings in _layers(config) for problem in _bad_settings(key, settings)]
     if problems:
         raise Invalid(problems)
     return config
@@ -121,8 +130,15 @@ def _problems(value: Any, annotation: Any, key: str) -> list[Problem]:
     try:
         msgspec.convert(value, annotation)
     except msgspec.ValidationError:
-        return [Problem(key, expected(annotation, value))]
+        return [Problem(key, f"{expected(annotation, value)}{_brackets(value, annotation, key)}")]
     return []
+
+
+def _brackets(value: Any, annotation: Any, key: str) -> str:
+    """How to write the list that a single text was meant to be."""
+    if not isinstance(value, str) or _item_type(annotation, list) is None or len(value) > _LONGEST_NAME:
+        return ""
+    return f"; write [{value}], on the command line '{key}=[{value}]'"
 
 
 def _below(value: Any, annotation: Any, key: str) -> Iterator[Problem]:
@@ -173,18 +189,26 @@ def _unknown_key(section: str, name: str, values: Tree, valid: Iterable[str]) ->
         default = "local" if section == "execution" else "smollm"
         verb = "has" if len(have) == 1 else "have"
         return f"unknown key of {section} {values.get('type', default)}; {', '.join(have)} {verb} it"
+    if section.endswith(".generation") and name in _OTHER_NAMES:
+        return f"unknown key; use {_OTHER_NAMES[name]}"
     return f"unknown key{nearest(name, valid)}"
 
 
-def _bad_limits(config: Config) -> Iterator[Problem]:
-    layers: list[tuple[str, Settings]] = [("evaluation", config.evaluation)]
-    layers += [(f"evaluation.tasks[{i}]", task) for i, task in enumerate(config.evaluation.tasks)]
-    for key, settings in layers:
-        limit = settings.limit
-        if limit is not None and not (0 < limit < 1 or (limit >= 1 and float(limit).is_integer())):
-            yield Problem(
-                f"{key}.limit", f"expected a whole number of samples, or a share between 0 and 1, got {limit:g}"
-            )
+def _layers(config: Config) -> Iterator[tuple[str, Settings]]:
+    yield "evaluation", config.evaluation
+    for i, task in enumerate(config.evaluation.tasks):
+        yield f"evaluation.tasks[{i}]", task
+
+
+def _bad_settings(key: str, settings: Settings) -> Iterator[Problem]:
+    """What no single type can say."""
+    limit = settings.limit
+    if limit is not None and not (0 < limit < 1 or (limit >= 1 and float(limit).is_integer())):
+        yield Problem(f"{key}.limit", f"expected a whole number of samples, or a share between 0 and 1, got {limit:g}")
+    typed = {field.name: f"generation.{field.name}" for field in dataclasses.fields(Generation)}
+    for name in settings.generation.extra or {}:
+        if own := (typed | _OTHER_NAMES).get(name):
+            yield Problem(f"{key}.generation.extra.{name}", f"use {own} instead")
 
 
 def hints(cls: Any) -> dict[str, Any]:

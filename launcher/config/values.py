@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from launcher.config.fields import Arguments, Env, EnvValue, Reference
-from launcher.config.references import is_secret_name
+from launcher.config.secret_names import is_secret_name
 from launcher.errors import ConfigError
 
 _SECRET_FLAG = re.compile(

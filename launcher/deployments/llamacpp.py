@@ -34,11 +34,22 @@ def server(config: Llamacpp, served_name: str) -> ServerSpec:
         loglikelihood="no",
         loglikelihood_note=_NOTE,
         max_length=config.context_length,
+        files={} if config.command else _files(config),
     )
 
 
+def _files(config: Llamacpp) -> dict[str, str]:
+    named = {"model_id": _path(config), "chat_template": config.chat_template}
+    return {key: path for key, path in named.items() if path}
+
+
+def _path(config: Llamacpp) -> str | None:
+    """The model as a path; None where it is a repository."""
+    return config.model_id if config.hf_repo is None and config.model_id.endswith(".gguf") else None
+
+
 def _options(config: Llamacpp, served_name: str) -> list[Option]:
-    path = config.model_id if config.hf_repo is None and config.model_id.endswith(".gguf") else None
+    path = _path(config)
     repository = None if path else config.hf_repo or config.model_id
     return [
         Option("model_id", ("-m", "--model"), path),

@@ -8,6 +8,7 @@ from launcher.deployments.spec import ServerSpec
 
 _PROGRAM = ("{python}", "-m", "launcher.servers.smollm")
 """Platforms fill in {python} with the launcher's own interpreter."""
+_REQUIRES = ("cyllama", "filelock", "jinja2", "numpy", "starlette", "uvicorn")
 
 
 def server(config: Smollm, served_name: str) -> ServerSpec:
@@ -26,6 +27,9 @@ def server(config: Smollm, served_name: str) -> ServerSpec:
         remote_tokenizer=True,
         max_length=config.context_length,
         prepare=() if config.gguf else ((*_PROGRAM, "--fetch"),),
+        requires=_REQUIRES,
+        extra="smollm",
+        files={"gguf": config.gguf} if config.gguf else {},
     )
 
 

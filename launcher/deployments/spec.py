@@ -57,3 +57,9 @@ class ServerSpec:
     max_length: int | None = None
     """Longest prompt plus answer in tokens, where it is known."""
     prepare: tuple[tuple[str, ...], ...] = ()
+    requires: tuple[str, ...] = ()
+    """Python modules that the launcher's interpreter must be able to import (process runtime)."""
+    extra: str | None = None
+    """Extra of this package that installs them."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Files of this machine that the server reads (process runtime): key of `deployment` to path."""

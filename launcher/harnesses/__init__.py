@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 from launcher.errors import ConfigError, nearest
 from launcher.harnesses.spec import Harness
@@ -17,6 +18,18 @@ _CLASSES = {
 
 HARNESSES: tuple[str, ...] = tuple(_CLASSES)
 """Names that `evaluation.harness` may have."""
+
+
+def setting_defaults() -> dict[str, dict[str, Any]]:
+    """What harnesses set where a config does not: setting, then harness, to the value."""
+    found: dict[str, dict[str, Any]] = {}
+    for harness in HARNESSES:
+        defaults = load_harness(harness).defaults
+        for field in fields(defaults):
+            value = getattr(defaults, field.name)
+            if isinstance(value, bool | int | float):
+                found.setdefault(field.name, {})[harness] = value
+    return found
 
 
 @cache

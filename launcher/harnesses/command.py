@@ -14,10 +14,13 @@ from launcher.config.evaluation import Settings
 from launcher.config.fields import Env
 from launcher.config.values import arguments, environment, text
 from launcher.errors import ConfigError, ResultsError
-from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo
+from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo, literal, literal_env
 
 SCHEMA = "nv-eval.scores/1"
 RESULTS = "results.json"
+
+_MOST = 2**53 - 1
+"""Largest count that JSON, Parquet and data frames all hold exactly."""
 
 _NO_KEY = "none"
 """OpenAI's clients insist on a key; this also keeps a key of the person's own from reaching the endpoint."""
@@ -31,9 +34,9 @@ class _Score(Struct, frozen=True, forbid_unknown_fields=True):
     task: Annotated[str, Meta(min_length=1)] | None = None
     filter: Annotated[str, Meta(min_length=1)] = "none"
     stderr: Annotated[float, Meta(ge=0)] | None = None
-    n: Annotated[int, Meta(ge=0)] | None = None
+    n: Annotated[int, Meta(ge=1, le=_MOST)] | None = None
     higher_is_better: bool | None = None
-    num_fewshot: Annotated[int, Meta(ge=0)] | None = None
+    num_fewshot: Annotated[int, Meta(ge=0, le=_MOST)] | None = None
     version: str | None = None
     group: bool = False
 
@@ -56,7 +59,8 @@ class CommandHarness:
     - OPENAI_API_KEY: the endpoint's key, or `none`
     - NV_EVAL_OUTPUT_DIR: folder for results.json and anything worth keeping
     - NV_EVAL_TASK: name of the task; NV_EVAL_LIMIT, NV_EVAL_SEED: where they are set
-    - NV_EVAL_SETTINGS: all settings of the task that are set, but envs and command, as JSON
+    - NV_EVAL_SETTINGS: all settings of the task that are set, but envs and command, as JSON; `generation` holds
+      parameters of a request, those of its `extra` beside the others
 
     In the command itself {url}, {model}, {output_dir}, {work_dir} and {python} are filled in. It runs in a folder of
     its own, so give paths of your files in full. The program tells its progress by lines `@progress DONE/TOTAL` on
@@ -126,8 +130,8 @@ def _env(task: str, settings: Settings, target: TargetInfo) -> Env:
         "NV_EVAL_MODEL": "{model}",
         "NV_EVAL_ENDPOINT_TYPE": target.endpoint_type,
         "NV_EVAL_OUTPUT_DIR": "{output_dir}",
-        "NV_EVAL_TASK": task,
-        "NV_EVAL_SETTINGS": _settings_json(settings),
+        "NV_EVAL_TASK": literal(task),
+        "NV_EVAL_SETTINGS": literal(_settings_json(settings)),
     }
     if settings.limit is not None:
         own["NV_EVAL_LIMIT"] = text(settings.limit)
@@ -139,14 +143,16 @@ def _env(task: str, settings: Settings, target: TargetInfo) -> Env:
     for name in theirs:
         if name in own or name == "OPENAI_API_KEY":
             raise ConfigError(f"envs.{name}: is set by the launcher; choose another name")
-    return own | theirs
+    return own | literal_env(theirs)
 
 
 def _settings_json(settings: Settings) -> str:
     """Settings that are set. Not envs, which may refer to secrets."""
-    names = {field.name for field in fields(Settings)} - {"envs", "command"}
-    chosen = {name: value for name in sorted(names) if (value := getattr(settings, name)) is not None}
-    return json.dumps(chosen, ensure_ascii=False)
+    names = {field.name for field in fields(Settings)} - {"envs", "command", "generation"}
+    chosen = {name: value for name in names if (value := getattr(settings, name)) is not None}
+    if generation := settings.generation.arguments():
+        chosen["generation"] = generation
+    return json.dumps(chosen, ensure_ascii=False, sort_keys=True)
 
 
 def _read(folder: Path) -> _Results:

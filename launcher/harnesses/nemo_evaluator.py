@@ -17,7 +17,7 @@ from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.values import environment
 from launcher.errors import ConfigError, ResultsError, nearest
 from launcher.harnesses.nemo_tasks import LM_EVAL, KnownTask, harness_name, image, known_tasks, samples
-from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo
+from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo, literal, literal_env
 
 RESULTS = "results.yml"
 KEY_VARIABLE = "API_KEY"
@@ -82,6 +82,7 @@ class NemoEvaluator:
     def job(self, task: str, settings: Settings, target: TargetInfo) -> HarnessJob:
         """The run of one task. Raises ConfigError where a setting has no counterpart in nemo-evaluator."""
         found = _find(task)
+        run_config = _run_config(found, settings, target)
         return HarnessJob(
             harness=self.name,
             argv=(
@@ -91,14 +92,15 @@ class NemoEvaluator:
                 "{url}" + _ROUTES[target.endpoint_type],
                 "{output_dir}",
             ),
-            env={"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", **environment("envs", settings.envs)},
+            env={"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", **literal_env(environment("envs", settings.envs))},
             files={
                 "nemo_run.py": files("launcher.harnesses").joinpath("nemo_run.py").read_text(encoding="utf-8"),
-                "run_config.yml": yaml.safe_dump(_run_config(found, settings, target), sort_keys=False),
+                "run_config.yml": literal(yaml.safe_dump(run_config, sort_keys=False)),
             },
             results=(RESULTS,),
             api_key_env=KEY_VARIABLE if target.has_api_key else None,
             image=image(found.harness) if found.harness else None,
+            tokenizer=run_config["config"]["params"].get("extra", {}).get("tokenizer"),
         )
 
     def parse(self, folder: Path, task: str, settings: Settings) -> list[Score]:  # noqa: ARG002  part of the interface
@@ -154,15 +156,14 @@ def _params(found: _Found, settings: Settings, target: TargetInfo) -> dict[str, 
     for name, setting in _TYPED_PARAMS.items():
         if name in own:
             raise ConfigError(f"params.{name}: is set by {setting}; use that setting")
-    generation = settings.generation or {}
     typed = {
         "limit_samples": _whole(settings.limit),
         "parallelism": settings.concurrency,
         "max_new_tokens": settings.max_gen_tokens,
         "request_timeout": None if settings.request_timeout is None else math.ceil(settings.request_timeout),
         "max_retries": settings.max_retries,
-        "temperature": generation.get("temperature"),
-        "top_p": generation.get("top_p"),
+        "temperature": settings.generation.temperature,
+        "top_p": settings.generation.top_p,
         "task": own.pop("task", None),
     }
     extra = _lm_eval_extra(found, settings, target) | _mapping("params.extra", own.pop("extra", {})) | own
@@ -174,7 +175,9 @@ def _refuse_unusable(found: _Found, settings: Settings) -> None:
     unusable = [name for name in _UNUSABLE if getattr(settings, name)]
     if found.harness != LM_EVAL:
         unusable += [name for name in ("num_fewshot", "tokenizer") if getattr(settings, name) is not None]
-    unusable += [f"generation.{name}" for name in sorted(set(settings.generation or {}) - {"temperature", "top_p"})]
+    unusable += [
+        f"generation.{name}" for name in sorted(settings.generation.arguments().keys() - {"temperature", "top_p"})
+    ]
     if settings.tokenizer_backend == "remote":
         unusable.append("tokenizer_backend: remote")
     if unusable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,6 +26,8 @@ class TaskInfo:
     """False where the harness was not able to look the task up before the run."""
     samples: int | None = None
     """Samples of the whole task, where known: orders tasks when slots are few."""
+    generates: bool = True
+    """False where no part of it lets the model write an answer, so that settings of generation have no effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,8 @@ class HarnessJob:
 
     In `argv`, `env` and `files` the runner fills in `{python}` (its own interpreter), `{url}` (base URL of the
     endpoint without /v1), `{output_dir}` (folder for results), `{work_dir}` (folder that holds `files`) and `{model}`
-    (served model name). `results` are glob patterns below the output folder: each must match a file, and files ending
+    (served model name); `{brace}` is a `{`, see `literal`.
+    `results` are glob patterns below the output folder: each must match a file, and files ending
     in .json must parse.
     """
 
@@ -64,6 +68,23 @@ class HarnessJob:
     """Container image with the harness in it; None: any Python with the harness installed."""
     requires: tuple[str, ...] = ()
     """Python modules that the job's interpreter must be able to import."""
+    hints: dict[str, str] = field(default_factory=dict)
+    """Modules of `requires`: what to do where one is missing."""
+    tokenizer: str | None = None
+    """Where the job has prompts split into tokens, in words; None where it does not."""
+
+
+_PLACEHOLDER = re.compile(r"\{(?=(?:python|url|output_dir|work_dir|model|brace)\})")
+
+
+def literal(text: str) -> str:
+    """A person's text in a form that the runner turns back into it, whatever placeholders it seems to hold."""
+    return _PLACEHOLDER.sub("{brace}", text)
+
+
+def literal_env(env: Env) -> Env:
+    """A person's variables, each as `literal` has it; references as they are."""
+    return {name: literal(value) if isinstance(value, str) else value for name, value in env.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,11 +55,12 @@ def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity) -> li
     """Queued tasks that may start now, longest first.
 
     A task that does not fit does not hold back a shorter one that does. One that would never fit alone is let in when
-    nothing else runs: preflight has warned, and the platform will say why.
+    nothing else runs: preflight has warned, and the platform will say why. What was left over still occupies.
     """
     tasks = list(tasks)
-    used = sum((need(t) for t in tasks if t.admitted and not t.done), Need(endpoints=0))
-    idle = not any(t.admitted and not t.done for t in tasks)
+    alive = [task for task in tasks if task.admitted and (not task.done or task.leftover)]
+    used = sum(map(need, alive), Need(endpoints=0))
+    idle = not alive
     chosen: list[TaskState] = []
     for task in sorted((t for t in tasks if _queued(t)), key=_longest_first):
         if fits(used + need(task), plan, capacity) or (idle and not chosen):

@@ -25,8 +25,7 @@ class Action(StrEnum):
     SUBMIT_JOB = "submit_job"
     END = "end"
     COLLECT = "collect"
-    CANCEL_JOB = "cancel_job"
-    DELETE_ENDPOINT = "delete_endpoint"
+    REMOVE = "remove"
     FINISH = "finish"
 
 
@@ -48,6 +47,10 @@ class World:
     job: Resource | None = None
     stop: Reason | None = None
     """Set when the whole run is being ended."""
+    blind: bool = False
+    """The platform cannot be asked: nothing new is begun, what has to go is asked to go."""
+    grace: float = 0.0
+    """Seconds in which something whose creation was not confirmed may still appear."""
     barrier: bool = False
     """Jobs wait until all endpoints answer, and they do not yet."""
     probe_first: bool = False
@@ -59,10 +62,14 @@ def decide(task: TaskState, world: World) -> Step | None:
     if task.done or task.busy:
         return None
     if task.reason is None:
-        return _forward(task, world)
+        return _forward(task, world) if not world.blind else _stopped(world)
     if not task.collected:
         return Step(Action.COLLECT)
     return _teardown(task, world)
+
+
+def _stopped(world: World) -> Step | None:
+    return Step(Action.END, world.stop) if world.stop is not None else None
 
 
 def _forward(task: TaskState, world: World) -> Step | None:
@@ -76,7 +83,7 @@ def _forward(task: TaskState, world: World) -> Step | None:
     if task.job_submitted or _url(task, world) is None:
         return None
     if world.probe_first and not task.ready:
-        return Step(Action.PROBE)
+        return None if task.probing else Step(Action.PROBE)
     return None if world.barrier else Step(Action.SUBMIT_JOB)
 
 
@@ -101,23 +108,31 @@ def _overdue(task: TaskState, world: World) -> Step | None:
         return None
     target = task.plan.target
     boot = target.start_timeout + target.health_timeout
-    if not task.job_submitted and not world.barrier and world.now - task.started_at > boot + SLACK:
+    held = world.barrier and task.ready
+    if not task.job_submitted and not held and world.now - task.started_at > boot + SLACK:
         return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {boot:.0f} s")
     if task.job_submitted and world.now - task.started_at > boot + task.plan.job.timeout + SLACK:
         return Step(Action.END, Reason.HARNESS_TIMEOUT, "the job did not keep its own time-outs")
     return None
 
 
-def _teardown(task: TaskState, world: World) -> Step:
-    """What is left to remove. Only an observed absence counts: unknown keeps the question open."""
-    if task.job_wanted and not _gone(world.job):
-        return Step(Action.CANCEL_JOB)
-    if task.endpoint_wanted and not _gone(world.endpoint):
-        return Step(Action.DELETE_ENDPOINT)
+def _teardown(task: TaskState, world: World) -> Step | None:
+    """What is left to remove. Only an observed absence counts: unknown keeps the question open.
+
+    What was asked for without an answer may still come into being: its absence counts only after a grace time.
+    """
+    job_remains = task.job_wanted and (world.blind or not is_gone(world.job))
+    endpoint_remains = task.endpoint_wanted and (world.blind or not is_gone(world.endpoint))
+    if job_remains or endpoint_remains:
+        return Step(Action.REMOVE)
+    unheard = (task.endpoint_wanted and not task.endpoint_created) or (task.job_wanted and not task.job_submitted)
+    if unheard and world.now - (task.ended_at or world.now) < world.grace:
+        return None
     return Step(Action.FINISH)
 
 
-def _gone(resource: Resource | None) -> bool:
+def is_gone(resource: Resource | None) -> bool:
+    """Whether an observation shows that there is no such thing (any more)."""
     return resource is None or resource.state is ResourceState.GONE
 
 

@@ -117,12 +117,12 @@ class Journal:
     def __init__(self, path: Path, *, create: bool = True) -> None:
         """Open the journal at `path`. Raises LauncherError if it cannot be opened or is of a later version."""
         self.path = path
-        if create:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise LauncherError(f"{path}: cannot use the journal: {error}; is the disk full or read-only?") from None
 
     @classmethod
@@ -159,12 +159,14 @@ class Journal:
         self._db.execute("COMMIT")
 
     def begin(self, id_: str, *, execution: str, deployment: str, folder: str, tasks: list[str]) -> None:
-        """Record a new invocation of this process."""
+        """Record a new invocation of this process. Raises LauncherError if it cannot, or if there is one of this id."""
         row = (id_, time.time(), execution, deployment, folder, json.dumps(tasks), socket.gethostname())
         try:
             self._db.execute(
                 "INSERT INTO invocations VALUES (?,?,?,?,?,?,?,?,?)", (*row, os.getpid(), process_start(os.getpid()))
             )
+        except sqlite3.IntegrityError:
+            raise LauncherError(f"invocation {id_} has run already; make a new plan: plan(config)") from None
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}; nothing was created") from None
 
@@ -184,29 +186,35 @@ class Journal:
         except sqlite3.Error:
             return
 
+    def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise LauncherError(f"{self.path}: cannot read the journal: {error}; move it away to begin anew") from None
+
     def live(self, invocation: str) -> tuple[float, list[dict[str, Any]]] | None:
         """Time and content of the last heartbeat."""
-        row = self._db.execute("SELECT time, data FROM live WHERE invocation = ?", (invocation,)).fetchone()
-        return (row[0], json.loads(row[1])) if row else None
+        rows = self._query("SELECT time, data FROM live WHERE invocation = ?", (invocation,))
+        return (rows[0][0], json.loads(rows[0][1])) if rows else None
 
     def facts(self, invocation: str) -> list[Entry]:
         """All facts of one invocation, oldest first."""
-        rows = self._db.execute(
+        rows = self._query(
             "SELECT time, kind, task, name, data FROM facts WHERE invocation = ? ORDER BY seq", (invocation,)
         )
         return [Entry(time=t, kind=Fact(k), task=task, name=n, data=json.loads(d)) for t, k, task, n, d in rows]
 
     def invocations(self, limit: int | None = None) -> list[Invocation]:
         """Invocations, newest first."""
-        rows = self._db.execute("SELECT * FROM invocations ORDER BY created DESC LIMIT ?", (limit or -1,))
+        rows = self._query("SELECT * FROM invocations ORDER BY created DESC LIMIT ?", (limit or -1,))
         return [_invocation(row) for row in rows]
 
     def find(self, prefix: str) -> Invocation:
         """The one invocation whose id begins with `prefix`. Raises NotFound if there is none, or several."""
         escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        rows = self._db.execute(
+        rows = self._query(
             "SELECT * FROM invocations WHERE id LIKE ? ESCAPE '\\' ORDER BY created DESC", (escaped + "%",)
-        ).fetchall()
+        )
         if not rows:
             raise NotFound(f"{prefix}: no such invocation; see: nv-eval ls runs")
         if len(rows) > 1:

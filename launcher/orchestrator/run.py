@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from launcher.errors import LauncherError, PlatformError, ResultsError
+from launcher.errors import LauncherError, ResultsError
 from launcher.harnesses import load_harness
 from launcher.orchestrator.admission import admissible
-from launcher.orchestrator.decide import Action, Step, World, decide
+from launcher.orchestrator.decide import Action, Step, World, decide, is_gone
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.state import Evidence, Phase, RunOutcome, TaskOutcome, TaskState
 from launcher.plan.document import job_document
 from launcher.plan.model import Plan
 from launcher.platforms.base import Capacity, Observation, Platform
+from launcher.platforms.progress import readable
 from launcher.platforms.secrets import Secrets
 from launcher.runner import runner
 
@@ -51,17 +53,19 @@ class Run:
         self._steps: set[asyncio.Task[None]] = set()
         self._stop: Reason | None = None
         self._abandoned = False
-        self._stop_probes = threading.Event()
+        self._probes: dict[str, threading.Event] = {}
         self._capacity = Capacity()
         self._started = 0.0
         self._last_beat = float("-inf")
+        self._all_ended = False
 
     def stop(self, reason: Reason = Reason.STOPPED) -> None:
         """Ask for the end: evidence is kept, everything is torn down. Safe to call in any state, from the loop."""
         if self._stop is None:
             self._stop = reason
             self._journal_quietly(Fact.STOP_ASKED, None, reason=reason.value)
-        self._stop_probes.set()
+        for probe in self._probes.values():
+            probe.set()
         self._stopped.set()
         self._wake.set()
 
@@ -130,20 +134,32 @@ class Run:
     async def _tick(self) -> None:
         """One look at the world and one step for each task that is not in the middle of one."""
         settled = [task for task in self.tasks if not task.busy]
-        try:
-            seen = await self._platform.observe()
-        except PlatformError:
-            return  # unknown is not gone: look again
+        seen = await self._look()
         self._check_limits()
-        if self._stop is None:
-            for task in admissible(self.tasks, self.plan, self._capacity):
-                task.admitted = True
+        if self._stop is None and seen is not None:
+            self._admit()
         for task in settled:
-            self._note(task, seen)
+            if seen is not None:
+                self._note(task, seen)
         for task in settled:
             step = decide(task, self._world(task, seen))
             if step is not None:
                 self._start(task, step)
+
+    async def _look(self) -> Observation | None:
+        """The world; None if the platform cannot be asked: unknown is not gone."""
+        try:
+            return await self._platform.observe()
+        except Exception:  # whatever keeps us from seeing must not keep us from tearing down
+            return None
+
+    def _admit(self) -> None:
+        for task in admissible(self.tasks, self.plan, self._capacity):
+            task.admitted = True
+        if all(task.done or not task.admitted for task in self.tasks):
+            for task in self.tasks:
+                if not task.admitted and task.reason is None:
+                    self._end(task, Reason.ENDPOINT_NOT_CREATED, "what it needs is held by something that will not go")
 
     def _check_limits(self) -> None:
         limit = self.plan.max_duration
@@ -151,8 +167,15 @@ class Run:
             self.stop(Reason.LIMIT_REACHED)
 
     def _note(self, task: TaskState, seen: Observation) -> None:
-        """Keep what the world shows of a task's progress."""
+        """Keep what the world shows of a task's address and progress."""
+        endpoint = task.plan.endpoint
+        if endpoint and task.url is None and endpoint.name in seen.endpoints:
+            task.url = seen.endpoints[endpoint.name].url
         job = seen.jobs.get(task.plan.job.name)
+        if task.collected and task.job_submitted and is_gone(job):
+            task.job_wanted = False
+        if task.collected and task.endpoint_created and endpoint and is_gone(seen.endpoints.get(endpoint.name)):
+            task.endpoint_wanted = False
         if job is None or job.progress is None:
             return
         task.progress = job.progress
@@ -160,14 +183,17 @@ class Run:
             task.evaluating_at = _now()
             self._journal_quietly(Fact.TASK_EVALUATING, task)
 
-    def _world(self, task: TaskState, seen: Observation) -> World:
-        endpoint = task.plan.endpoint
+    def _world(self, task: TaskState, seen: Observation | None) -> World:
+        endpoint, job = task.plan.endpoint, task.plan.job.name
         all_ready = self.plan.start_jobs == "all_ready"
+        if seen is None:
+            return World(now=_now(), stop=self._stop, blind=True)
         return World(
             now=_now(),
             endpoint=seen.endpoints.get(endpoint.name) if endpoint else None,
-            job=seen.jobs.get(task.plan.job.name),
+            job=seen.jobs.get(job),
             stop=self._stop,
+            grace=self._platform.create_grace,
             barrier=all_ready and not self._barrier_open(),
             probe_first=all_ready,
         )
@@ -188,11 +214,10 @@ class Run:
         """Take one step; whatever goes wrong becomes the task's reason, never its siblings' problem."""
         actions: dict[Action, Callable[[TaskState], Awaitable[None]]] = {
             Action.CREATE_ENDPOINT: self._create,
-            Action.PROBE: self._probe,
+            Action.PROBE: self._start_probe,
             Action.SUBMIT_JOB: self._submit,
             Action.COLLECT: self._collect,
-            Action.CANCEL_JOB: self._cancel,
-            Action.DELETE_ENDPOINT: self._delete,
+            Action.REMOVE: self._remove,
             Action.FINISH: self._finish_task,
         }
         try:
@@ -210,10 +235,7 @@ class Run:
 
     def _failed(self, task: TaskState, action: Action, detail: str, reason: Reason | None = None) -> None:
         known = {Action.CREATE_ENDPOINT: Reason.ENDPOINT_NOT_CREATED, Action.SUBMIT_JOB: Reason.JOB_NOT_SUBMITTED}
-        if action is Action.COLLECT:
-            task.collected = True
-            task.reason, task.detail = reason or Reason.RESULTS_NOT_FETCHED, detail
-        elif task.reason is None:
+        if task.reason is None:
             self._end(task, reason or known.get(action, Reason.LAUNCHER_ERROR), detail)
 
     async def _create(self, task: TaskState) -> None:
@@ -227,23 +249,30 @@ class Run:
         task.url = made.url
         self._record(Fact.ENDPOINT_CREATED, task, spec.name, id=made.id)
 
+    async def _start_probe(self, task: TaskState) -> None:
+        """Probe beside the task's steps: a server that dies meanwhile must be noticed at once."""
+        task.probing = True
+        self._probes[task.plan.key] = threading.Event()
+        running = asyncio.create_task(self._probe(task))
+        self._steps.add(running)
+        running.add_done_callback(self._steps.discard)
+
     async def _probe(self, task: TaskState) -> None:
         """Ask the endpoint ourselves until it answers; the all_ready barrier waits for this."""
         url = task.plan.target.url or task.url or ""
         document = job_document(self.plan.invocation, task.plan, url=url, output_dir="", work_dir="")
         reference = task.plan.target.api_key
         key = Secrets().resolve(reference) if reference else None
+        target, stop = runner.Target.from_document(document["target"]), self._probes[task.plan.key]
         try:
-            await asyncio.to_thread(self._wait_ready, document["target"], key)
+            await in_thread(partial(runner.wait_ready, target, key=key, stop=stop))
         except runner.EndpointProblem as problem:
-            if self._stop is None:
+            if self._stop is None and task.reason is None:
                 self._end(task, Reason(problem.reason), problem.detail)
-            return
-        task.ready = True
-        self._journal_quietly(Fact.TASK_READY, task)
-
-    def _wait_ready(self, target: dict[str, object], key: str | None) -> None:
-        runner.wait_ready(runner.Target.from_document(target), key=key, stop=self._stop_probes)
+        else:
+            task.ready = True
+            self._journal_quietly(Fact.TASK_READY, task)
+        self._wake.set()
 
     async def _submit(self, task: TaskState) -> None:
         if task.started_at is None:
@@ -257,7 +286,9 @@ class Run:
     def _end(self, task: TaskState, reason: Reason, detail: str) -> None:
         task.reason, task.detail = reason, detail
         task.ended_at = _now()
-        self._record(Fact.TASK_ENDED, task, reason=reason.value, detail=detail)
+        if task.plan.key in self._probes:
+            self._probes[task.plan.key].set()
+        self._journal_quietly(Fact.TASK_ENDED, task, reason=reason.value, detail=detail)
 
     async def _collect(self, task: TaskState) -> None:
         """Bring home what there is: scores of a completed job, evidence of any other end."""
@@ -266,49 +297,63 @@ class Run:
         if task.reason is not Reason.COMPLETED:
             task.evidence = await self._evidence(task)
         task.collected = True
-        self._record(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores))
+        detail = {"detail": task.detail} if task.reason is not Reason.COMPLETED else {}
+        self._journal_quietly(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores), **detail)
 
     async def _collect_scores(self, task: TaskState) -> None:
+        """Scores of a completed job; whatever is wrong with them becomes the task's reason."""
+        try:
+            await self._fetch_scores(task)
+        except ResultsError as error:
+            task.reason, task.detail = Reason.RESULTS_INVALID, str(error)
+        except (LauncherError, OSError) as error:
+            task.reason, task.detail = Reason.RESULTS_NOT_FETCHED, str(error)
+        except Exception as error:  # a defect in reading one task's results is that task's alone
+            task.reason, task.detail = Reason.LAUNCHER_ERROR, f"{type(error).__name__}: {error}"
+
+    async def _fetch_scores(self, task: TaskState) -> None:
         folder = self.folder / task.plan.key / "output"
         await self._platform.fetch(task.plan, folder)
         harness = load_harness(task.plan.harness)
-        try:
-            scores = await asyncio.to_thread(harness.parse, folder, task.plan.name, task.plan.settings)
-        except ResultsError as error:
-            task.reason, task.detail = Reason.RESULTS_INVALID, str(error)
-            return
+        scores = await asyncio.to_thread(harness.parse, folder, task.plan.name, task.plan.settings)
         (folder.parent / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores)))
         task.scores = scores
 
     async def _evidence(self, task: TaskState) -> Evidence:
-        endpoint, job = task.plan.endpoint, task.plan.job.name
-        server = await self._platform.tail(endpoint.name, TAIL_LINES) if endpoint and task.endpoint_wanted else []
-        client = await self._platform.tail(job, TAIL_LINES) if task.job_wanted else []
-        return Evidence(endpoint=tuple(server), job=tuple(client))
+        endpoint = task.plan.endpoint
+        server = await self._tail(endpoint.name, TAIL_LINES) if endpoint and task.endpoint_wanted else []
+        client = readable(await self._tail(task.plan.job.name, 10 * TAIL_LINES)) if task.job_wanted else []
+        return Evidence(endpoint=tuple(server), job=tuple(client[-TAIL_LINES:]))
 
-    async def _cancel(self, task: TaskState) -> None:
-        name = task.plan.job.name
-        await self._remove(task, Fact.INTEND_CANCEL_JOB, name, self._platform.cancel_job)
+    async def _tail(self, name: str, lines: int) -> list[str]:
+        try:
+            return await self._platform.tail(name, lines)
+        except (LauncherError, OSError) as error:
+            return [f"(its log cannot be read: {error})"]
 
-    async def _delete(self, task: TaskState) -> None:
-        assert task.plan.endpoint is not None
-        name = task.plan.endpoint.name
-        await self._remove(task, Fact.INTEND_DELETE_ENDPOINT, name, self._platform.delete_endpoint)
+    async def _remove(self, task: TaskState) -> None:
+        """Ask for the end of job and endpoint; neither waits for the other."""
+        if task.job_wanted:
+            await self._ask_to_go(task, Fact.INTEND_CANCEL_JOB, task.plan.job.name, self._platform.cancel_job)
+        if task.endpoint_wanted and task.plan.endpoint:
+            name = task.plan.endpoint.name
+            await self._ask_to_go(task, Fact.INTEND_DELETE_ENDPOINT, name, self._platform.delete_endpoint)
+        await self._confirm_gone(task)
 
-    async def _remove(self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]]) -> None:
-        self._journal_quietly(intent, task, name)
+    async def _ask_to_go(self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]]) -> None:
+        if task.deleting_at is None:  # asked for the first time
+            self._journal_quietly(intent, task, name)
         try:
             await ask(name)
-        except PlatformError as error:
-            task.detail = task.detail or str(error)  # not removed as far as we know: ask again
-        await self._confirm_gone(task)
+        except Exception as error:  # not removed as far as we know: it is asked again
+            task.detail = task.detail or str(error)
 
     async def _confirm_gone(self, task: TaskState) -> None:
         """Wait a little before asking again, and give up telling the truth when it takes too long."""
         now = _now()
         task.deleting_at = task.deleting_at or now
         if now - task.deleting_at > DELETE_PATIENCE:
-            task.leftover = task.done = True
+            task.done = True
             self._journal_quietly(Fact.LEFTOVER, task)
         await asyncio.sleep(self._platform.poll_interval)
 
@@ -316,20 +361,29 @@ class Run:
         task.gone_at = _now()
         task.endpoint_wanted = task.job_wanted = False
         task.done = True
-        self._record(Fact.TASK_GONE, task)
+        self._journal_quietly(Fact.TASK_GONE, task)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
         """Let go of the platform. On this machine that ends whatever is still alive of this invocation."""
-        self._stop_probes.set()
+        for probe in self._probes.values():
+            probe.set()
         for step in self._steps:
             step.cancel()
         await asyncio.gather(*self._steps, return_exceptions=True)
-        await self._platform.close()
+        try:
+            await self._platform.close(at_once=self._abandoned)
+        except Exception as error:  # the outcome must be told whatever the platform says at the end
+            self._journal_quietly(Fact.LEFTOVER, None, detail=str(error))
+        else:
+            self._all_ended = self._platform.close_ends_all
 
     def _finish(self) -> RunOutcome:
         now = _now()
+        for task in self.tasks:
+            if task.reason is None:
+                self._journal_quietly(Fact.TASK_ENDED, task, reason=(self._stop or Reason.STOPPED).value)
         outcome = RunOutcome(
             invocation=self.plan.invocation,
             folder=str(self.folder),
@@ -338,8 +392,11 @@ class Run:
             ended_by=self._stop,
         )
         self._beat(force=True)
-        self._journal_quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
         return outcome
+
+    def conclude(self, outcome: RunOutcome) -> None:
+        """Tell the journal that the run has ended, once its results are written."""
+        self._journal_quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
 
     def _outcome(self, task: TaskState, now: float) -> TaskOutcome:
         gpu_seconds = task.gpu_seconds(now)
@@ -353,7 +410,7 @@ class Run:
             detail=task.detail,
             evidence=task.evidence,
             scores=tuple(task.scores),
-            leftover=task.leftover or (task.endpoint_wanted and not task.done),
+            left=() if self._all_ended else _left(task),
             seconds=(task.ended_at or now) - begun,
             gpu_seconds=gpu_seconds,
             usd=None if price is None else gpu_seconds / 3600 * price,
@@ -371,17 +428,52 @@ class Run:
         except LauncherError:
             return
 
+    def _show(self, now: float) -> None:
+        if self._watcher is None:
+            return
+        try:
+            self._watcher(self.tasks, now)
+        except Exception:  # a closed terminal or pipe must not end a run
+            self._watcher = None
+
     def _beat(self, *, force: bool = False) -> None:
         now = _now()
-        if self._watcher is not None:
-            self._watcher(self.tasks, now)
+        self._show(now)
         if force or now - self._last_beat >= HEARTBEAT:
             self._last_beat = now
             self._journal.beat(self.plan.invocation, [_live_row(task, now) for task in self.tasks])
 
 
+def _left(task: TaskState) -> tuple[str, ...]:
+    """What a task made and nobody has confirmed to be gone."""
+    endpoint = task.plan.endpoint
+    names = [endpoint.name] if endpoint and task.endpoint_wanted else []
+    return (*names, *([task.plan.job.name] if task.job_wanted else []))
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def in_thread(work: Callable[[], None]) -> None:
+    """Run blocking work in a daemon thread of its own, which cannot hold up the end of the program."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error else done.set_result(None)
+
+    def target() -> None:
+        try:
+            work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(settle, error)
+        else:
+            loop.call_soon_threadsafe(settle, None)
+
+    threading.Thread(target=target, daemon=True).start()
+    await done
 
 
 def _live_row(task: TaskState, now: float) -> dict[str, object]:

@@ -5,34 +5,43 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from launcher.orchestrator.run import Run
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def reaction(run: Run, say: Callable[[str], None]) -> Callable[[], None]:
+    """What each signal does to `run`; `say` is told. To be called in the run's loop."""
+    asked = count()
+
+    def on_signal() -> None:
+        if next(asked) == 0:
+            say("Stopping: what is scored is kept, the rest is torn down. Once more stops waiting for it.")
+            run.stop()
+        else:
+            say("Not waiting any longer.")
+            run.abandon()
+
+    return on_signal
+
+
 @contextmanager
-def handled(run: Run) -> Iterator[None]:
-    """Within, signals end `run`. Does nothing outside the main thread, where Python delivers none."""
+def handled(run: Run, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Within, signals end `run`; `say` is told what a signal does. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    asked: list[int] = []
-
-    def on_signal(number: int) -> None:
-        asked.append(number)
-        if len(asked) == 1:
-            run.stop()
-        else:
-            run.abandon()
-
-    for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
+    react = reaction(run, say)
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup means it
+    for number in heard:
+        loop.add_signal_handler(number, react)
     try:
         yield
     finally:
-        for number in SIGNALS:
+        for number in heard:
             loop.remove_signal_handler(number)

@@ -49,13 +49,13 @@ class TaskState:
     job_submitted: bool = False
     url: str | None = None
     ready: bool = False
+    probing: bool = False
     progress: Progress | None = None
     reason: Reason | None = None
     detail: str = ""
     evidence: Evidence = field(default_factory=Evidence)
     collected: bool = False
     done: bool = False
-    leftover: bool = False
     scores: list[Score] = field(default_factory=list)
     started_at: float | None = None
     evaluating_at: float | None = None
@@ -80,6 +80,11 @@ class TaskState:
         return known.get(self.progress.phase, Phase.COLLECTING)
 
     @property
+    def leftover(self) -> bool:
+        """Given up on while something of it may still be there."""
+        return self.done and (self.endpoint_wanted or self.job_wanted)
+
+    @property
     def gpus(self) -> int:
         """GPUs its endpoint occupies while it exists."""
         return self.plan.endpoint.server.gpus if self.plan.endpoint else 0
@@ -102,7 +107,8 @@ class TaskOutcome:
     detail: str = ""
     evidence: Evidence = field(default_factory=Evidence)
     scores: tuple[Score, ...] = ()
-    leftover: bool = False
+    left: tuple[str, ...] = ()
+    """Names of the endpoint and the job, as far as they may still be running."""
     seconds: float = 0.0
     """From the creation of its endpoint to the end of its evaluation."""
     gpu_seconds: float = 0.0
@@ -126,8 +132,8 @@ class RunOutcome:
 
     @property
     def leftovers(self) -> list[str]:
-        """Keys of tasks of which something may still be running."""
-        return [task.key for task in self.tasks if task.leftover]
+        """Names of endpoints and jobs that may still be running."""
+        return [name for task in self.tasks for name in task.left]
 
     @property
     def exit_code(self) -> int:

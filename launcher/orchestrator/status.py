@@ -72,50 +72,61 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
         folder=invocation.folder,
         exit_code=ended.data.get("exit_code") if ended else None,
         tasks=tuple(
-            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, invocation)
+            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, invocation, ended)
             for key in invocation.tasks
         ),
     )
 
 
-def _task(key: str, facts: list[Entry], live: dict[str, Any], state: RunState, invocation: Invocation) -> TaskStatus:
-    ended = next((fact for fact in facts if fact.kind is Fact.TASK_ENDED), None)
+def _task(
+    key: str,
+    facts: list[Entry],
+    live: dict[str, Any],
+    state: RunState,
+    invocation: Invocation,
+    run_ended: Entry | None,
+) -> TaskStatus:
     gone = any(fact.kind is Fact.TASK_GONE for fact in facts)
+    died = state is RunState.INTERRUPTED and not gone
     return TaskStatus(
         task=key,
-        phase=_phase(facts, gone=gone),
+        phase="ended" if gone or died or run_ended else _phase(facts),
         age=max(0.0, time.time() - facts[-1].time) if facts else None,
-        reason=_reason(facts),
-        detail=ended.data.get("detail", "") if ended else "",
+        reason=_said(facts, "reason") or ("launcher_died" if died else ""),
+        detail=_said(facts, "detail"),
         done=live.get("done"),
         total=live.get("total"),
         gpu_seconds=live.get("gpu_seconds"),
         endpoint=_name(facts, Fact.INTEND_CREATE_ENDPOINT),
         job=_name(facts, Fact.INTEND_SUBMIT_JOB),
-        alive=_alive(facts, state, invocation, gone=gone),
+        alive=False if gone else _alive(facts, state, invocation, run_ended),
     )
 
 
-def _phase(facts: list[Entry], *, gone: bool) -> str:
-    if gone:
-        return "ended"
+def _phase(facts: list[Entry]) -> str:
     return next((_PHASES[fact.kind] for fact in reversed(facts) if fact.kind in _PHASES), "queued")
 
 
-def _reason(facts: list[Entry]) -> str:
+def _said(facts: list[Entry], what: str) -> str:
+    """The reason or its detail, as collecting left it, else as the end of the task gave it."""
     kinds = (Fact.TASK_COLLECTED, Fact.TASK_ENDED)
-    return next((str(fact.data.get("reason", "")) for fact in reversed(facts) if fact.kind in kinds), "")
+    return next((str(fact.data[what]) for fact in reversed(facts) if fact.kind in kinds and what in fact.data), "")
 
 
 def _name(facts: list[Entry], kind: Fact) -> str:
     return next((fact.name for fact in reversed(facts) if fact.kind is kind), "")
 
 
-def _alive(facts: list[Entry], state: RunState, invocation: Invocation, *, gone: bool) -> bool | None:
-    """Whether something of a task may be running. Local things end with their launcher, others may not."""
-    wanted = any(fact.kind in (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB) for fact in facts)
-    if gone or not wanted:
+def _alive(facts: list[Entry], state: RunState, invocation: Invocation, run_ended: Entry | None) -> bool | None:
+    """Whether something of a task that is not known to be gone may be running; None: nobody knows.
+
+    Local things end with their launcher, others may not.
+    """
+    made = {fact.name for fact in facts if fact.kind in (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB)}
+    if not made:
         return False
+    if run_ended is not None:
+        return None if made & set(run_ended.data.get("leftovers", ())) else False
     if state is RunState.RUNNING:
         return True
     return False if invocation.execution == "local" and state is not RunState.UNKNOWN else None

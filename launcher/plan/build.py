@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from launcher.config.deployment import NoDeployment
-from launcher.config.evaluation import EndpointType, Settings, Task
+from launcher.config.evaluation import EndpointType, Generation, Settings, Task
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
 from launcher.config.schema import ApiEndpoint, Config
@@ -19,7 +19,7 @@ from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
 from launcher.plan.model import EndpointPlan, JobPlan, Mount, Plan, TargetPlan, TaskPlan, WorstCase
 from launcher.plan.names import new_invocation_id, resource_name, task_keys
-from launcher.plan.settings import effective
+from launcher.plan.settings import effective, is_set
 
 DEFAULT_HARNESS = "lm_eval"
 _SETTINGS = frozenset(field.name for field in dataclasses.fields(Settings))
@@ -53,6 +53,8 @@ class _Builder:
         self.url, self.url_type = _existing_url(config)
         self.served_name = _served_name(config)
         self.server = build_server(config.deployment, self.served_name)
+        if self.server is not None and isinstance(config.execution, Lepton):
+            _refuse_without_image(self.server, config.execution.type)
 
     def plan(self) -> Plan:
         tasks = self._tasks()
@@ -97,13 +99,15 @@ class _Builder:
             return f"{here} ({task.name}): {problem}"
         rest = problem[setting.start(1) :]
         for key, layer in ((here, task), ("evaluation", self.config.evaluation)):
-            if getattr(layer, name) is not None:
+            if is_set(layer, name):
                 return f"{key}.{rest}"
         return f"{here} ({task.name}): {rest}"
 
     def _task(self, index: int, key: str, task: Task) -> TaskPlan:
         harness, settings = self._settings(task)
         info = harness.describe(task.name, settings)
+        if not info.generates:
+            settings = _without_generation(task, settings)
         endpoint_type = self._endpoint_type(info, settings)
         run = harness.job(task.name, settings, self._target_info(endpoint_type))
         return TaskPlan(
@@ -217,6 +221,27 @@ class _Builder:
             return []
         missing = [name for name in ("node_group", "resource_shape") if getattr(execution, name) is None]
         return [f"execution.{name} is not set: a run needs one that the workspace offers" for name in missing]
+
+
+def _without_generation(task: Task, settings: Settings) -> Settings:
+    """Settings of a task that writes no answers: what is said of answers for all tasks is for the others.
+
+    Raises ConfigError where the task itself says it.
+    """
+    useless = [name for name in ("generation", "max_gen_tokens") if is_set(task, name)]
+    if useless:
+        raise ConfigError(
+            [f"{name}: {task.name} only scores given answers, so this has no effect; remove it" for name in useless]
+        )
+    return dataclasses.replace(settings, generation=Generation(), max_gen_tokens=None)
+
+
+def _refuse_without_image(server: ServerSpec, execution: str) -> None:
+    if server.image is not None:
+        return
+    if server.type == "smollm":
+        raise ConfigError("deployment.type: smollm runs only as a process on this machine; set execution=local")
+    raise ConfigError(f"deployment.image: is missing; {execution} runs servers in containers")
 
 
 def _absolute(folder: str) -> Path:

@@ -12,6 +12,18 @@ MAX_LENGTH = 36
 _LONGEST_KEY = 100
 """Characters of a task's folder name; file systems take 255 with all that stands in front and behind."""
 
+_TAKEN = {
+    "config.yaml",
+    "plan.json",
+    "prepare.log",
+    "provenance.json",
+    "results.json",
+    "results.parquet",
+    "scores.csv",
+    "scores.md",
+}
+"""Files beside the tasks' folders in an invocation's folder, in lower case."""
+
 
 def new_invocation_id() -> str:
     """A fresh invocation id: 8 characters, a letter first, so that it can stand anywhere in a name."""
@@ -35,6 +47,8 @@ def task_keys(names: list[str]) -> list[str]:
     keys: list[str] = []
     for name in names:
         base = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:_LONGEST_KEY].strip("._") or "task"
+        if base.lower() in _TAKEN:
+            base = f"task-{base}"
         seen[base] = seen.get(base, 0) + 1
         candidate = base if seen[base] == 1 else f"{base}-{seen[base]}"
         while candidate in keys:

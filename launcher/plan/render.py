@@ -7,7 +7,12 @@ from collections.abc import Iterable
 from textwrap import shorten
 
 from launcher.config.fields import Env
+from launcher.config.values import environment
+from launcher.plan.describe import requests, scoring
 from launcher.plan.model import EndpointPlan, Plan, TaskPlan
+from launcher.plan.words import counted, duration, money
+
+__all__ = ["Check", "duration", "money", "render"]
 
 Check = tuple[str, str, str]
 """State (ok, problem, skipped), name and message of one preflight check."""
@@ -16,34 +21,18 @@ Check = tuple[str, str, str]
 def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -> str:
     """The plan as text. `verbose` does not shorten commands and lists every check."""
     parts = [_head(plan)]
-    parts += [_task(task, verbose=verbose) for task in plan.tasks]
+    in_containers = getattr(plan.execution_config(), "runtime", "container") != "process"
+    parts += [_task(task, in_containers=in_containers, verbose=verbose) for task in plan.tasks]
     parts.append(_foot(plan))
     parts.append(_checks(list(checks), verbose=verbose))
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def duration(seconds: float) -> str:
-    """A time span as people say it: 45 s, 12 min, 3 h 20 min."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h" if rest == 0 else f"{hours} h {rest} min"
-
-
-def money(usd: float) -> str:
-    """An amount in USD."""
-    return f"{usd:.2f} USD"
-
-
 def _head(plan: Plan) -> str:
     endpoints = sum(task.endpoint is not None for task in plan.tasks)
-    made = f"{endpoints} {_plural(endpoints, 'endpoint')} and " if endpoints else ""
-    jobs = len(plan.tasks)
+    made = f"{counted(endpoints, 'endpoint')} and " if endpoints else ""
     lines = [
-        f"Plan of invocation {plan.invocation}: {made}{jobs} {_plural(jobs, 'job')} on {plan.execution}",
+        f"Plan of invocation {plan.invocation}: {made}{counted(len(plan.tasks), 'job')} on {plan.execution}",
         f"  results   {plan.output_dir}/{plan.invocation}",
     ]
     if plan.execution != "local":
@@ -61,30 +50,27 @@ def _head(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
-
-
-def _task(task: TaskPlan, *, verbose: bool) -> str:
+def _task(task: TaskPlan, *, in_containers: bool, verbose: bool) -> str:
     lines = [f"{task.index + 1}. {task.key} ({task.harness})"]
-    lines += (
-        _endpoint(task.endpoint, verbose=verbose) if task.endpoint else [f"   endpoint  {task.target.url} (exists)"]
-    )
+    if task.endpoint:
+        lines += _endpoint(task.endpoint, in_containers=in_containers, verbose=verbose)
+    else:
+        lines.append(f"   endpoint  {task.target.url} (exists)")
     probe = " and prompt log-probabilities" if task.target.needs_loglikelihood else ""
     lines.append(f"   model     {task.target.model} on {task.target.endpoint_type}; one token{probe} asked for first")
     lines += _job(task, verbose=verbose)
     return "\n".join(lines) + "\n"
 
 
-def _endpoint(endpoint: EndpointPlan, *, verbose: bool) -> list[str]:
+def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> list[str]:
     server = endpoint.server
-    needs = [f"{server.gpus} {_plural(server.gpus, 'GPU')}" if server.gpus else "CPU only"]
+    needs = [counted(server.gpus, "GPU") if server.gpus else "CPU only"]
     needs += [f"{server.memory_gib:g} GiB memory"] if server.memory_gib else []
-    needs += [f"{server.shared_memory_mib} MiB /dev/shm"] if server.shared_memory_mib else []
+    needs += [f"{server.shared_memory_mib} MiB /dev/shm"] if server.shared_memory_mib and in_containers else []
     needs += [f"shape {endpoint.shape}"] if endpoint.shape else []
     needs += [f"node group {endpoint.node_group}"] if endpoint.node_group else []
     lines = [f"   endpoint  {endpoint.name}: {', '.join(needs)}"]
-    if server.image:
+    if server.image and in_containers:
         lines.append(f"   image     {server.image}")
     command = shlex.join(server.command) if server.command else "(the image's own)"
     lines.append(f"   command   {command if verbose else shorten(command, 160)}")
@@ -109,11 +95,13 @@ def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
     lines += [f"   mount     {mount.source} at {mount.path}" for mount in job.mounts]
     if verbose:
         lines.append(f"   runs      {shlex.join(job.run.argv)}")
-    set_here = {"limit": task.settings.limit, "few-shot": task.settings.num_fewshot, "seed": task.settings.seed}
-    chosen = [f"{name} {value:g}" for name, value in set_here.items() if value is not None]
-    if chosen:
-        lines.append(f"   settings  {', '.join(chosen)}")
-    return lines
+    lines += _env(environment("evaluation.envs", task.settings.envs))
+    rows = {
+        "settings": scoring(task.settings),
+        "requests": requests(task.settings),
+        "tokenizer": [job.run.tokenizer] if job.run.tokenizer else [],
+    }
+    return lines + [f"   {name:<9} {', '.join(words)}" for name, words in rows.items() if words]
 
 
 def _foot(plan: Plan) -> str:

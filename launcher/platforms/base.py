@@ -124,6 +124,10 @@ class Platform(Protocol):
     name: str
     poll_interval: float
     """Seconds between two observations that suit this platform."""
+    create_grace: float
+    """Seconds in which something may still appear whose creation was asked for but not confirmed."""
+    close_ends_all: bool
+    """Whether `close` ends everything of the invocation and waits for it, as on this machine."""
 
     async def preflight(self, plan: Plan) -> list[Check]:
         """Reads, never writes: everything that would keep the plan from running, all at once."""
@@ -169,6 +173,11 @@ class Platform(Protocol):
         """Everything that carries our mark, of any invocation."""
         ...
 
-    async def close(self) -> None:
-        """Let go of connections and folders. Everything still alive of this invocation ends with it on this machine."""
+    async def close(self, *, at_once: bool = False) -> None:
+        """Let go of connections and folders; with `close_ends_all` also end what is alive of this invocation.
+
+        `at_once`: without the time that servers are given to end by themselves.
+
+        Raises errors.Leftover if something refuses to end.
+        """
         ...

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import zlib
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -105,3 +106,38 @@ def _content(header: str, block: str) -> tuple[str, bytes]:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise PlatformError(f"results in the job's log have a name outside their folder: {name}")
     return name, content
+
+
+class LogFilter:
+    """A job's log for people: packed results left out, the runner's own lines in words, progress not at all."""
+
+    def __init__(self) -> None:
+        self._packed = False
+
+    def line(self, text: str) -> str | None:
+        """What to show of the next line; None: nothing."""
+        if text.startswith((RESULTS_BEGIN, RESULTS_END)):
+            self._packed = text.startswith(RESULTS_BEGIN)
+            return None
+        return None if self._packed else _in_words(text)
+
+
+def readable(lines: Iterable[str]) -> list[str]:
+    """The lines of a job's log for people. A first part may be missing, even of packed results."""
+    kept = list(lines)
+    marks = [i for i, line in enumerate(kept) if line.startswith((RESULTS_BEGIN, RESULTS_END))]
+    if marks and kept[marks[0]].startswith(RESULTS_END):
+        kept = kept[marks[0] :]
+    shown = LogFilter()
+    return [text for line in kept if (text := shown.line(line)) is not None]
+
+
+def _in_words(line: str) -> str | None:
+    event = _event(line)
+    if event is None:
+        return line
+    kind, detail = event.get("event"), event.get("detail")
+    if kind == "progress":
+        return None
+    what = event.get("phase") if kind == "phase" else f"ended: {event.get('reason')}"
+    return f"[runner] {what}" + (f": {detail}" if detail else "")

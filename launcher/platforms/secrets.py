@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +21,10 @@ __all__ = ["Redactor", "Secrets", "references", "unresolvable"]
 
 MIN_LENGTH = 6
 """Shorter values are not looked for in text: `true` or `8000` would make logs and JSON files unreadable."""
+MIN_DIGITS = 12
+"""The same for a value that is a plain number: it would be found inside scores and timestamps."""
+_NUMBER = re.compile(r"[-+]?\d[\d.]*")
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
 
 
 def references(plan: Plan) -> Iterator[Reference]:
@@ -74,11 +79,12 @@ class Secrets:
         self._values.update(url_passwords([value]))
 
     def forms(self) -> list[str]:
-        """Every form in which a remembered value is looked for: as it is, inside JSON, inside a URL."""
+        """Every form in which a remembered value is looked for: as it is, inside JSON, inside a URL; each line too."""
         found: set[str] = set()
         for value in self._values:
-            if len(value) >= MIN_LENGTH:
-                found |= {value, json.dumps(value)[1:-1], quote(value, safe="")}
+            for part in {value, *(line.strip() for line in value.splitlines())}:
+                if is_searchable(part):
+                    found |= {part, json.dumps(part)[1:-1], quote(part, safe="")}
         return sorted(found, key=len, reverse=True)
 
     def redact(self, text: str) -> str:
@@ -88,7 +94,8 @@ class Secrets:
     def scrub(self, folder: Path) -> list[Path]:
         """Take every remembered value out of the files below a folder; returns the files that were changed.
 
-        Text gets `***`. In binary files, where offsets matter, the value is overwritten with as many asterisks.
+        Text gets `***`; in JSON numbers stay numbers, unless one is a value as a whole. In binary files, where offsets
+        matter, the value is overwritten with as many asterisks.
         """
         forms = [form.encode() for form in self.forms()]
         return [path for path in sorted(folder.rglob("*")) if _is_own_file(path) and _scrub_file(path, forms)]
@@ -96,6 +103,11 @@ class Secrets:
     def _redact(self, data: bytes) -> bytes:
         redactor = Redactor(form.encode() for form in self.forms())
         return redactor.feed(data) + redactor.flush()
+
+
+def is_searchable(value: str) -> bool:
+    """Whether a value is long enough that text which holds it holds it for no other reason."""
+    return len(value) >= (MIN_DIGITS if _NUMBER.fullmatch(value) else MIN_LENGTH)
 
 
 def url_passwords(values: Iterable[str]) -> Iterator[str]:
@@ -117,13 +129,48 @@ def _is_own_file(path: Path) -> bool:
 def _scrub_file(path: Path, forms: list[bytes]) -> bool:
     data = path.read_bytes()
     present = [form for form in forms if form in data]
-    if not present:
+    scrubbed = _scrubbed(data, present, path.suffix) if present else data
+    if scrubbed == data:
         return False
-    is_text = b"\0" not in data
-    for form in present:
-        data = data.replace(form, b"***" if is_text else b"*" * len(form))
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
+    temporary.write_bytes(scrubbed)
     temporary.chmod(path.stat().st_mode)
     temporary.replace(path)
     return True
+
+
+def _scrubbed(data: bytes, forms: list[bytes], suffix: str) -> bytes:
+    if b"\0" in data:
+        return _replaced(data, forms, lambda form: b"*" * len(form))
+    if suffix == ".json" and _is_json(data):
+        return _scrubbed_json(data, forms)
+    if suffix == ".jsonl":
+        lines = data.splitlines(keepends=True)
+        return b"".join(_scrubbed_json(line, forms) if _is_json(line) else _replaced(line, forms) for line in lines)
+    return _replaced(data, forms)
+
+
+def _replaced(data: bytes, forms: list[bytes], by: Callable[[bytes], bytes] = lambda _: b"***") -> bytes:
+    for form in forms:
+        data = data.replace(form, by(form))
+    return data
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _scrubbed_json(data: bytes, forms: list[bytes]) -> bytes:
+    """Valid JSON, with values replaced inside strings, and as whole numbers; all else as it was."""
+
+    def token(match: re.Match[bytes]) -> bytes:
+        text = match.group()
+        if text.startswith(b'"'):
+            return _replaced(text, forms)
+        return b'"***"' if text in forms else text
+
+    return _JSON_TOKEN.sub(token, data)

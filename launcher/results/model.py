@@ -51,4 +51,6 @@ class Record:
     complete: bool
     tasks: list[TaskRecord]
     exit_code: int = 0
+    left: list[str] = field(default_factory=list)
+    """Names of endpoints and jobs that may still be running."""
     schema: str = SCHEMA

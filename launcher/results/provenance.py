@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from launcher.errors import ResultsError
 from launcher.harnesses import load_harness
 from launcher.plan.model import Plan, TaskPlan
 
@@ -43,6 +44,17 @@ def collect(plan: Plan, folder: Path, scored: Collection[str]) -> dict[str, Any]
     }
 
 
+def served_revision(plan: Plan, folder: Path) -> str | None:
+    """The revision of the model as the server itself told it (in /v1/models), where it does."""
+    for task in plan.tasks:
+        answer = _json(folder / task.key / "output" / "server.json")
+        models = answer.get("data") if isinstance(answer, dict) else None
+        for model in models if isinstance(models, list) else []:
+            if isinstance(model, dict) and model.get("id") == task.target.model and model.get("revision"):
+                return str(model["revision"])
+    return None
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -53,7 +65,7 @@ def _version(package: str) -> str | None:
 def _task(task: TaskPlan, folder: Path) -> dict[str, Any]:
     server = task.endpoint.server if task.endpoint else None
     record: dict[str, Any] = {
-        "harness": load_harness(task.harness).provenance(folder / "output"),
+        "harness": _harness_record(task, folder / "output"),
         "seed": task.settings.seed,
         "image": _json(folder / "image.json"),
     }
@@ -62,6 +74,14 @@ def _task(task: TaskPlan, folder: Path) -> dict[str, Any]:
         record["endpoint"] = {"type": server.type, "image": server.image, "command": list(server.command)}
     record["server"] = _json(folder / "output" / "server.json")
     return {name: value for name, value in record.items() if value not in (None, {})}
+
+
+def _harness_record(task: TaskPlan, output: Path) -> dict[str, Any]:
+    """What the harness recorded; of a broken record, what is wrong with it, so that the rest is kept."""
+    try:
+        return load_harness(task.harness).provenance(output)
+    except (ResultsError, OSError) as error:
+        return {"error": str(error)}
 
 
 def _json(path: Path) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,50 @@ def begin(plan: Plan, folder: Path) -> None:
     write_atomically(folder / "plan.json", msgspec.json.format(msgspec.json.encode(plan)))
 
 
-def finish(plan: Plan, outcome: RunOutcome, folder: Path) -> Record:
-    """Write results.json, results.parquet, provenance.json and the forms that `export` asks for."""
+@dataclass(frozen=True)
+class Written:
+    """The record of an invocation, and which of its files could not be written, one line each."""
+
+    record: Record
+    problems: tuple[str, ...]
+    saved: bool
+    """Whether results.json, the record itself, is on disk."""
+
+
+def finish(plan: Plan, outcome: RunOutcome, folder: Path) -> Written:
+    """Write results.json, results.parquet, provenance.json and the forms that `export` asks for.
+
+    A file that cannot be written is a problem in the answer and keeps no other file from being written.
+    """
     record = build(plan, outcome)
-    write_atomically(folder / "results.json", msgspec.json.format(msgspec.json.encode(record)))
-    table.write_parquet([record], folder / "results.parquet")
+    problems: dict[str, str] = {}
+    for name, write in _files(plan, outcome, folder, record).items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / name)
+        except Exception as error:  # whatever one file meets, the others count
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}"
+            problems[name] = f"{folder / name}: cannot be written: {reason or type(error).__name__}"
+    return Written(record, tuple(problems.values()), saved="results.json" not in problems)
+
+
+def _files(plan: Plan, outcome: RunOutcome, folder: Path, record: Record) -> dict[str, Callable[[Path], None]]:
+    """What writes each file; the most important one first."""
+
+    def write_provenance(path: Path) -> None:
+        found = provenance.collect(plan, folder, {task.key for task in outcome.tasks if task.scores})
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
+
+    files: dict[str, Callable[[Path], None]] = {
+        "results.json": lambda path: write_atomically(path, msgspec.json.format(msgspec.json.encode(record)))
+    }
     if "csv" in plan.export_formats:
-        write_atomically(folder / "scores.csv", table.to_csv([record]).encode())
+        files["scores.csv"] = lambda path: write_atomically(path, table.to_csv([record]).encode())
     if "markdown" in plan.export_formats:
-        write_atomically(folder / "scores.md", table.to_markdown([record]).encode())
-    found = provenance.collect(plan, folder, {task.key for task in outcome.tasks if task.scores})
-    write_atomically(folder / "provenance.json", msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
-    return record
+        files["scores.md"] = lambda path: write_atomically(path, table.to_markdown([record]).encode())
+    files["results.parquet"] = lambda path: table.write_parquet([record], path)
+    files["provenance.json"] = write_provenance
+    return files
 
 
 def build(plan: Plan, outcome: RunOutcome) -> Record:
@@ -46,21 +80,23 @@ def build(plan: Plan, outcome: RunOutcome) -> Record:
         created=time.time() - outcome.seconds,
         execution=plan.execution,
         deployment=plan.deployment,
-        model=_model(plan),
+        model=_model(plan, Path(outcome.folder)),
         seconds=round(outcome.seconds, 3),
         complete=all(task.status is Status.SCORED for task in outcome.tasks),
         tasks=[_task(task, plans[task.key]) for task in outcome.tasks],
         exit_code=outcome.exit_code,
+        left=outcome.leftovers,
     )
 
 
-def _model(plan: Plan) -> ModelRecord:
+def _model(plan: Plan, folder: Path) -> ModelRecord:
     first = plan.tasks[0]
     server = first.endpoint.server if first.endpoint else None
+    said = provenance.served_revision(plan, folder)
     return ModelRecord(
         model_id=server.model_id if server else None,
         served_name=first.target.model,
-        revision=server.revision if server else None,
+        revision=(server.revision if server else None) or said,
     )
 
 
@@ -96,8 +132,12 @@ def _without_unset(value: Any) -> Any:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of it or nothing of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-__all__ = ["begin", "build", "finish", "write_atomically"]
+__all__ = ["Written", "begin", "build", "finish", "write_atomically"]

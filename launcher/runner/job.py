@@ -23,7 +23,10 @@ SHORTEST_SECRET = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The harness run. In argv, env and files, {python} {url} {output_dir} {work_dir} {model} are filled in."""
+    """The harness run. In argv, env and files, {python} {url} {output_dir} {work_dir} {model} are filled in.
+
+    {brace} gives a `{`, for a text that only looks like a placeholder.
+    """
 
     argv: list[str]
     env: dict[str, str] = field(default_factory=dict)
@@ -79,12 +82,14 @@ class Job:
             "output_dir": str(self.output_dir),
             "work_dir": str(self.work_dir),
             "model": self.target.model,
+            "brace": "{",
         }
-        return re.sub(r"\{(python|url|output_dir|work_dir|model)\}", lambda match: values[match[1]], text)
+        return re.sub(r"\{(python|url|output_dir|work_dir|model|brace)\}", lambda match: values[match[1]], text)
 
     def environment(self) -> dict[str, str]:
         """The harness's environment: this program's own, the job's, and the endpoint's key under the harness's name."""
-        env = {**os.environ, **{name: self.fill(value) for name, value in self.run.env.items()}}
+        unbuffered = {"PYTHONUNBUFFERED": "1"}  # what a harness says last must not be lost in its buffer
+        env = {**unbuffered, **os.environ, **{name: self.fill(value) for name, value in self.run.env.items()}}
         if self.run.api_key_env and self.target.key:
             env[self.run.api_key_env] = self.target.key
         return env

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from launcher.config.evaluation import EndpointType, Settings
+from launcher.config.evaluation import EndpointType, Generation, Settings
 from launcher.errors import ResultsError
 from launcher.harnesses import load_harness, offline
 from launcher.harnesses.lm_eval.index import SHIPPED_VERSION, installed_version, shipped_file
@@ -39,6 +39,9 @@ class Endpoint:
     key: str | None = None
     answers_left: int | None = None
     status: int = 200
+    reply: dict[str, Any] = field(default_factory=lambda: {"error": "no"})
+    """What it says with another status than 200, or instead of answers where `mute` is set."""
+    mute: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     on_request: threading.Event = field(default_factory=threading.Event)
     url: str = ""
@@ -58,7 +61,9 @@ class Endpoint:
             if self.answers_left is not None:
                 self.answers_left -= 1
         if self.status != 200:
-            return self.status, {"error": "no"}
+            return self.status, self.reply
+        if self.mute:
+            return 200, self.reply
         if path.endswith("/chat/completions"):
             return 200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": "The answer is 18."}}]}
         prompt = body["prompt"]
@@ -200,7 +205,7 @@ def test_a_loglikelihood_task_is_scored_and_recorded(endpoint: Endpoint, tmp_pat
 
 def test_a_generative_task_is_scored_on_both_routes(endpoint: Endpoint, tmp_path: Path) -> None:
     for route, first in (("completions", "prompt"), ("chat", "messages")):
-        chosen = settings(limit=2, generation={"temperature": 0}, max_gen_tokens=7, system_prompt="Use {model}.")
+        chosen = settings(limit=2, generation=Generation(temperature=0), max_gen_tokens=7, system_prompt="Use {model}.")
         scores = scored("gsm8k_100", chosen, endpoint, tmp_path / route, route=route)
         assert {(score.filter, score.n) for score in scores} == {("strict-match", 2), ("flexible-extract", 2)}
         values = {score.filter: score.value for score in scores}
@@ -296,6 +301,28 @@ def test_data_that_cannot_be_fetched_is_said_plainly(endpoint: Endpoint, tmp_pat
     assert status == 1
     assert last_line(output).startswith("data of arc_easy could not be loaded: ")
     assert not endpoint.asked
+
+
+@pytest.mark.parametrize(
+    ("module", "last"),
+    [
+        (
+            "langdetect",
+            "the task needs the Python module langdetect, which is not installed: pip install 'lm-eval[ifeval]'",
+        ),
+        ("no_such", "the task needs the Python module no_such, which is not installed: pip install 'no_such'"),
+    ],
+)
+def test_a_package_that_a_task_lacks_is_named_with_what_installs_it(
+    module: str, last: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "lacking.yaml").write_text("task: lacking\ncustom_dataset: !function lacking_code.data\n")
+    error = f"ModuleNotFoundError('not here', name='{module}')"  # whether or not this Python has it
+    (folder / "lacking_code.py").write_text(f"raise {error}\n")
+    status, output = run(make_job("lacking", settings(limit=1, include_path=str(folder))), endpoint, tmp_path)
+    assert (status, last_line(output)) == (1, last)
 
 
 def test_a_users_group_is_scored_with_its_sub_tasks(endpoint: Endpoint, tmp_path: Path) -> None:
@@ -396,3 +423,43 @@ def test_an_unknown_task_is_said_plainly(endpoint: Endpoint, tmp_path: Path) -> 
     run_file = json.loads(job.files["run.json"]) | {"task": "arc_eazy"}
     status, output = run(replace(job, files=job.files | {"run.json": json.dumps(run_file)}), endpoint, tmp_path)
     assert (status, last_line(output)) == (1, f"lm-eval {installed_version()} has no task arc_eazy")
+
+
+CUT_OFF = {"index": 0, "finish_reason": "length", "message": {"content": None, "reasoning_content": "Let me"}}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize(
+    ("route", "reply", "line"),
+    [
+        ("chat", {"error": {"message": "overloaded"}}, "the server sent no answer but: overloaded"),
+        ("chat", {"choices": [{"index": 0}]}, "the server sent an answer without a message"),
+        ("chat", {"choices": [CUT_OFF]}, "only reasoning that was cut off by the token limit; raise evaluation.max_"),
+        ("completions", {"error": "overloaded"}, "the server sent no answer but: overloaded"),
+        ("completions", {"choices": []}, "the server sent no answer but"),
+        ("completions", {"choices": [{"index": 0, "text": None}]}, "answer without text (finish_reason None); raise"),
+        ("completions", {"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}, "2 answers for 1 prompts"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_never_scored(
+    concurrency: int, route: EndpointType, reply: dict[str, Any], line: str, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.mute, endpoint.reply = True, reply
+    chosen = settings(limit=2, concurrency=concurrency, max_retries=0)
+    status, output = run(make_job("gsm8k_100", chosen, route=route), endpoint, tmp_path)
+    assert status == 1
+    assert line in last_line(output)
+
+
+def test_an_empty_answer_is_an_answer(endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.mute, endpoint.reply = True, {"choices": [{"index": 0, "finish_reason": "stop", "text": ""}]}
+    assert {score.value for score in scored("gsm8k_100", settings(limit=2), endpoint, tmp_path)} == {0.0}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_refusal_is_told_in_the_servers_words(concurrency: int, endpoint: Endpoint, tmp_path: Path) -> None:
+    endpoint.status, endpoint.reply = 400, {"error": {"message": "maximum context length is 64 tokens", "code": 400}}
+    status, output = run(make_job("gsm8k_100", settings(limit=2, concurrency=concurrency)), endpoint, tmp_path)
+    assert status == 1
+    assert last_line(output).startswith("the endpoint refused a request: HTTP 400 Bad Request from http://127.0.0.1:")
+    assert last_line(output).endswith("/v1/completions: maximum context length is 64 tokens")

@@ -86,6 +86,38 @@ def test_all_ready_starts_jobs_when_the_last_endpoint_answers(home: Home):
     assert min(at for at, kind, _ in facts if kind == "intend_submit_job") >= ready
 
 
+def test_all_ready_notices_a_server_that_dies_at_once(home: Home):
+    deployment = serve("--fault", "die_loading", start_timeout=30)
+    write_config(home, [benchmark("a"), benchmark("b")], deployment, execution={"start_jobs": "all_ready"})
+    _, record = run(home)
+    assert {task["reason"] for task in record["tasks"]} == {"endpoint_exited"}
+    assert record["seconds"] < 15
+
+
+def test_a_pipe_that_closes_does_not_end_the_run(home: Home):
+    write_config(home, [benchmark("a", seconds=1)], serve())
+    process = home.start("run", "--config-dir", ".", "--config-name", "config")
+    process.stdout.close()
+    process.stderr.close()
+    process.wait(timeout=60)
+    record = json.loads((home.results / home.invocation() / "results.json").read_text())
+    assert record["complete"]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_stubborn_server(home: Home):
+    deployment = serve()
+    deployment["command"] = ["sh", "-c", 'trap "" TERM; "$@" & while true; do wait; done', "sh", *deployment["command"]]
+    write_config(home, [benchmark("a", seconds=60)], deployment, execution={"stop_grace": 60})
+    process = home.start("run", "--config-dir", ".", "--config-name", "config")
+    invocation = home.invocation()
+    wait_for(lambda: any(k == "task_evaluating" for _, k, _ in journal_facts(home, invocation)), "evaluating")
+    kill(process, signal.SIGINT)
+    wait_for(lambda: any(k == "intend_delete_endpoint" for _, k, _ in journal_facts(home, invocation)), "deleting")
+    kill(process, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Not waiting" in err and "May still" not in out
+
+
 def journal_facts(home: Home, invocation: str) -> list[tuple[float, str, str]]:
     from launcher.orchestrator.journal import Journal
 
@@ -129,7 +161,8 @@ def test_kill_9_of_the_launcher_leaves_no_process(home: Home, phase: str):
     assert_nothing_left(str(home.folder), within=2)
     shown = json.loads(home.run("status", invocation, "--json").stdout)["invocations"][0]
     assert shown["state"] == "interrupted"
-    assert all(task["alive"] is False for task in shown["tasks"])
+    assert all(task["alive"] is False and task["phase"] == "ended" for task in shown["tasks"])
+    assert shown["tasks"][1]["reason"] == "launcher_died"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -57,6 +57,8 @@ class FakePlatform:
     capacity: Capacity = field(default_factory=Capacity)
     name: str = "fake"
     poll_interval: float = 0.1
+    create_grace: float = 5.0
+    close_ends_all: bool = False
     blind_until: float = 0.0
     """Until then observing fails."""
     endpoints: dict[str, _Thing] = field(default_factory=dict)
@@ -165,7 +167,7 @@ class FakePlatform:
     async def sweep(self) -> list[Leftover]:
         return []
 
-    async def close(self) -> None:
+    async def close(self, *, at_once: bool = False) -> None:
         self.left = [t.name for t in (*self.endpoints.values(), *self.jobs.values()) if not _over(t)]
 
 

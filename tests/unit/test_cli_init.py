@@ -14,8 +14,9 @@ from launcher.cli import init_command
 from launcher.cli.keys import config_keys
 from launcher.cli.main import main
 from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
+from launcher.plan.model import TaskPlan
 
-COMBINATIONS = list(product(EXECUTIONS, DEPLOYMENTS))
+COMBINATIONS = [pair for pair in product(EXECUTIONS, DEPLOYMENTS) if pair != ("lepton", "smollm")]
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +33,15 @@ def test_a_starter_config_plans_as_what_it_was_made_for(execution: str, deployme
 
     assert (made.execution, made.deployment) == (execution, deployment)
     assert [task.name for task in made.tasks] == list(init_command.STARTS[deployment].tasks)
-    assert all(task.settings.limit == 10 for task in made.tasks)
+    limit = 10 if deployment == "smollm" else None
+    assert all(task.settings.limit == limit for task in made.tasks), "only the demo's tasks are cut short"
 
 
 @pytest.mark.parametrize(("execution", "deployment"), COMBINATIONS)
 def test_keys_in_comments_are_real_and_show_their_default(execution: str, deployment: str) -> None:
     main(["init", "--execution", execution, "--deployment", deployment])
     path = Path(f"{execution}_{deployment}.yaml")
-    before = load_config(path.stem, config_dir=".")
+    before = plan(load_config(path.stem, config_dir="."))
 
     head, _, body = path.read_text().partition("\ndefaults:\n")
     assert all(line.startswith("#") or not line for line in head.splitlines())
@@ -47,7 +49,14 @@ def test_keys_in_comments_are_real_and_show_their_default(execution: str, deploy
     path.write_text(f"defaults:\n{uncommented}")
 
     assert _set_keys(uncommented) > _set_keys(body)
-    assert load_config(path.stem, config_dir=".") == before
+    after = plan(load_config(path.stem, config_dir="."))
+    assert [_what_runs(task) for task in after.tasks] == [_what_runs(task) for task in before.tasks]
+
+
+def _what_runs(task: TaskPlan) -> tuple[object, ...]:
+    """A task without the names that hold the invocation's id."""
+    server = task.endpoint.server if task.endpoint else None
+    return task.settings, task.target, task.job.run, task.job.timeout, task.job.image, server
 
 
 def _set_keys(text: str) -> int:
@@ -69,7 +78,27 @@ def test_every_key_of_the_deployment_and_the_execution_is_shown() -> None:
 
 def test_every_deployment_has_a_start_and_its_task_settings_exist() -> None:
     assert set(init_command.STARTS) == set(DEPLOYMENTS)
-    assert {f"evaluation.{name}" for name in init_command.TASK_SETTINGS} <= set(config_keys())
+    assert set(init_command.TASK_SETTINGS) <= {key.split(".")[1] for key in config_keys() if "evaluation." in key}
+
+
+def test_what_a_harness_sets_is_shown_as_its_value() -> None:
+    main(["init", "--deployment", "vllm"])
+
+    text = Path("local_vllm.yaml").read_text()
+
+    assert re.search(r"# seed: 1234  +# ", text)
+    assert re.search(r"# concurrency: 4  +# ", text)
+    assert re.search(r"# timeout: 14400.0  +# seconds: ", text)
+    assert "  # generation:\n  #   temperature: null" in text
+
+
+def test_what_this_version_only_plans_is_not_said_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["init", "--execution", "lepton"])
+
+    for text in (capsys.readouterr().out, Path("lepton_vllm.yaml").read_text()):
+        assert "--dry-run" in text
+        assert "This version plans runs on lepton; it does not start them yet." in text
+        assert "Run it" not in text
 
 
 def test_the_default_is_the_small_model_here_and_vllm_elsewhere() -> None:
@@ -107,6 +136,10 @@ def test_an_existing_file_is_kept_unless_forced(capsys: pytest.CaptureFixture[st
     [
         (["--deployment", "vlm"], "--deployment vlm: no such deployment; did you mean vllm?"),
         (["--execution", "locl"], "--execution locl: no such execution; did you mean local?"),
+        (
+            ["--execution", "lepton", "--deployment", "smollm"],
+            "--deployment smollm: runs only on this machine; leave --execution lepton out",
+        ),
         (["--output", "x.yml"], "--output x.yml: a config's name ends in .yaml"),
         (["--output", "none/x.yaml"], "--output none/x.yaml: cannot be written: No such file or directory"),
     ],

@@ -11,6 +11,7 @@ import pytest
 
 from launcher.config import Config, Request, load
 from launcher.config.deployment import Smollm, Vllm
+from launcher.config.evaluation import Generation
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
 from launcher.errors import ConfigError
@@ -105,14 +106,38 @@ class TestOverrides:
 
     @pytest.mark.parametrize("key", ["evaluation.tasks.1.limit", "evaluation.tasks[1].limit"])
     def test_one_task_of_the_list_can_be_set(self, key: str) -> None:
-        assert [task.limit for task in config(f"{key}=3").evaluation.tasks] == [None, 3, None]
+        assert [task.limit for task in config(f"{key}=3").evaluation.tasks] == [10, 3, 10]
+
+    @pytest.mark.parametrize(
+        ("overrides", "limits"),
+        [
+            ((), [10, 10, 10]),
+            (("evaluation.limit=2",), [2, 2, 2]),
+            (("evaluation.limit=null",), [None, None, None]),
+            (("evaluation.limit=2", "evaluation.tasks[0].limit=5"), [5, 2, 2]),
+            (("evaluation.tasks=[gsm8k_100]",), [None]),
+            (("evaluation.tasks=[gsm8k_100]", "evaluation.limit=7"), [7]),
+            (("deployment=vllm", "deployment.model_id=m", "evaluation.tasks=[hellaswag]"), [None]),
+        ],
+    )
+    def test_only_the_demo_s_own_tasks_are_cut_short(
+        self, overrides: tuple[str, ...], limits: list[float | None]
+    ) -> None:
+        assert [task.settings.limit for task in build(config(*overrides)).tasks] == limits
+
+    @pytest.mark.parametrize("value", ["0", "abc"])
+    def test_a_bad_value_that_other_keys_repeat_is_told_once(self, value: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            config(f"evaluation.limit={value}")
+        assert len(caught.value.problems) == 1
+        assert caught.value.problems[0].startswith("command line: evaluation.limit: expected a ")
 
     def test_a_mapping_on_the_command_line_adds_to_the_section(self) -> None:
         made = config("evaluation={seed: 3}").evaluation
-        assert (made.seed, made.limit) == (3, 10)
+        assert (made.seed, len(made.tasks)) == (3, 3)
 
     def test_a_tilde_removes_what_a_file_sets(self) -> None:
-        assert config("~evaluation.limit").evaluation.limit is None
+        assert config("~evaluation.tasks").evaluation.tasks == []
 
     def test_the_last_override_wins(self) -> None:
         assert config("evaluation.limit=1", "evaluation.limit=2").evaluation.limit == 2
@@ -147,7 +172,7 @@ class TestTasks:
         )
         settings = [task.settings for task in build(made).tasks]
         assert [(s.limit, s.seed) for s in settings] == [(5, 1), (3, 1)]
-        assert build(config("~evaluation.limit")).tasks[0].settings.seed == 1234, "lm_eval's own default"
+        assert build(config()).tasks[0].settings.seed == 1234, "lm_eval's own default"
 
     def test_mappings_of_a_task_are_merged_into_evaluation_s(self, desk: Desk) -> None:
         made = own(
@@ -158,7 +183,18 @@ class TestTasks:
               tasks: [{name: gsm8k_100, generation: {temperature: 0.5}}]
             """,
         )
-        assert build(made).tasks[0].settings.generation == {"temperature": 0.5, "top_p": 1}
+        assert build(made).tasks[0].settings.generation == Generation(temperature=0.5, top_p=1)
+
+    def test_extra_arguments_of_a_task_are_merged_too(self, desk: Desk) -> None:
+        made = own(
+            desk,
+            """
+            evaluation:
+              generation: {top_k: 5, extra: {a: 1, b: 1}}
+              tasks: [{name: gsm8k_100, generation: {extra: {b: 2}}}]
+            """,
+        )
+        assert build(made).tasks[0].settings.generation == Generation(top_k=5, extra={"a": 1, "b": 2})
 
     def test_lists_of_a_task_replace_evaluation_s(self) -> None:
         made = config(

@@ -95,8 +95,8 @@ FILES = [
     InFile("number_as_key", "3: x", f"conf/c.yaml:6: 3: unknown key{SECTIONS}"),
     evaluation(
         "number_as_key_of_mapping",
-        "evaluation:\n  tasks: [gsm8k_100]\n  generation: {1: x}",
-        "conf/c.yaml:7: evaluation.generation.1: expected text as key; put it in quotes",
+        "evaluation:\n  tasks: [gsm8k_100]\n  metadata: {1: x}",
+        "conf/c.yaml:7: evaluation.metadata.1: expected text as key; put it in quotes",
     ),
     InFile(
         "reference_with_unknown_key",
@@ -170,7 +170,28 @@ FILES = [
     evaluation(
         "text_for_tasks",
         "evaluation:\n  tasks: gsm8k_100",
-        "conf/c.yaml:6: evaluation.tasks: expected a list, got 'gsm8k_100'",
+        "conf/c.yaml:6: evaluation.tasks: expected a list, got 'gsm8k_100'; write [gsm8k_100], "
+        "on the command line 'evaluation.tasks=[gsm8k_100]'",
+    ),
+    evaluation(
+        "mistyped_generation",
+        "evaluation:\n  tasks: [gsm8k_100]\n  generation: {temprature: 0.7}",
+        "conf/c.yaml:7: evaluation.generation.temprature: unknown key; did you mean temperature?",
+    ),
+    evaluation(
+        "generation_of_the_wrong_type",
+        "evaluation:\n  tasks: [{name: gsm8k_100, generation: {temperature: hot}}]",
+        "conf/c.yaml:6: evaluation.tasks[0].generation.temperature: expected a number of at least 0, got 'hot'",
+    ),
+    evaluation(
+        "generation_by_another_name",
+        "evaluation:\n  tasks: [gsm8k_100]\n  generation: {stop: [x]}",
+        "conf/c.yaml:7: evaluation.generation.stop: unknown key; use generation.until",
+    ),
+    evaluation(
+        "extra_generation_that_has_a_key",
+        "evaluation:\n  tasks: [gsm8k_100]\n  generation: {extra: {max_tokens: 9}}",
+        "conf/c.yaml:7: evaluation.generation.extra.max_tokens: use max_gen_tokens instead",
     ),
     evaluation(
         "mapping_for_tasks",
@@ -509,8 +530,8 @@ LINES = {
     ],
     "command line: ~evaluation.foo: there is no such key to remove": ["~evaluation.foo"],
     "command line: ~foo: there is no such key to remove": ["~foo"],
-    "command line: ~evaluation.limit: its value is 10; to remove it whatever it is, write ~evaluation.limit": [
-        "~evaluation.limit=77"
+    "command line: ~deployment.type: its value is smollm; to remove it whatever it is, write ~deployment.type": [
+        "~deployment.type=77"
     ],
     "command line: ~deployment=vllm: defaults do not choose it, so that there is nothing to remove": [
         "~deployment=vllm"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config.evaluation import Settings
+from launcher.config.evaluation import Generation, Settings
 from launcher.config.fields import Reference
 from launcher.errors import ConfigError, ResultsError
 from launcher.harnesses.command import CommandHarness
@@ -63,6 +63,7 @@ def test_a_program_gets_what_it_needs_and_its_scores_come_home(tmp_path: Path, m
         limit=10.0,
         seed=3,
         num_fewshot=5,
+        generation=Generation(temperature=0, extra={"guided_regex": "a+"}),
         envs={"HF_TOKEN": Reference(env="HF_TOKEN")},
     )
     printed = run_as_job(settings, TARGET, folder)
@@ -83,7 +84,9 @@ def test_a_program_gets_what_it_needs_and_its_scores_come_home(tmp_path: Path, m
             "NV_EVAL_TASK": "my-task",
             "NV_EVAL_LIMIT": "10",
             "NV_EVAL_SEED": "3",
-            "NV_EVAL_SETTINGS": '{"limit": 10.0, "num_fewshot": 5, "seed": 3}',
+            "NV_EVAL_SETTINGS": (
+                '{"generation": {"guided_regex": "a+", "temperature": 0}, "limit": 10.0, "num_fewshot": 5, "seed": 3}'
+            ),
         },
     }
 
@@ -199,3 +202,26 @@ def test_two_scores_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, {"metric": "a", "value": 1}, {"metric": "a", "value": 0})
     with pytest.raises(ResultsError, match="two scores for t/a/none"):
         HARNESS.parse(tmp_path, "t", Settings())
+
+
+@pytest.mark.parametrize(
+    "number", ['"n": 9223372036854775808', '"n": 9007199254740992', '"n": 0', '"n": -1', '"stderr": 1e999',
+               '"num_fewshot": 9223372036854775808'],
+)  # fmt: skip
+def test_a_number_out_of_bounds_is_refused(number: str, tmp_path: Path) -> None:
+    text = f'{{"schema": "nv-eval.scores/1", "scores": [{{"metric": "acc", "value": 1, {number}}}]}}'
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ResultsError, match="does not follow"):
+        HARNESS.parse(tmp_path, "t", Settings())
+
+
+def test_text_that_looks_like_a_placeholder_reaches_the_program_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ENDPOINT_KEY", raising=False)
+    words = "{model} of {url} {brace}model} {{python}} {other}"
+    settings = Settings(command=["{python}", "-c", PROGRAM], system_prompt=words, envs={"NV_EVAL_MINE": words})
+    run_as_job(settings, TARGET, tmp_path)
+    env = HARNESS.provenance(tmp_path)["env"]
+    assert json.loads(env["NV_EVAL_SETTINGS"])["system_prompt"] == words
+    assert env["NV_EVAL_MINE"] == words

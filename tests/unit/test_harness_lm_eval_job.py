@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from launcher.config.evaluation import EndpointType, Settings
+from launcher.config.evaluation import EndpointType, Generation, Settings
 from launcher.config.fields import Reference
 from launcher.errors import ConfigError
 from launcher.harnesses import load_harness, offline
@@ -82,7 +82,7 @@ def test_settings_reach_lm_eval_under_its_names() -> None:
         request_timeout=0.5,
         max_retries=0,
         max_gen_tokens=99,
-        generation={"temperature": 0.7, "top_p": 0.9},
+        generation=Generation(temperature=0.7, top_p=0.9, extra={"guided_regex": "a+"}),
         system_prompt="Be brief.",
         log_samples=False,
         model_args={"add_bos_token": True},
@@ -93,7 +93,13 @@ def test_settings_reach_lm_eval_under_its_names() -> None:
     assert read["evaluate"] == {
         "num_fewshot": 3,
         "limit": 10,
-        "gen_kwargs": {"temperature": 0.7, "top_p": 0.9, "max_gen_toks": 99, "do_sample": True},
+        "gen_kwargs": {
+            "temperature": 0.7,
+            "top_p": 0.9,
+            "guided_regex": "a+",
+            "max_gen_toks": 99,
+            "do_sample": True,
+        },
         "system_instruction": "Be brief.",
         "apply_chat_template": False,
         "fewshot_as_multiturn": False,
@@ -134,6 +140,14 @@ def test_a_tokenizer_is_used_only_where_one_is_needed(
     assert (arguments["tokenizer_backend"], arguments["tokenizer"]) == (backend, tokenizer)
     assert arguments["tokenized_requests"] is (backend != "none")
     assert made.requires == ("lm_eval", *requires)
+    assert made.tokenizer == {"none": None, "remote": "the server's own"}.get(backend, tokenizer or backend)
+    assert made.hints.keys() >= set(made.requires), "each says how to get it"
+
+
+def test_a_missing_tokenizer_library_has_a_way_around_it() -> None:
+    hint = job("hellaswag", remote=False).hints["transformers"]
+    assert "nv-eval-launcher[hf-tokenizer]" in hint
+    assert "evaluation.tokenizer_backend=remote" in hint
 
 
 def test_chat_always_applies_the_chat_template_and_sends_one_conversation_at_a_time() -> None:
@@ -187,7 +201,7 @@ ANSWER_DEPENDS_ON: list[dict[str, Any]] = [
     {"seed": 1},
     {"num_fewshot": 1},
     {"max_gen_tokens": 5},
-    {"generation": {"until": ["."]}},
+    {"generation": Generation(until=["."])},
     {"system_prompt": "x"},
     {"apply_chat_template": True},
     {"tokenizer": "other/one"},

@@ -181,3 +181,43 @@ def test_provenance_says_what_was_run() -> None:
     assert record["packages"]["lm_eval"] == "0.4.13"
     assert record["tasks"]["colours_warm"]["dataset_path"] == "json"
     assert len(record["include_path"]["git_revision"]) == 40
+
+
+TASK = "hellaswag_100"
+
+
+@pytest.mark.parametrize("written", [float("nan"), float("inf"), "N/A", None, [1], 10**400])
+def test_a_task_without_one_finite_value_is_not_scored(copy: Callable[[str], Path], written: Any) -> None:
+    folder = copy("multiple_choice")
+    edit(results_file(folder), lambda run: run["results"][TASK].update({"acc,none": written, "acc_norm,none": written}))
+    with pytest.raises(ResultsError, match=f"no metric of {TASK} is a finite number"):
+        LM_EVAL.parse(folder, TASK, Settings(limit=4.0))
+
+
+@pytest.mark.parametrize("limit", [None, 4.0])
+def test_a_task_without_samples_is_not_scored(copy: Callable[[str], Path], limit: float | None) -> None:
+    folder = copy("multiple_choice")
+    edit(results_file(folder), lambda run: run["n-samples"].update({TASK: {"original": 0, "effective": 0}}))
+    (folder / f"samples_{TASK}_{STAMP}.jsonl").write_text("")
+    with pytest.raises(ResultsError, match=f"{TASK} has no samples"):
+        LM_EVAL.parse(folder, TASK, Settings(limit=limit))
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("results", {TASK: [1]}, "results of hellaswag_100 is no object"),
+        ("n-samples", {TASK: 5}, "n-samples of hellaswag_100 is no object"),
+        ("n-samples", {TASK: {"original": "x", "effective": 4}}, "does not say how many samples hellaswag_100 has"),
+        ("n-samples", {TASK: {"original": 100, "effective": True}}, "does not say how many samples of hellaswag_100"),
+        ("groups", [1], "has no groups"),
+        ("groups", {"g": 1}, "groups of g is no object"),
+        ("higher_is_better", {TASK: "yes"}, "higher_is_better of hellaswag_100 is no object"),
+        ("n-shot", 3, "has no n-shot"),
+    ],
+)
+def test_malformed_sections_are_refused(copy: Callable[[str], Path], section: str, value: Any, message: str) -> None:
+    folder = copy("multiple_choice")
+    edit(results_file(folder), lambda run: run.update({section: value}))
+    with pytest.raises(ResultsError, match=message):
+        LM_EVAL.parse(folder, TASK, Settings(limit=4.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.config.evaluation import Settings
+from launcher.config.evaluation import Generation, Settings
 from launcher.config.fields import Reference
 from launcher.errors import ConfigError, ResultsError
 from launcher.harnesses.nemo_evaluator import NemoEvaluator
@@ -110,7 +110,7 @@ def test_settings_become_run_parameters() -> None:
         request_timeout=12.5,
         max_retries=2,
         num_fewshot=3,
-        generation={"temperature": 1e-7, "top_p": 0.95},
+        generation=Generation(temperature=1e-7, top_p=0.95),
         params={"task": "gsm8k_cot", "downsampling_ratio": 0.5, "extra": {"args": "--trust_remote_code"}},
         envs={"HF_TOKEN": Reference(env="HF_TOKEN")},
     )
@@ -161,7 +161,7 @@ def test_loglikelihood_tasks_get_a_tokenizer() -> None:
         ("gsm8k", Settings(params={"parallelism": 3}), "params.parallelism: is set by concurrency; use that setting"),
         ("gsm8k", Settings(params={"extra": 3}), "params.extra: expected a mapping, got 3"),
         ("gsm8k", Settings(system_prompt="x"), "system_prompt: nemo_evaluator cannot pass this to lm-eval"),
-        ("gsm8k", Settings(generation={"until": ["x"]}), "generation.until: nemo_evaluator cannot pass this"),
+        ("gsm8k", Settings(generation=Generation(until=["x"])), "generation.until: nemo_evaluator cannot pass this"),
         ("gsm8k", Settings(tokenizer_backend="remote"), "tokenizer_backend: remote: nemo_evaluator cannot pass"),
         ("hle", Settings(num_fewshot=3), "num_fewshot: nemo_evaluator cannot pass this to hle.hle; use params"),
         ("gsm8k", Settings(envs={"HF_TOKEN": "x"}), "envs.HF_TOKEN: give it by reference: ${oc.env:HF_TOKEN}"),

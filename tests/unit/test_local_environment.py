@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import requests
 
-from launcher.platforms.local.environment import inherited, looks_secret
+from launcher.config.secret_names import is_secret_name
+from launcher.config.values import environment
+from launcher.errors import ConfigError
+from launcher.platforms.local.environment import inherited
 
 CANARY = "canary-8f3a1b"
 
@@ -39,9 +42,21 @@ def test_what_servers_and_jobs_need_is_passed_on(name: str) -> None:
     assert inherited({name: "value"})[name] == "value"
 
 
-@pytest.mark.parametrize("name", ["TOKENIZER", "MONKEY", "KEYBOARD", "AUTHOR", "PATH"])
+@pytest.mark.parametrize(
+    "name", ["TOKENIZER", "MONKEY", "KEYBOARD", "AUTHOR", "PATH", "MAX_TOKEN_LENGTH", "SSH_AUTH_SOCK"]
+)
 def test_a_harmless_name_does_not_look_secret(name: str) -> None:
-    assert not looks_secret(name)
+    assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["GITHUB_PAT", "BASIC_AUTH", "SSH_PASSPHRASE", "hf_token", "HF_TOKEN_2", "OPENAI_APIKEY", "NGC_API_KEY_EU"]
+)
+def test_a_secrets_name_is_refused_a_value_in_a_config_and_is_not_passed_on(name: str) -> None:
+    with pytest.raises(ConfigError, match="give it by reference"):
+        environment("envs", {name: "x"})
+    assert name not in inherited({name: "x", "PIP_" + name: "x"})
+    assert "PIP_" + name not in inherited({"PIP_" + name: "x"})
 
 
 def test_loopback_never_goes_through_a_proxy() -> None:

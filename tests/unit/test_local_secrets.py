@@ -66,3 +66,32 @@ def test_scrubbing_changes_only_files_that_hold_a_value(tmp_path: Path) -> None:
     assert (folder / "results.json").read_text() == '{"header": "Bearer ***"}'
     assert (folder / "cache.db").read_bytes() == b"\0\1***********\2"
     assert sorted(path.name for path in folder.iterdir()) == ["cache.db", "clean.txt", "results.json"]
+
+
+def test_each_line_of_a_value_of_several_lines_is_a_secret() -> None:
+    secrets = Secrets({"SSH_KEY": "-----BEGIN KEY-----\r\nMIIcanary1\n  MIIcanary2\n}\n"})
+    secrets.resolve(Reference(env="SSH_KEY"))
+    assert secrets.redact("read MIIcanary2 {}") == "read *** {}"
+    assert "canary" not in secrets.redact(json.dumps({"key": "x\nMIIcanary1\nMIIcanary2"}))
+
+
+@pytest.mark.parametrize("value", ["123456", "0.5123456", "-1234567"])
+def test_a_value_that_is_a_short_number_does_not_change_numbers(value: str, tmp_path: Path) -> None:
+    secrets = Secrets({"ID": value})
+    secrets.resolve(Reference(env="ID"))
+    (tmp_path / "results.json").write_text('{"acc,none": 0.5123456789}')
+    assert secrets.scrub(tmp_path) == []
+    assert secrets.redact("took 0.5123456789 s") == "took 0.5123456789 s"
+
+
+def test_scrubbing_json_leaves_numbers_and_layout_alone(tmp_path: Path) -> None:
+    secrets = Secrets({"ID": "512345678901"})
+    secrets.resolve(Reference(env="ID"))
+    text = '{"acc": 0.5123456789012,\n  "id": 512345678901, "\\"k": "of 512345678901 \\\\"}'
+    clean = '{"acc": 0.5123456789012,\n  "id": "***", "\\"k": "of *** \\\\"}'
+    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "samples.jsonl").write_text(text.replace("\n", "") + "\n{broken 512345678901\n")
+    assert len(secrets.scrub(tmp_path)) == 2
+    assert (tmp_path / "results.json").read_text() == clean
+    assert (tmp_path / "samples.jsonl").read_text() == clean.replace("\n", "") + "\n{broken ***\n"
+    assert json.loads(clean)["acc"] == 0.5123456789012

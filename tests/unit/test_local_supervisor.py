@@ -287,6 +287,20 @@ def test_a_running_supervisor_is_found_by_its_mark_and_shows_no_secret(starter: 
     assert 0 <= seconds < 10
 
 
+def test_what_has_just_been_started_is_found_at_once(starter: Starter) -> None:
+    for _ in range(10):
+        unit = starter.start("sleep", "300")
+        assert unit.id in {f"pid:{pid}" for mark, pid in supervisors() if mark == starter.mark}
+
+
+def test_a_supervisor_that_ends_at_once_is_a_failure_and_not_waited_for(
+    starter: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    unit = starter.start("sleep", "300")
+    assert end_of(unit) == (None, "its supervisor was killed")
+
+
 def test_a_server_that_cannot_share_its_port_is_started_again_without_the_reservation(starter: Starter) -> None:
     with ports.reserve() as reservation:
         unit = starter.python(

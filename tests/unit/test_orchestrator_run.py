@@ -53,7 +53,14 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def run_plan(plan: Plan, platform: FakePlatform, journal: Journal) -> RunOutcome:
-    return run_virtual(Run(plan, platform, journal).run())
+    run = Run(plan, platform, journal)
+
+    async def scenario() -> RunOutcome:
+        outcome = await run.run()
+        run.conclude(outcome)
+        return outcome
+
+    return run_virtual(scenario())
 
 
 def reasons(outcome: RunOutcome) -> dict[str, Reason]:
@@ -147,7 +154,7 @@ def test_an_unreachable_platform_is_unknown_and_not_gone(tmp_path: Path, journal
 def test_what_refuses_to_go_is_reported_as_left_over(tmp_path: Path, journal: Journal):
     platform = FakePlatform({"t1": Script(delete_refusals=10**6)})
     outcome = run_plan(make_plan(tmp_path), platform, journal)
-    assert outcome.leftovers == ["t1"] and outcome.exit_code == 5
+    assert outcome.leftovers == ["container-t1-1-a1234567"] and outcome.exit_code == 5
     assert outcome.seconds == pytest.approx(11 + DELETE_PATIENCE, abs=5)
 
 
@@ -194,7 +201,7 @@ def test_a_second_signal_stops_waiting_and_names_what_may_be_left(tmp_path: Path
         return await run.run()
 
     outcome = run_virtual(scenario())
-    assert outcome.leftovers == ["t0"] and outcome.seconds < 10
+    assert outcome.leftovers == ["container-t0-0-a1234567"] and outcome.seconds < 10
 
 
 def test_no_more_endpoints_than_gpus_and_the_longest_first(tmp_path: Path, journal: Journal):

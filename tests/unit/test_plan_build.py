@@ -153,6 +153,22 @@ class TestRoute:
         assert task(*existing, GENERATES).endpoint is None
 
 
+class TestGeneration:
+    @pytest.mark.parametrize("setting", ["generation: {temperature: 1}", "max_gen_tokens: 9"])
+    def test_a_task_that_writes_no_answers_refuses_what_it_is_told_of_them(self, setting: str) -> None:
+        name = setting.partition(":")[0]
+        with pytest.raises(ConfigError, match=rf"tasks\[0\]\.{name}: hellaswag_100 only scores given answers"):
+            plan(f"evaluation.tasks=[{{name: hellaswag_100, {setting}}}]")
+
+    def test_what_is_said_for_all_tasks_is_for_those_that_generate(self) -> None:
+        made = plan("evaluation.generation.temperature=1", "evaluation.max_gen_tokens=9")
+        assert [(t.settings.generation.temperature, t.settings.max_gen_tokens) for t in made.tasks] == [
+            (None, None),
+            (None, None),
+            (1, 160),
+        ]
+
+
 class TestPlaces:
     def test_results_go_below_the_working_directory(self, desk: Desk) -> None:
         made = plan("execution.output_dir=out")
@@ -175,6 +191,15 @@ class TestPlaces:
         assert task(GENERATES).job.image is None
         assert task(GENERATES, "evaluation.image=mine:1").job.image == "mine:1"
         assert guide().tasks[0].job.image == "python:3.11-slim"
+
+    def test_elsewhere_a_server_needs_an_image(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            plan("execution=lepton")
+        assert caught.value.problems == (
+            "deployment.type: smollm runs only as a process on this machine; set execution=local",
+        )
+        with pytest.raises(ConfigError, match=r"deployment\.image: is missing; lepton runs servers in containers"):
+            plan("execution=lepton", "deployment=container", "deployment.model_id=m", "deployment.command=[a]")
 
 
 class TestNames:
@@ -208,8 +233,7 @@ class TestNotes:
 class TestExpectedDuration:
     def test_it_grows_with_the_samples_and_stops_at_the_limit(self) -> None:
         whole, some, share = (
-            task(GENERATES, "~evaluation.limit" if limit is None else f"evaluation.limit={limit}").expected_duration
-            for limit in (None, 5, 0.5)
+            task(GENERATES, f"evaluation.limit={limit or 'null'}").expected_duration for limit in (None, 5, 0.5)
         )
         assert whole is not None
         assert some is not None

@@ -54,6 +54,8 @@ def test_every_task_gets_a_folder_name_of_its_own(names: list[str]) -> None:
         (["a-2", "a", "a"], ["a-2", "a", "a-3"]),
         (["tasks/mine", "mmlu (fr)"], ["tasks_mine", "mmlu_fr"]),
         (["…"], ["task"]),
+        (["results.json", "Plan.JSON", "prepare.log"], ["task-results.json", "task-Plan.JSON", "task-prepare.log"]),
+        (["task-results.json", "results.json"], ["task-results.json", "task-results.json-2"]),
     ],
 )
 def test_task_keys_stay_close_to_the_tasks_names(names: list[str], keys: list[str]) -> None:

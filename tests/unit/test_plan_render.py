@@ -35,6 +35,8 @@ Plan of invocation a1b2c3d4: 1 endpoint and 1 job on lepton
    job       eval-hellaswag-0-a1b2c3d4: image python:3.11-slim, shape cpu.small, at most 4 h
    mount     /shared/nemo-evaluator-launcher-workspace/a1b2c3d4/hellaswag at /results
    settings  seed 1234
+   requests  4 at once, at most 5 min each, 3 retries
+   tokenizer the server's own
 
 Worst case, if every time-out runs to its end: 5.083 GPU-hours, 10.17 USD.
 Not checked: credentials: LEPTON_API_TOKEN is not set
@@ -50,7 +52,10 @@ Plan of invocation a1b2c3d4: 1 job on local
    endpoint  http://localhost:8000 (exists)
    model     org/model on completions; one token asked for first
    job       eval-gsm8k-100-0-a1b2c3d4: a process beside the launcher, at most 10 min
-   settings  limit 10, few-shot 5, seed 1234
+   env       HF_HOME=/hf
+   settings  limit 10, few-shot 5, seed 1234, max_gen_tokens 99, temperature 0.5, until ["###"], system_prompt \
+"Be brief. Answer with the number alone, and do not explain…
+   requests  9 at once, 2 prompts in each, at most 5 min each, 1 retry, samples not kept
 
 Worst case: no GPU time.
 Problem: no GPU is free
@@ -89,6 +94,15 @@ def test_the_plan_of_an_existing_endpoint_for_people(desk: Desk) -> None:
             "target.api_endpoint.model_id=org/model",
             "evaluation.tasks=[gsm8k_100]",
             "evaluation.num_fewshot=5",
+            "evaluation.limit=10",
+            "evaluation.max_gen_tokens=99",
+            "evaluation.generation={temperature: 0.5, until: ['###']}",
+            "evaluation.system_prompt='Be brief. Answer with the number alone, and do not explain what you did.'",
+            "evaluation.envs.HF_HOME=/hf",
+            "evaluation.concurrency=9",
+            "evaluation.batch_size=2",
+            "evaluation.max_retries=1",
+            "evaluation.log_samples=false",
             "evaluation.timeout=600",
             "execution.start_jobs=all_ready",
         )
@@ -102,6 +116,13 @@ def test_a_long_command_is_whole_only_where_detail_is_asked_for() -> None:
     assert "x" * 200 not in text_of(request)
     assert "x" * 200 in text_of(request, verbose=True)
     assert "runs      " in text_of(request, verbose=True)
+
+
+@pytest.mark.parametrize(("runtime", "shown"), [("process", False), ("docker", True)])
+def test_what_only_containers_have_is_shown_only_for_them(runtime: str, shown: bool) -> None:
+    served = ("deployment=vllm", "deployment.model_id=m", "deployment.tensor_parallel_size=2")
+    text = text_of(Request(overrides=(*served, f"execution.runtime={runtime}")))
+    assert ("image     vllm/vllm-openai" in text, "/dev/shm" in text) == (shown, shown)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 from itertools import pairwise
@@ -130,3 +132,11 @@ def test_a_line_without_end_does_not_fill_the_memory(capsys: pytest.CaptureFixtu
     lines, _, _ = passed_on(capsys, [b"x" * 60000] * 5, "tqdm")
     assert sum(map(len, lines)) == 300000
     assert len(lines) > 1
+
+
+def test_a_secret_that_is_a_short_number_does_not_change_results(capsys: pytest.CaptureFixture[str]) -> None:
+    content = b'{"acc": 0.5123456789, "id": "123456789012", "key": "hf_canary"}'
+    Report(["123456", "123456789012", "hf_canary"]).results({"results.json": content})
+    _, *encoded, _ = capsys.readouterr().out.splitlines()
+    plain = gzip.decompress(base64.b64decode("".join(encoded)))
+    assert plain == b'{"acc": 0.5123456789, "id": "***", "key": "***"}'

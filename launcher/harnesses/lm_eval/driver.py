@@ -16,15 +16,16 @@ import json
 import logging
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,6 +44,12 @@ WORTH_A_RETRY = {408, 409, 425, 429}
 UNKNOWN_LENGTH = 2048
 """Tokens of prompt plus answer where neither the config nor the server says; lm-eval's own default."""
 
+TASK_EXTRAS = (
+    *("ifeval", "math", "ruler", "longbench", "multilingual", "japanese-leaderboard", "libra", "discrim-eval"),
+    *("acpbench", "unitxt"),
+)
+"""Extras of lm-eval that are there for tasks, not for models."""
+
 log = logging.getLogger("driver")
 
 
@@ -51,6 +58,10 @@ class Failed(BaseException):
 
     No Exception on purpose: lm-eval retries every Exception of a request, for minutes, even a refused key.
     """
+
+
+class NoAnswer(Exception):
+    """A server said 200 and sent no answer. An Exception, so that lm-eval tries again: it may only be overloaded."""
 
 
 @dataclass(frozen=True)
@@ -89,26 +100,100 @@ class Endpoint:
         """The same stop strings at any concurrency; lm-eval leaves the end-of-sequence string out above 1."""
         return super()._create_payload(*args, eos=eos or self.eos_string, **kwargs)  # type: ignore[misc]
 
-    def model_call(self, *args: Any, **kwargs: Any) -> Any:
+    def model_call(self, messages: Any, **kwargs: Any) -> Any:
         """One request, concurrency 1."""
         try:
-            return super().model_call(*args, **kwargs)  # type: ignore[misc]
+            outputs = super().model_call(messages, **kwargs)  # type: ignore[misc]
         except requests.HTTPError as error:
-            if error.response is not None:
-                self._give_up_if_final(error.response.status_code, error.response.reason)
+            answer = error.response
+            if answer is not None and is_final(answer.status_code):
+                raise self._refused(f"{answer.status_code} {answer.reason}", answer.text) from None
             raise
+        check_count(len(choices_of(outputs)), len(messages))
+        return outputs
 
-    async def amodel_call(self, *args: Any, **kwargs: Any) -> Any:
+    async def amodel_call(self, session: Any, sem: Any, messages: Any, **kwargs: Any) -> Any:
         """One request, concurrency above 1."""
-        try:
-            return await super().amodel_call(*args, **kwargs)  # type: ignore[misc]
-        except aiohttp.ClientResponseError as error:
-            self._give_up_if_final(error.status, error.message)
-            raise
+        answers = await super().amodel_call(Refusing(session, self._refused), sem, messages, **kwargs)  # type: ignore[misc]
+        check_count(len(answers), len(messages))
+        return answers
 
-    def _give_up_if_final(self, status: int, words: str) -> None:
-        if 400 <= status < 500 and status not in WORTH_A_RETRY:
-            raise Failed(f"the endpoint refused a request: HTTP {status} {words} from {self.base_url}")
+    def _refused(self, status: str, body: str) -> Failed:
+        return Failed(f"the endpoint refused a request: HTTP {status} from {self.base_url}: {words_of(body)}")
+
+    def parse_generations(self, outputs: Any, **kwargs: Any) -> Any:
+        """The texts of an answer; lm-eval takes an error, or no text at all, for an empty answer and scores it."""
+        for output in outputs if isinstance(outputs, list) else [outputs]:
+            check_texts(choices_of(output))
+        return super().parse_generations(outputs=outputs, **kwargs)  # type: ignore[misc]
+
+
+class Refusing:
+    """An aiohttp session that ends the run at a final error, with what the server said; lm-eval only logs that."""
+
+    def __init__(self, session: aiohttp.ClientSession, refused: Callable[[str, str], Failed]) -> None:
+        self._session = session
+        self._refused = refused
+
+    @contextlib.asynccontextmanager
+    async def post(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """As ClientSession.post. Raises Failed."""
+        async with self._session.post(*args, **kwargs) as response:
+            if is_final(response.status):
+                status = f"{response.status} {response.reason}"
+                raise self._refused(status, await response.text(errors="replace"))
+            yield response
+
+
+def is_final(status: int) -> bool:
+    """Whether a request with this HTTP status would be refused again."""
+    return 400 <= status < 500 and status not in WORTH_A_RETRY
+
+
+def words_of(body: str) -> str:
+    """What a server says in the body of an error: the message where it is in OpenAI's form, else all; in one line."""
+    text = body
+    with contextlib.suppress(ValueError):
+        document = json.loads(body)
+        while isinstance(document, dict) and (inner := document.get("error") or document.get("message")):
+            document = inner
+        text = document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
+    return " ".join(text.split())[:300] or "no reason given"
+
+
+def choices_of(output: Any) -> list[dict[str, Any]]:
+    """The choices of an answer in their order. Raises NoAnswer where they are missing or malformed."""
+    choices = output.get("choices") if isinstance(output, dict) else None
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+        raise NoAnswer(f"the server sent no answer but: {words_of(json.dumps(output))}")
+    if sorted(str(choice.get("index")) for choice in choices) != sorted(map(str, range(len(choices)))):
+        raise NoAnswer(f"the server did not number its answers: {words_of(json.dumps(output))}")
+    return choices
+
+
+def check_count(answers: int, prompts: int) -> None:
+    """One answer for each prompt; lm-eval would give answers to the wrong prompts. Raises Failed."""
+    if answers != prompts:
+        raise Failed(f"the server sent {answers} answers for {prompts} prompts; set evaluation.batch_size to 1")
+
+
+def check_texts(choices: list[dict[str, Any]]) -> None:
+    """Every answer has a text, even if an empty one. Raises NoAnswer and Failed."""
+    for choice in choices:
+        holder, key = (choice, "text") if "text" in choice else (choice.get("message"), "content")
+        if not isinstance(holder, dict):
+            raise NoAnswer(f"the server sent an answer without a message: {words_of(json.dumps(choice))}")
+        if isinstance(holder.get(key), str):
+            continue
+        if choice.get("finish_reason") == "length":
+            raise Failed(
+                "the server sent no text, only reasoning that was cut off by the token limit; "
+                "raise evaluation.max_gen_tokens, or switch the model's reasoning off"
+            )
+        raise Failed(
+            f"the server sent an answer without text (finish_reason {choice.get('finish_reason')}); raise "
+            "evaluation.max_gen_tokens, or start the server without a reasoning or tool-call parser"
+        )
 
 
 class Chat(Endpoint, LocalChatCompletion):  # type: ignore[misc]
@@ -184,6 +269,9 @@ class Tasks(TaskManager):  # type: ignore[misc]
             raise Failed(f"lm-eval {lm_eval_version()} has no task {', '.join(missing)}")
         try:
             self.loaded = super().load(task_list)
+        except ImportError as error:
+            log.exception("loading %s", task_list)
+            raise Failed(lacking(error, str(task_list[0]))) from error
         except Exception as error:
             log.exception("loading %s", task_list)
             raise Failed(f"data of {', '.join(map(str, task_list))} could not be loaded: {one_line(error)}") from error
@@ -389,11 +477,40 @@ def one_line(error: BaseException) -> str:
 
 def reason(error: Exception, base: str) -> str:
     """Why an evaluation failed, in one line."""
+    if isinstance(error, ImportError):
+        return lacking(error)
     if isinstance(error, (requests.RequestException, aiohttp.ClientError, TimeoutError)):
         return f"the endpoint at {base} failed every try: {one_line(error)}"
+    if isinstance(error, NoAnswer):
+        return str(error)
     if "marked as unsafe" in str(error):
         return "the task runs generated code; to allow it set envs: {HF_ALLOW_CODE_EVAL: 1} for the task"
     return f"lm-eval failed: {one_line(error)}"
+
+
+def lacking(error: ImportError, task: str = "") -> str:
+    """Which package the task lacks, and how to install it: tasks with needs of their own are extras of lm-eval."""
+    module = (error.name or "").partition(".")[0]
+    if not module or not isinstance(error, ModuleNotFoundError):
+        return f"a package that the task needs is missing: {one_line(error)}"
+    extras = sorted((name for name in TASK_EXTRAS if module in packages_of(name)), key=lambda name: name not in task)
+    what = f"lm-eval[{extras[0]}]" if extras else module
+    return f"the task needs the Python module {module}, which is not installed: pip install '{what}'"
+
+
+def packages_of(extra: str) -> set[str]:
+    """Modules of the packages that an extra of lm-eval installs, as far as they have their package's name."""
+    wanted = re.compile(rf"([\w.-]+).*extra == ['\"]{re.escape(extra)}['\"]")
+    found = [match[1] for line in requirements() if (match := wanted.match(line))]
+    return {name.replace("-", "_") for name in found}
+
+
+def requirements() -> list[str]:
+    """What lm-eval's installation says that it and its extras need."""
+    try:
+        return requires("lm_eval") or []
+    except PackageNotFoundError:
+        return []
 
 
 class Redacting(logging.Formatter):

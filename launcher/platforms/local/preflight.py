@@ -8,10 +8,11 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from launcher.config.execution import Local
+from launcher.config.fields import Reference
 from launcher.deployments.spec import ServerSpec
 from launcher.errors import MissingExtra
 from launcher.plan.model import Plan, TaskPlan
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT = 5.0
 """Seconds an existing endpoint has to answer."""
 CLASHING = ("nv-eval-launcher", "nemo-evaluator-launcher")
-EXTRAS = {"lm_eval": "lm-eval"}
+FULL_PATH = "give its full path in the task's command"
+VIRTUAL = ("/proc", "/sys")
+"""Folders of the kernel: the superuser seems to be allowed to write there, and cannot."""
 
 
 async def check(plan: Plan, execution: Local) -> list[Check]:
@@ -38,12 +41,13 @@ async def check(plan: Plan, execution: Local) -> list[Check]:
         *_gpus(plan, execution),
         *_memory(plan, execution),
         *_harnesses(plan),
+        *_programs(plan),
         *_installation(),
     ]
     if execution.runtime == "docker":
         found += await _engine(plan, execution)
     else:
-        found += [*_commands(plan), *_images(plan), *_ports(plan)]
+        found += [*_commands(plan), *_modules(plan), *_files(plan), *_images(plan), *_ports(plan)]
     found += await _existing_endpoints(plan)
     return list(dict.fromkeys(found))
 
@@ -73,13 +77,22 @@ def servers(plan: Plan) -> list[ServerSpec]:
 
 def _output_folder(plan: Plan) -> Iterator[Check]:
     wanted = Path(plan.output_dir).expanduser().absolute()
-    existing = next(folder for folder in (wanted, *wanted.parents) if folder.exists())
+    existing = next(folder for folder in (wanted, *wanted.parents) if os.access(folder, os.F_OK))
     if not existing.is_dir():
         yield problem("output folder", f"{existing} is a file; set execution.output_dir to a folder")
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        yield problem("output folder", f"{existing} is not writable; set execution.output_dir to a folder of yours")
+    elif (why := _why_read_only(existing)) is not None:
+        yield problem("output folder", f"{existing} {why}; set execution.output_dir to a folder of yours")
     else:
         yield ok("output folder", str(wanted))
+
+
+def _why_read_only(folder: Path) -> str | None:
+    """Why nothing can be made in a folder, as far as looking tells; None if nothing speaks against it."""
+    if any(folder.resolve().is_relative_to(virtual) for virtual in VIRTUAL):
+        return "belongs to the kernel"
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return "is on a read-only file system"
+    return None if os.access(folder, os.W_OK | os.X_OK) else "is not writable"
 
 
 def _references(plan: Plan) -> Iterator[Check]:
@@ -127,8 +140,7 @@ def _harnesses(plan: Plan) -> Iterator[Check]:
 
 
 def _missing(task: TaskPlan, module: str) -> str:
-    extra = EXTRAS.get(module.partition(".")[0])
-    how = f"pip install 'nv-eval-launcher[{extra}]'" if extra else f"install it into {PYTHON}"
+    how = task.job.run.hints.get(module) or f"install it into {PYTHON}"
     return f"{task.harness} needs the Python module {module}: {how}"
 
 
@@ -137,6 +149,54 @@ def _is_importable(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def _programs(plan: Plan) -> Iterator[Check]:
+    """The programs of jobs that run beside the launcher."""
+    for task in plan.tasks:
+        program = fill(task.job.run.argv, {"python": PYTHON})[0]
+        if task.job.image is not None or "{" in program or PurePath(program).as_posix() in task.job.run.files:
+            continue
+        if "/" in program and not Path(program).is_absolute():
+            yield problem(
+                "program",
+                f"harness {task.harness} runs {program}, which is looked for in the job's own folder; {FULL_PATH}",
+            )
+        elif shutil.which(program, path=_search_path(task)) is None:
+            yield problem(
+                "program",
+                f"harness {task.harness} runs {program}, which is not installed here; install it, or {FULL_PATH}",
+            )
+        else:
+            yield ok("program", program)
+
+
+def _search_path(task: TaskPlan) -> str | None:
+    """PATH of a task's job."""
+    own = task.job.run.env.get("PATH")
+    if isinstance(own, Reference):
+        own = os.environ.get(own.env or "")
+    return own or environment.inherited().get("PATH")
+
+
+def _modules(plan: Plan) -> Iterator[Check]:
+    for server in servers(plan):
+        missing = [module for module in server.requires if not _is_importable(module)]
+        if missing:
+            how = f"pip install 'nv-eval-launcher[{server.extra}]'" if server.extra else f"install into {PYTHON}"
+            yield problem("server", f"{server.type} needs the Python modules {', '.join(missing)}: {how}")
+        elif server.requires:
+            yield ok("server", f"{server.type}: installed")
+
+
+def _files(plan: Plan) -> Iterator[Check]:
+    for key, path in dict.fromkeys(item for server in servers(plan) for item in server.files.items()):
+        if not os.access(path, os.R_OK):
+            yield problem("file", f"deployment.{key}: {path} does not exist or cannot be read; give its full path")
+        elif Path(path).is_dir():
+            yield problem("file", f"deployment.{key}: {path} is a folder; give the path of a file")
+        else:
+            yield ok("file", path)
 
 
 def _commands(plan: Plan) -> Iterator[Check]:

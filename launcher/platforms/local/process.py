@@ -77,7 +77,7 @@ class ProcessRuntime:
         return {"port": str(port), "host": ports.HOST, "threads": str(self._invocation.threads), "python": PYTHON}
 
     def _defaults(self, server: ServerSpec, gpus: tuple[Gpu, ...]) -> dict[str, str]:
-        devices = visible_devices(gpus)
+        devices = {"PYTHONUNBUFFERED": "1", **visible_devices(gpus)}
         return devices if server.gpus else {**devices, "OMP_NUM_THREADS": str(self._invocation.threads)}
 
     def _server_env(self, server: ServerSpec, values: dict[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from launcher.platforms.local.unit import Ending
 
 OWNER = "NV_EVAL_OWNER"
 """Variable in the environment of everything a supervisor starts: `INVOCATION/NAME`. It finds what a killed one left."""
+
+VISIBLE_WITHIN = 10.0
+"""Seconds within which a supervisor must show its mark; it takes far less than one."""
 
 Kind = Literal["endpoint", "job", "prepare"]
 
@@ -60,7 +64,10 @@ class Command:
 
 
 class Supervised:
-    """One command under its supervisor. `look` reads what the supervisor has told; nothing here waits for it."""
+    """One command under its supervisor. `look` reads what the supervisor has told; nothing here waits for it.
+
+    Once this is made, `supervisors` finds it. Raises PlatformError if the supervisor cannot be started.
+    """
 
     def __init__(self, mark: Mark, command: Command, reservation: Reservation | None = None) -> None:
         self.mark = mark
@@ -155,7 +162,25 @@ def _start(mark: Mark, reservation: Reservation | None) -> tuple[subprocess.Pope
     finally:
         os.close(orders_read)
         os.close(events_write)
+    if not _shows_mark(process):
+        process.kill()
+        process.wait()
+        os.close(orders)
+        os.close(events)
+        raise PlatformError(f"cannot see the process of {mark.name} in /proc, so that it could be lost; nothing runs")
     return process, orders, events
+
+
+def _shows_mark(process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a sweep can find the supervisor: the kernel shows its arguments a moment after exec has begun."""
+    deadline = time.monotonic() + VISIBLE_WITHIN
+    while _mark_of(process.pid) is None:
+        if process.poll() is not None:
+            return True  # it has ended already: there is nothing to find, and `look` tells
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.0005)
+    return True
 
 
 def _document(mark: Mark, command: Command, reservation: Reservation | None) -> bytes:
@@ -205,10 +230,8 @@ def owned_by(owner: str) -> Iterator[supervisor.Process]:
 def supervisors() -> Iterator[tuple[Mark, int]]:
     """Every supervisor on this machine that can be seen, of any invocation, with its pid."""
     for pid in _pids():
-        with contextlib.suppress(OSError):
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            if (mark := _mark_in(arguments)) is not None:
-                yield mark, pid
+        if (mark := _mark_of(pid)) is not None:
+            yield mark, pid
 
 
 def age(pid: int) -> float | None:
@@ -220,7 +243,11 @@ def age(pid: int) -> float | None:
     return max(0.0, uptime - int(process.start) / os.sysconf("SC_CLK_TCK"))
 
 
-def _mark_in(arguments: list[str]) -> Mark | None:
+def _mark_of(pid: int) -> Mark | None:
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return None
     match arguments[3:]:
         case [program, supervisor.MARK, invocation, name, ("endpoint" | "job" | "prepare") as kind, *_] if (
             Path(program).name == Path(supervisor.__file__).name
