@@ -50,12 +50,16 @@ def demo(rest: list[str]) -> int:
 def test(rest: list[str]) -> int:
     """all tests that need no root, with coverage"""
     install("dev")
-    skipped = "engine tests (Docker) are left out here: python3 tasks.py engines runs them"
+    notes = (
+        "Left out here: tests on a Docker Engine; python3 tasks.py engines runs them.",
+        "Not counted in the coverage: what runs in processes of its own (the small model's server, the supervisor,",
+        "the runner and lm-eval's driver inside jobs, the command line where a test starts it as a program).",
+    )
     code = run(
         *("-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not engine"),
         *("--cov", "--cov-report", "term-missing:skip-covered", *rest),
     )
-    print(skipped)
+    print(*notes, sep="\n")
     return code
 
 
