@@ -66,21 +66,23 @@ def plan(config: Config, *, invocation: str | None = None) -> Plan:
 def preflight(plan: Plan) -> list[Check]:
     """Checks of the plan against the platform. Reads only; what cannot be checked is in the list as skipped."""
     from launcher.errors import PreflightError
-    from launcher.orchestrator.blocking import complete
     from launcher.platforms import open_platform
     from launcher.platforms.base import Check, CheckState
 
-    async def check() -> list[Check]:
+    try:
         platform = open_platform(plan.execution_config())
+    except PreflightError as error:
+        return [Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
+
+    async def check() -> list[Check]:
         try:
             return await platform.preflight(plan)
         finally:
             await platform.close()
 
-    try:
-        return complete(check())
-    except PreflightError as error:
-        return [Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
+    from launcher.orchestrator.blocking import complete  # only now: it brings asyncio
+
+    return complete(check())
 
 
 @dataclass(frozen=True, kw_only=True)
