@@ -75,7 +75,7 @@ class Screen:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("task", "phase", "samples", "rate", "left", "time"):
             table.add_column(name, justify="left" if name in ("task", "phase") else "right", overflow="fold")
-        if self._plan.usd_per_gpu_hour is not None:
+        if self._plan.worst_case.usd is not None:
             table.add_column("cost", justify="right")
         for task in tasks:
             table.add_row(*self._row(task, now))
@@ -90,8 +90,8 @@ class Screen:
         phase = style.get(task.phase, "")
         shown = f"[{phase}]{describe(task)}[/{phase}]" if phase else describe(task)
         row = [task.plan.key, shown, samples(task), rate(task, now), left(task, now), elapsed(task, now)]
-        if self._plan.usd_per_gpu_hour is not None:
-            row.append(money(task.gpu_seconds(now) / 3600 * self._plan.usd_per_gpu_hour))
+        if self._plan.worst_case.usd is not None:
+            row.append(money(task.usd(now, self._plan.usd_per_gpu_hour) or 0.0))
         return row
 
 

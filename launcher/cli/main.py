@@ -19,7 +19,9 @@ COMMANDS = {
     "results": "scores of invocations",
     "stop": "end an invocation and tear it down",
     "ls": "list runs, tasks, deployments, executions",
+    "login": "keep a platform's credentials",
     "init": "write a commented config to start from",
+    "emulate": "serve a cloud's control plane on this machine, for rehearsals",
     "completion": "print shell completion",
     "version": "print versions",
 }

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from launcher.config.fields import Count, Gibibytes, NonNegative, Seconds, UsdPerHour, key
+from launcher.config.fields import Count, Gibibytes, Name, NonNegative, Seconds, UsdPerHour, key
+from launcher.config.lepton import (
+    LeptonAccess,
+    LeptonAutoscale,
+    LeptonEndpoint,
+    LeptonStorage,
+    SecondsKept,
+    UsdPerReplicaHour,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +55,29 @@ class Local(Execution):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeptonStorage:
-    """Storage mounted in jobs and endpoints."""
-
-    volume: str = key("node-nfs:lepton-shared-fs", "volume, as the workspace names it")
-    path: str = key("/", "path on the volume that is mounted")
-    mount_path: str = key("/shared", "where it is mounted")
-    workspace: str = key("/shared/nemo-evaluator-launcher-workspace", "folder that gets one sub-folder per invocation")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Lepton(Execution):
     """NVIDIA DGX Cloud Lepton."""
 
     type: Literal["lepton"] = key("lepton", "NVIDIA DGX Cloud Lepton")
+    workspace_id: str | None = key(None, "id of the workspace; default: LEPTON_WORKSPACE_ID, else the one logged in to")
     node_group: str | None = key(None, "node group of the endpoints, by name or id")
     resource_shape: str | None = key(None, "resource shape of an endpoint, for example gpu.1xh100")
+    usd_per_hour: dict[str, UsdPerReplicaHour] = key(
+        factory=dict, doc="price of each resource shape, for example {gpu.1xh100: 2.5}"
+    )
+    endpoint: LeptonEndpoint = key(factory=LeptonEndpoint, doc="options of the dedicated endpoints")
+    access: LeptonAccess = key(factory=LeptonAccess, doc="who may call an endpoint")
+    autoscale: LeptonAutoscale = key(factory=LeptonAutoscale, doc="when replicas are added and removed")
+    job_node_group: str | None = key(None, "node group of the jobs, by name or id; default: node_group")
     job_resource_shape: str = key("cpu.small", "resource shape of an evaluation job")
     job_image: str = key("python:3.11-slim", "image of evaluation jobs whose task names none")
+    job_packages: list[str] | None = key(
+        None, "packages that pip installs in a job whose image lacks the harness; default: those of the harness"
+    )
+    job_ttl: SecondsKept = key(259_200, "time a finished job is kept, should it not be removed")
+    image_pull_secrets: list[Name] = key(
+        factory=list, doc="the workspace's credentials of image registries, for endpoints and jobs"
+    )
     storage: LeptonStorage = key(factory=LeptonStorage, doc="storage of this invocation")
 
 

@@ -169,8 +169,8 @@ class Run:
     def _note(self, task: TaskState, seen: Observation) -> None:
         """Keep what the world shows of a task's address and progress."""
         endpoint = task.plan.endpoint
-        if endpoint and task.url is None and endpoint.name in seen.endpoints:
-            task.url = seen.endpoints[endpoint.name].url
+        made = seen.endpoints.get(endpoint.name) if endpoint else None
+        task.url = made.url if made and made.url else task.url
         job = seen.jobs.get(task.plan.job.name)
         if task.collected and task.job_submitted and is_gone(job):
             task.job_wanted = False
@@ -399,8 +399,6 @@ class Run:
         self._journal_quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
 
     def _outcome(self, task: TaskState, now: float) -> TaskOutcome:
-        gpu_seconds = task.gpu_seconds(now)
-        price = self.plan.usd_per_gpu_hour
         begun = task.started_at if task.started_at is not None else now
         return TaskOutcome(
             key=task.plan.key,
@@ -412,8 +410,8 @@ class Run:
             scores=tuple(task.scores),
             left=() if self._all_ended else _left(task),
             seconds=(task.ended_at or now) - begun,
-            gpu_seconds=gpu_seconds,
-            usd=None if price is None else gpu_seconds / 3600 * price,
+            gpu_seconds=task.gpu_seconds(now),
+            usd=task.usd(now, self.plan.usd_per_gpu_hour),
         )
 
     # --- the journal ------------------------------------------------------------------------------------------------

@@ -91,9 +91,18 @@ class TaskState:
 
     def gpu_seconds(self, now: float) -> float:
         """GPU time used so far: from the request that created the endpoint to the proof that it is gone."""
+        return self.gpus * self._endpoint_seconds(now)
+
+    def usd(self, now: float, usd_per_gpu_hour: float | None) -> float | None:
+        """What its endpoint has cost so far; None without a price."""
+        endpoint = self.plan.endpoint
+        hourly = endpoint.hourly(usd_per_gpu_hour) if endpoint else usd_per_gpu_hour and 0.0
+        return None if hourly is None else hourly * self._endpoint_seconds(now) / 3600
+
+    def _endpoint_seconds(self, now: float) -> float:
         if self.started_at is None or not self.plan.endpoint:
             return 0.0
-        return self.gpus * ((self.gone_at or now) - self.started_at)
+        return (self.gone_at or now) - self.started_at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
-from launcher.plan.model import EndpointPlan, JobPlan, Mount, Plan, TargetPlan, TaskPlan, WorstCase
+from launcher.plan import lepton as on_lepton
+from launcher.plan.model import EndpointPlan, JobPlan, Plan, TargetPlan, TaskPlan, WorstCase
 from launcher.plan.names import new_invocation_id, resource_name, task_keys
 from launcher.plan.settings import effective, is_set
 
@@ -53,6 +54,8 @@ class _Builder:
         self.url, self.url_type = _existing_url(config)
         self.served_name = _served_name(config)
         self.server = build_server(config.deployment, self.served_name)
+        self.lepton = config.execution if isinstance(config.execution, Lepton) else None
+        self.api_key = self._api_key()
         if self.server is not None and isinstance(config.execution, Lepton):
             _refuse_without_image(self.server, config.execution.type)
 
@@ -118,7 +121,7 @@ class _Builder:
             settings=settings,
             target=self._target(endpoint_type, info),
             endpoint=self._endpoint(index, task.name),
-            job=self._job(index, key, task.name, run, settings),
+            job=self._job(index, task.name, run, settings),
             expected_duration=settings.expected_duration or _guess(info, settings),
         )
 
@@ -154,7 +157,7 @@ class _Builder:
         return TargetInfo(
             model=self.served_name,
             endpoint_type=endpoint_type,
-            has_api_key=self.api_key_name is not None,
+            has_api_key=self.api_key is not None,
             remote_tokenizer=self.server is not None and self.server.remote_tokenizer,
             model_id=self.server.model_id if self.server else self.served_name,
             max_length=self.server.max_length if self.server else None,
@@ -167,7 +170,7 @@ class _Builder:
             model=self.served_name,
             endpoint_type=endpoint_type,
             url=self.url,
-            api_key=Reference(env=self.api_key_name) if self.api_key_name else None,
+            api_key=self.api_key,
             health_path=health_path,
             health_interval=self.server.health.interval if self.server else 1.0,
             needs_loglikelihood=info.needs_loglikelihood,
@@ -179,48 +182,52 @@ class _Builder:
         deployment = self.config.deployment
         return deployment.health_timeout if isinstance(deployment, NoDeployment) else deployment.start_timeout
 
+    def _api_key(self) -> Reference | None:
+        """The key that calls the endpoint. Endpoints of ours in a cloud are guarded even if nobody asks for it."""
+        own = Reference(env=self.api_key_name) if self.api_key_name else None
+        return on_lepton.endpoint_key(self.lepton, own) if self.lepton and self.server else own
+
     def _endpoint(self, index: int, task: str) -> EndpointPlan | None:
         if self.server is None:
             return None
-        execution = self.config.execution
-        lepton = execution if isinstance(execution, Lepton) else None
-        return EndpointPlan(
-            name=resource_name(self.server.type, task, index, self.invocation),
-            server=_in_container(self.server) if lepton else self.server,
-            start_timeout=self._start_timeout(),
-            health_timeout=self.config.deployment.health_timeout,
-            shape=lepton.resource_shape if lepton else None,
-            node_group=lepton.node_group if lepton else None,
-            mounts=_cache_mounts(lepton, self.server) if lepton else (),
+        name = resource_name(self.server.type, task, index, self.invocation)
+        start, health = self._start_timeout(), self.config.deployment.health_timeout
+        if self.lepton is None:
+            return EndpointPlan(name=name, server=self.server, start_timeout=start, health_timeout=health)
+        return on_lepton.endpoint(
+            self.lepton,
+            _in_container(self.server),
+            name=name,
+            invocation=self.invocation,
+            start_timeout=start,
+            health_timeout=health,
+            key=self.api_key,
         )
 
-    def _job(self, index: int, key: str, task: str, run: HarnessJob, settings: Settings) -> JobPlan:
-        execution = self.config.execution
-        lepton = execution if isinstance(execution, Lepton) else None
-        in_container = lepton is not None or getattr(execution, "runtime", None) == "docker"
-        image = settings.image or (run.image if in_container else None) or (lepton.job_image if lepton else None)
-        mounts = (Mount(source=f"{self._storage()}/{key}", path="/results"),) if lepton else ()
-        return JobPlan(
-            name=resource_name("eval", task, index, self.invocation),
-            run=run,
-            timeout=settings.timeout or 4 * 3600.0,
-            shape=lepton.job_resource_shape if lepton else None,
-            image=image,
-            mounts=mounts,
-        )
+    def _job(self, index: int, task: str, run: HarnessJob, settings: Settings) -> JobPlan:
+        name = resource_name("eval", task, index, self.invocation)
+        timeout = settings.timeout or 4 * 3600.0
+        if self.lepton is not None:
+            return on_lepton.job(
+                self.lepton,
+                run,
+                name=name,
+                invocation=self.invocation,
+                timeout=timeout,
+                image=settings.image,
+                key=self.api_key,
+            )
+        in_container = getattr(self.config.execution, "runtime", None) == "docker"
+        image = settings.image or (run.image if in_container else None)
+        return JobPlan(name=name, run=run, timeout=timeout, image=image)
 
     def _storage(self) -> str:
-        execution = self.config.execution
-        if isinstance(execution, Lepton):
-            return f"{execution.storage.workspace.rstrip('/')}/{self.invocation}"
-        return str(_absolute(execution.output_dir) / self.invocation)
+        if self.lepton is not None:
+            return on_lepton.storage(self.lepton, self.invocation)
+        return str(_absolute(self.config.execution.output_dir) / self.invocation)
 
     def _execution_notes(self) -> list[str]:
-        execution = self.config.execution
-        if not isinstance(execution, Lepton) or self.server is None:
-            return []
-        missing = [name for name in ("node_group", "resource_shape") if getattr(execution, name) is None]
-        return [f"execution.{name} is not set: a run needs one that the workspace offers" for name in missing]
+        return on_lepton.notes(self.lepton, self.server) if self.lepton else []
 
 
 def _without_generation(task: Task, settings: Settings) -> Settings:
@@ -330,12 +337,6 @@ def _fill(text: str, known: dict[str, str]) -> str:
     return text
 
 
-def _cache_mounts(lepton: Lepton, server: ServerSpec) -> tuple[Mount, ...]:
-    if server.cache_path is None:
-        return ()
-    return (Mount(source=f"{lepton.storage.workspace.rstrip('/')}/model-cache", path=server.cache_path),)
-
-
 def _guess(info: TaskInfo, settings: Settings) -> float | None:
     """Seconds, roughly: only the order of tasks depends on it."""
     if info.samples is None:
@@ -346,10 +347,15 @@ def _guess(info: TaskInfo, settings: Settings) -> float | None:
 
 
 def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None) -> WorstCase:
-    seconds = sum(
-        task.endpoint.server.gpus * (task.endpoint.start_timeout + task.endpoint.health_timeout + task.job.timeout)
-        for task in tasks
-        if task.endpoint is not None
-    )
-    hours = seconds / 3600
-    return WorstCase(gpu_hours=round(hours, 3), usd=None if price is None else round(hours * price, 2))
+    """`price` in USD per GPU-hour, for endpoints whose shape has none of its own."""
+    gpu_hours = usd = 0.0
+    known = price is not None or any(task.endpoint for task in tasks)
+    for task in tasks:
+        hours = (task.target.start_timeout + task.target.health_timeout + task.job.timeout) / 3600
+        usd += hours * (task.job.usd_per_hour or 0.0)
+        if task.endpoint is not None:
+            hourly = task.endpoint.hourly(price)
+            known = known and hourly is not None
+            gpu_hours += hours * task.endpoint.server.gpus
+            usd += hours * (hourly or 0.0)
+    return WorstCase(gpu_hours=round(gpu_hours, 3), usd=round(usd, 2) if known else None)

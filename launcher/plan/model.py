@@ -39,6 +39,16 @@ class EndpointPlan:
     shape: str | None = None
     node_group: str | None = None
     mounts: tuple[Mount, ...] = ()
+    usd_per_hour: float | None = None
+    """Price of all its replicas, where the shape has one."""
+    request: dict[str, Any] | None = None
+    """The request that creates it, on platforms that have one; references stand where secrets go."""
+
+    def hourly(self, usd_per_gpu_hour: float | None) -> float | None:
+        """Its price in USD per hour: its own, else that of its GPUs; None where neither is known."""
+        if self.usd_per_hour is not None or usd_per_gpu_hour is None:
+            return self.usd_per_hour
+        return self.server.gpus * usd_per_gpu_hour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +76,11 @@ class JobPlan:
     shape: str | None = None
     image: str | None = None
     mounts: tuple[Mount, ...] = ()
+    packages: tuple[str, ...] = ()
+    """What pip installs first in an image that lacks what the harness needs."""
+    usd_per_hour: float | None = None
+    request: dict[str, Any] | None = None
+    """The request that submits it, on platforms that have one; references stand where secrets go."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable
 from textwrap import shorten
+from typing import Any
 
 from launcher.config.fields import Env
 from launcher.config.values import environment
@@ -14,6 +16,7 @@ from launcher.plan.words import counted, duration, money
 
 __all__ = ["Check", "duration", "money", "render"]
 
+_SAID_ELSEWHERE = ("container", "envs", "mounts", "completions", "parallelism", "image_pull_secrets")
 Check = tuple[str, str, str]
 """State (ok, problem, skipped), name and message of one preflight check."""
 
@@ -76,11 +79,20 @@ def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> 
     lines.append(f"   command   {command if verbose else shorten(command, 160)}")
     lines += _env(server.env)
     lines += [f"   mount     {mount.source} at {mount.path}" for mount in endpoint.mounts]
+    lines += _request(endpoint.request, verbose=verbose)
     lines.append(
         f"   ready     {server.health.path or 'no health path'} within {duration(endpoint.start_timeout)}, "
         f"a completion within {duration(endpoint.health_timeout)} more"
     )
     return lines
+
+
+def _request(request: dict[str, Any] | None, *, verbose: bool) -> list[str]:
+    """The request as it will be sent; without `verbose` only what the other lines do not say, shortened."""
+    if request is None:
+        return []
+    text = json.dumps(request if verbose else {n: v for n, v in request["spec"].items() if n not in _SAID_ELSEWHERE})
+    return [f"   request   {text if verbose else shorten(text, 400)}"]
 
 
 def _env(env: Env) -> list[str]:
@@ -93,6 +105,8 @@ def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
     shape = f", shape {job.shape}" if job.shape else ""
     lines = [f"   job       {job.name}: {where}{shape}, at most {duration(job.timeout)}"]
     lines += [f"   mount     {mount.source} at {mount.path}" for mount in job.mounts]
+    lines += [f"   installs  {', '.join(job.packages)}, where the image lacks it"] if job.packages else []
+    lines += _request(job.request, verbose=verbose)
     if verbose:
         lines.append(f"   runs      {shlex.join(job.run.argv)}")
     lines += _env(environment("evaluation.envs", task.settings.envs))
@@ -109,9 +123,13 @@ def _foot(plan: Plan) -> str:
     if worst.gpu_hours == 0:
         cost = "Worst case: no GPU time."
     else:
-        price = money(worst.usd) if worst.usd is not None else "no price set (execution.usd_per_gpu_hour)"
+        price = money(worst.usd) if worst.usd is not None else f"no price set ({_price_key(plan)})"
         cost = f"Worst case, if every time-out runs to its end: {worst.gpu_hours:g} GPU-hours, {price}."
     return "\n".join([cost, *(f"Note: {note}." for note in plan.notes)])
+
+
+def _price_key(plan: Plan) -> str:
+    return "execution.usd_per_gpu_hour" + (" or execution.usd_per_hour" if plan.execution == "lepton" else "")
 
 
 def _checks(checks: list[Check], *, verbose: bool) -> str:

@@ -122,12 +122,15 @@ class Platform(Protocol):
     """One place that runs things. All calls but `logs` are coroutines; errors are PlatformError."""
 
     name: str
-    poll_interval: float
-    """Seconds between two observations that suit this platform."""
     create_grace: float
     """Seconds in which something may still appear whose creation was asked for but not confirmed."""
     close_ends_all: bool
     """Whether `close` ends everything of the invocation and waits for it, as on this machine."""
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two observations that suit this platform now."""
+        ...
 
     async def preflight(self, plan: Plan) -> list[Check]:
         """Reads, never writes: everything that would keep the plan from running, all at once."""

@@ -92,15 +92,6 @@ def test_what_a_harness_sets_is_shown_as_its_value() -> None:
     assert "  # generation:\n  #   temperature: null" in text
 
 
-def test_what_this_version_only_plans_is_not_said_to_run(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["init", "--execution", "lepton"])
-
-    for text in (capsys.readouterr().out, Path("lepton_vllm.yaml").read_text()):
-        assert "--dry-run" in text
-        assert "This version plans runs on lepton; it does not start them yet." in text
-        assert "Run it" not in text
-
-
 def test_the_default_is_the_small_model_here_and_vllm_elsewhere() -> None:
     main(["init"])
     main(["init", "--execution", "lepton"])

@@ -15,12 +15,10 @@ from typing import Any
 import pytest
 
 from launcher.config.deployment import AnyDeployment, Llamacpp, Smollm
-from launcher.config.execution import Lepton, Local
+from launcher.config.execution import Local
 from launcher.config.fields import Env, Reference
 from launcher.deployments import ServerSpec, build_server
-from launcher.errors import PreflightError
 from launcher.plan.model import Plan, TaskPlan
-from launcher.platforms import open_platform
 from launcher.platforms.base import CheckState
 from launcher.platforms.local.platform import LocalPlatform
 from tests.contract.bench import make_plan
@@ -254,10 +252,3 @@ async def test_an_existing_endpoint_that_is_not_there_is_a_problem(tmp_path: Pat
 async def test_a_good_plan_has_no_problem_and_nothing_is_written(tmp_path: Path) -> None:
     assert await problems(make_plan("abc", tmp_path / "new", task(gpus=1))) == []
     assert os.listdir(tmp_path) == []
-
-
-def test_an_execution_of_a_later_version_can_only_be_planned() -> None:
-    with pytest.raises(
-        PreflightError, match=r"execution lepton can be planned \(--dry-run\) but not run by this version"
-    ):
-        open_platform(Lepton())

@@ -24,21 +24,32 @@ Plan of invocation a1b2c3d4: 1 endpoint and 1 job on lepton
 1. hellaswag (lm_eval)
    endpoint  vllm-hellaswag-0-a1b2c3d4: 1 GPU, shape gpu.1xh100, node group h100-a
    image     vllm/vllm-openai:v0.30.0
-   command   vllm serve meta-llama/Llama-3.1-8B-Instruct \
---host 0.0.0.0 --port 8000 --served-model-name meta/llama-3.1-8b-instruct \
---enable-tokenizer-info-endpoint
+   command   vllm serve meta-llama/Llama-3.1-8B-Instruct --host 0.0.0.0 --port 8000 --served-model-name \
+meta/llama-3.1-8b-instruct --enable-tokenizer-info-endpoint
    env       HF_TOKEN=${oc.env:HF_TOKEN}
    env       VLLM_NO_USAGE_STATS=1
-   mount     /shared/nemo-evaluator-launcher-workspace/model-cache at /root/.cache/huggingface
+   mount     node-nfs:lepton-shared-fs:/nemo-evaluator-launcher-workspace/model-cache at \
+/root/.cache/huggingface
+   request   {"resource_requirement": {"resource_shape": "gpu.1xh100", "affinity": \
+{"allowed_dedicated_node_groups": ["h100-a"]}, "min_replicas": 1, "max_replicas": 1}, "auto_scaler": \
+{"scale_down": {"no_traffic_timeout": 5700, "not_ready_timeout": 4200}}, "api_tokens": [{"value": \
+"${oc.env:NV_EVAL_ENDPOINT_TOKEN}"}], "health": {"liveness": {"initial_delay_seconds": 3600}}, "log": \
+{"enable_collection": true}}
    ready     /health within 1 h, a completion within 5 min more
    model     meta/llama-3.1-8b-instruct on completions; one token and prompt log-probabilities asked for first
    job       eval-hellaswag-0-a1b2c3d4: image python:3.11-slim, shape cpu.small, at most 4 h
-   mount     /shared/nemo-evaluator-launcher-workspace/a1b2c3d4/hellaswag at /results
+   mount     node-nfs:lepton-shared-fs:/ at /shared
+   installs  lm-eval[api]>=0.4.13,<0.5, where the image lacks it
+   request   {"resource_shape": "cpu.small", "affinity": {"allowed_dedicated_node_groups": ["h100-a"]}, \
+"max_failure_retry": 0, "max_job_failure_retry": 0, "ttl_seconds_after_finished": 259200, "log": \
+{"enable_collection": true}}
    settings  seed 1234
    requests  4 at once, at most 5 min each, 3 retries
    tokenizer the server's own
 
 Worst case, if every time-out runs to its end: 5.083 GPU-hours, 10.17 USD.
+Note: the value of HF_TOKEN goes to the workspace, where its members can read it; to avoid that, store it \
+there as a secret and write {secret: NAME}.
 Not checked: credentials: LEPTON_API_TOKEN is not set
 Dry run: nothing was created, nothing was written.
 """

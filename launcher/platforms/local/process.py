@@ -130,4 +130,5 @@ def sweep_processes() -> list[Leftover]:
             age=age(pid),
         )
         for mark, pid in supervisors()
+        if mark.kind != "emulated"
     ]

@@ -25,7 +25,8 @@ OWNER = "NV_EVAL_OWNER"
 VISIBLE_WITHIN = 10.0
 """Seconds within which a supervisor must show its mark; it takes far less than one."""
 
-Kind = Literal["endpoint", "job", "prepare"]
+Kind = Literal["endpoint", "job", "prepare", "emulated"]
+"""Things of the kind `emulated` belong to an emulator: they die with it, and no `sweep` lists them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,9 +250,14 @@ def _mark_of(pid: int) -> Mark | None:
     except OSError:
         return None
     match arguments[3:]:
-        case [program, supervisor.MARK, invocation, name, ("endpoint" | "job" | "prepare") as kind, *_] if (
-            Path(program).name == Path(supervisor.__file__).name
-        ):
+        case [
+            program,
+            supervisor.MARK,
+            invocation,
+            name,
+            ("endpoint" | "job" | "prepare" | "emulated") as kind,
+            *_,
+        ] if Path(program).name == Path(supervisor.__file__).name:
             return Mark(invocation=invocation, name=name, kind=kind)
     return None
 

@@ -1,0 +1,58 @@
+"""Lepton's control and data plane on loopback: what we send is what runs.
+
+with LeptonEmulator(Config(faults=(NoCapacity(resource="first"),))) as emulator:
+    ...  # emulator.url, emulator.requests, emulator.state(), emulator.meter()
+"""
+
+from launcher.emulators.lepton.clock import After
+from launcher.emulators.lepton.config import Config, Image, NodeGroup, Shape, Timing, Token, Volume
+from launcher.emulators.lepton.control import RequestRecord
+from launcher.emulators.lepton.emulator import LeptonEmulator
+from launcher.emulators.lepton.faults import (
+    BadConfig,
+    Crash,
+    DelayLogs,
+    ErrorState,
+    Fault,
+    HoldName,
+    LoseAnswer,
+    NoCapacity,
+    Refuse,
+    SlowAnswer,
+    SlowDelete,
+    SlowStart,
+)
+from launcher.emulators.lepton.ledger import Meter, MeterLine
+from launcher.emulators.lepton.simulated import Script, Simulation
+from launcher.emulators.lepton.workspace import Item, Snapshot
+
+__all__ = [
+    "After",
+    "BadConfig",
+    "Config",
+    "Crash",
+    "DelayLogs",
+    "ErrorState",
+    "Fault",
+    "HoldName",
+    "Image",
+    "Item",
+    "LeptonEmulator",
+    "LoseAnswer",
+    "Meter",
+    "MeterLine",
+    "NoCapacity",
+    "NodeGroup",
+    "Refuse",
+    "RequestRecord",
+    "Script",
+    "Shape",
+    "Simulation",
+    "SlowAnswer",
+    "SlowDelete",
+    "SlowStart",
+    "Snapshot",
+    "Timing",
+    "Token",
+    "Volume",
+]

@@ -1,0 +1,181 @@
+"""Faults by configuration: what goes wrong, where, how often. The same seed gives the same faults."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal, TypeVar
+
+from launcher.emulators.lepton.clock import After
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What all faults have in common: which occasions they hit."""
+
+    resource: str = "*"
+    """Name of the endpoint, the job (without its id suffix), the secret or the file, as a shell pattern."""
+    skip: int = 0
+    """Occasions to let pass first."""
+    times: int | None = None
+    """Occasions to hit after that; None: all."""
+    probability: float = 1.0
+    """Of hitting an occasion that is not excluded by the above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartFault(Fault):
+    """Hits one start of one replica; a restart of it is the next occasion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowStart(StartFault):
+    """The node takes this long to be there."""
+
+    after: After = field(default_factory=After)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoCapacity(StartFault):
+    """No node, or with `queueing` no quota, for so many seconds; by default for ever."""
+
+    seconds: float = math.inf
+    queueing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadConfig(StartFault):
+    """The replica never starts, with this readiness issue. A job fails."""
+
+    reason: Literal["ConfigError", "SystemError"] = "ConfigError"
+    message: str = "failed to pull image: unauthorized"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crash(StartFault):
+    """The container ends with this exit code right after its start, whatever its command is."""
+
+    exit_code: int = 1
+    message: str = "cannot start"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorState(StartFault):
+    """The endpoint goes to the state Error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowDelete(Fault):
+    """The resource stays in Deleting this long."""
+
+    after: After = field(default_factory=After)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldName(Fault):
+    """For so many seconds after an endpoint is gone its name cannot be used again: 409."""
+
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayLogs(Fault):
+    """Lines come to the collected logs so many seconds after they were written."""
+
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteFault(Fault):
+    """Hits one request. `route` is `METHOD /path` below the workspace, as a shell pattern: `POST /jobs`, `GET *`."""
+
+    route: str = "*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refuse(RouteFault):
+    """Answer with this status and do nothing. `retry_after` in seconds becomes the header."""
+
+    status: int = 503
+    retry_after: int | None = None
+    message: str = "try again later"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoseAnswer(RouteFault):
+    """Do what was asked and close the connection without an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowAnswer(RouteFault):
+    """Do what was asked at once and answer after so many seconds."""
+
+    seconds: float = 1.0
+
+
+KINDS: dict[str, type[Fault]] = {
+    "slow_start": SlowStart,
+    "no_capacity": NoCapacity,
+    "bad_config": BadConfig,
+    "crash": Crash,
+    "error_state": ErrorState,
+    "slow_delete": SlowDelete,
+    "hold_name": HoldName,
+    "delay_logs": DelayLogs,
+    "refuse": Refuse,
+    "lose_answer": LoseAnswer,
+    "slow_answer": SlowAnswer,
+}
+"""How a config file calls them."""
+
+F = TypeVar("F", bound=Fault)
+
+
+class _Count:
+    """One fault, how many occasions it has seen, and its own dice."""
+
+    def __init__(self, fault: Fault, seed: str) -> None:
+        self.fault = fault
+        self._dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self._seen = self._hits = 0
+
+    def hits(self) -> bool:
+        """Count an occasion that matches; says whether the fault strikes."""
+        self._seen += 1
+        if self._seen <= self.fault.skip or self._dice.random() >= self.fault.probability:
+            return False
+        if self.fault.times is not None and self._hits >= self.fault.times:
+            return False
+        self._hits += 1
+        return True
+
+
+class FaultBook:
+    """All faults of one emulator."""
+
+    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
+        self._seed = seed
+        self._counts: list[_Count] = []
+        self.add(faults)
+
+    def add(self, faults: Sequence[Fault]) -> None:
+        """More faults, after those there are."""
+        for fault in faults:
+            self._counts.append(_Count(fault, f"{self._seed}/{len(self._counts)}"))
+
+    def pick(self, kind: type[F], resource: str, route: str | None = None) -> F | None:
+        """The first fault of this kind that strikes now. An occasion is counted for each that matches until then."""
+        for count in self._counts:
+            fault = count.fault
+            if isinstance(fault, kind) and _matches(fault, resource, route) and count.hits():
+                return fault
+        return None
+
+
+def _matches(fault: Fault, resource: str, route: str | None) -> bool:
+    if not fnmatchcase(resource, fault.resource):
+        return False
+    return route is None or (isinstance(fault, RouteFault) and fnmatchcase(route, fault.route))

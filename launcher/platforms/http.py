@@ -1,0 +1,257 @@
+"""The one HTTP client of the launcher, with its one retry policy. Platforms build their routes on it.
+
+What may be repeated is repeated: on transport errors, 408, 425, 429 and 5xx, with jittered back-off that honours
+Retry-After, until a deadline. A creation is repeated only where it certainly had no effect; otherwise the error says
+`maybe_done`, and the caller looks whether the thing exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from launcher.errors import PlatformError
+
+T = TypeVar("T")
+Params: TypeAlias = Mapping[str, str | int | list[str]]
+
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE"})
+"""Methods whose second request has the effect of the first (RFC 9110; our patches set values, they add nothing)."""
+_PASSING = frozenset({408, 425, 429})
+"""Client errors that pass with time."""
+_NOTHING_HAPPENED = frozenset({425, 429})
+"""Answers that say that a request was turned away unread: safe to repeat whatever it asked for."""
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_LONGEST_MESSAGE = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How long to keep trying. All times are seconds."""
+
+    deadline: float = 60.0
+    """No try begins later than this after the first."""
+    try_timeout: float = 30.0
+    """Longest silence within one try."""
+    first_wait: float = 0.5
+    longest_wait: float = 8.0
+    longest_retry_after: float = 30.0
+    """A server that asks for more patience than this gets this much."""
+
+    def wait(self, tries: int, answer: httpx.Response | None, chance: random.Random) -> float:
+        """Time before the next try: what the server asks for, else doubling, with jitter so that clients spread."""
+        asked = _retry_after(answer) if answer is not None else None
+        if asked is not None:
+            return min(asked, self.longest_retry_after) + chance.uniform(0, self.first_wait)
+        longest = min(self.longest_wait, self.first_wait * 2.0**tries)
+        return chance.uniform(longest / 2, longest)
+
+
+class RequestFailed(PlatformError):
+    """A request that failed for good.
+
+    `status` is None without an answer, or with one that was not understood. `maybe_done`: it may have had its effect.
+    """
+
+    def __init__(
+        self, service: str, method: str, path: str, *, status: int | None, message: str, maybe_done: bool
+    ) -> None:
+        self.method, self.path, self.status, self.maybe_done = method, path, status, maybe_done
+        self.message = message
+        answered = f"answered {status}" if status is not None else "failed"
+        super().__init__(f"{service}: {method} {path} {answered}{': ' if message else ''}{message}")
+
+
+@dataclass
+class Api:
+    """Typed requests to one service. Time is the event loop's."""
+
+    client: httpx.AsyncClient
+    service: str
+    """Name of the service, for messages."""
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    in_flight: int = 16
+    """Most requests under way at once."""
+    redact: Callable[[str], str] = lambda text: text
+    """Takes secrets out of what the service said."""
+    chance: random.Random = field(default_factory=random.Random)
+    requests: int = 0
+    """Requests sent so far, repeated ones included."""
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.in_flight)
+
+    async def get(self, path: str, answer: type[T], params: Params | None = None) -> T:
+        """GET a JSON document of type `answer`. Raises RequestFailed."""
+        return await self.call("GET", path, answer, params=params)
+
+    async def get_any(self, path: str, answer: type[T], params: Params | None = None) -> T | None:
+        """GET a JSON document of type `answer`, or `null`. Raises RequestFailed."""
+        wanted: Any = answer | None
+        found: T | None = await self.call("GET", path, wanted, params=params)
+        return found
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        params: Params | None = None,
+        body: Any = None,
+    ) -> T:
+        """One request with a JSON body, if any, and a JSON answer. Raises RequestFailed."""
+        response = await self.send(method, path, params=params, body=body)
+        try:
+            return msgspec.json.decode(response.content, type=answer, strict=False)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            done = method not in _REPEATABLE
+            message = f"the answer is not understood: {error}"
+            raise self._failed(method, path, None, message, maybe_done=done) from error
+
+    async def send(self, method: str, path: str, *, params: Params | None = None, body: Any = None) -> httpx.Response:
+        """One request, repeated where that is safe, until it is answered by 2xx. Raises RequestFailed."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + self.policy.deadline
+        for tries in range(1_000_000):
+            answer, error = await self._try(method, path, params, body)
+            if answer is not None and answer.is_success:
+                return answer
+            wait = self.policy.wait(tries, answer, self.chance)
+            if not _may_repeat(method, answer, error) or clock.time() + wait > deadline:
+                raise self._refused(method, path, answer, error)
+            await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _try(
+        self, method: str, path: str, params: Params | None, body: Any
+    ) -> tuple[httpx.Response | None, httpx.TransportError | None]:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        async with self._slots:
+            self.requests += 1
+            try:
+                return await self.client.request(method, path, params=params, content=content, headers=headers), None
+            except httpx.TransportError as error:
+                return None, error
+
+    async def lines(self, path: str) -> AsyncIterator[str]:
+        """Lines of a text stream that stays open, as they come; it is opened once. Raises RequestFailed."""
+        self.requests += 1
+        timeout = httpx.Timeout(self.policy.try_timeout, read=None)
+        try:
+            async with self.client.stream("GET", path, timeout=timeout) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise self._refused("GET", path, response, None)
+                async for line in response.aiter_lines():
+                    yield self.redact(line)
+        except httpx.TransportError as error:
+            raise self._refused("GET", path, None, error) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.aclose()
+
+    def _refused(
+        self, method: str, path: str, answer: httpx.Response | None, error: httpx.TransportError | None
+    ) -> RequestFailed:
+        effect = _maybe_done(method, answer, error)
+        if answer is None:
+            return self._failed(method, path, None, _transport_message(error), maybe_done=effect)
+        return self._failed(method, path, answer.status_code, message_of(answer), maybe_done=effect)
+
+    def _failed(self, method: str, path: str, status: int | None, message: str, *, maybe_done: bool) -> RequestFailed:
+        text = self.redact(message)[:_LONGEST_MESSAGE]
+        return RequestFailed(self.service, method, path, status=status, message=text, maybe_done=maybe_done)
+
+
+def make_client(
+    base_url: str,
+    headers: Mapping[str, str],
+    *,
+    policy: RetryPolicy | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> httpx.AsyncClient:
+    """A client for one service. Proxies of the environment are used, but not for this machine."""
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers={"User-Agent": "nv-eval", **headers},
+        timeout=(policy or RetryPolicy()).try_timeout,
+        transport=transport,
+        trust_env=not _is_loopback(base_url),
+        limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+    )
+
+
+def message_of(answer: httpx.Response) -> str:
+    """What a service says of an error, on one line: the usual fields of a JSON body, else the body itself."""
+    try:
+        body = msgspec.json.decode(answer.content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        body = answer.text
+    return " ".join(str(_said(body)).split())
+
+
+def _said(body: Any) -> Any:
+    if isinstance(body, dict):
+        for name in ("message", "detail", "error", "reason"):
+            if body.get(name):
+                return _said(body[name])
+    return body if isinstance(body, str) else msgspec.json.encode(body).decode()
+
+
+def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.TransportError | None) -> bool:
+    if answer is None:
+        return method in _REPEATABLE or isinstance(error, _NEVER_SENT)
+    if method in _REPEATABLE:
+        return answer.status_code in _PASSING or answer.status_code >= 500
+    return answer.status_code in _NOTHING_HAPPENED
+
+
+def _maybe_done(method: str, answer: httpx.Response | None, error: httpx.TransportError | None) -> bool:
+    if method in ("GET", "HEAD"):
+        return False
+    if answer is None:
+        return not isinstance(error, _NEVER_SENT)
+    return answer.status_code == 408 or answer.status_code >= 500
+
+
+def _transport_message(error: httpx.TransportError | None) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    """Retry-After in seconds, from its number or its date; None if there is none that can be read."""
+    text = answer.headers.get("Retry-After", "").strip()
+    try:
+        return max(0.0, float(text)) if text.replace(".", "", 1).isdigit() else _until(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def _until(date: str) -> float | None:
+    if not date:
+        return None
+    moment = parsedate_to_datetime(date)
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,63 @@
+"""Creation that makes one thing, whatever happens to the request or its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from launcher.errors import PlatformError
+from launcher.platforms.http import RequestFailed
+
+T = TypeVar("T")
+
+PATIENCE = 120.0
+"""Seconds that a name may stay taken by something that is being deleted, or a service may not answer."""
+GRACE = (1.0, 2.0, 4.0)
+"""Seconds between the looks for a thing that may have been created; absent after all of them, it was not."""
+NAME_TAKEN = 409
+
+
+async def create_once(
+    create: Callable[[], Awaitable[T]],
+    read_back: Callable[[], Awaitable[T | None]],
+    *,
+    describe: str,
+    is_ours: Callable[[T], bool],
+    is_leaving: Callable[[T], bool],
+) -> T:
+    """Create a thing, or adopt the one that an earlier request of ours made.
+
+    Raises PlatformError if the service refuses, if the name belongs to somebody else, or if nobody can say in time
+    whether it exists; in the last case `maybe_done` of the RequestFailed is true.
+    """
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + PATIENCE
+    while True:
+        try:
+            return await create()
+        except RequestFailed as error:
+            if not error.maybe_done and error.status != NAME_TAKEN:
+                raise
+            refusal = error
+        found = await _look(read_back, once=refusal.status == NAME_TAKEN, refusal=refusal)
+        if found is not None and not is_ours(found):
+            raise PlatformError(f"Lepton: {describe} exists already and is not of this invocation") from refusal
+        if found is not None and not is_leaving(found):
+            return found
+        if clock.time() > deadline:
+            raise refusal
+        await asyncio.sleep(GRACE[0])
+
+
+async def _look(read_back: Callable[[], Awaitable[T | None]], *, once: bool, refusal: RequestFailed) -> T | None:
+    """What is there under the name; looks again for a while before it believes that nothing is."""
+    for wait in GRACE[: 1 if once else None]:
+        try:
+            found = await read_back()
+        except RequestFailed:
+            raise refusal from None
+        if found is not None or once:
+            return found
+        await asyncio.sleep(wait)
+    return None

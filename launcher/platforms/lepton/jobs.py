@@ -1,0 +1,321 @@
+"""The jobs of one invocation: submitted once, watched with one list for all; their logs tell progress and results."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from launcher.errors import PlatformError
+from launcher.platforms.base import Progress, Resource, ResourceState, RunnerEnd
+from launcher.platforms.http import RequestFailed
+from launcher.platforms.lepton import states
+from launcher.platforms.lepton.client import LeptonClient
+from launcher.platforms.lepton.creation import create_once
+from launcher.platforms.lepton.endpoints import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG
+from launcher.platforms.lepton.logs import Entry, LogWindow
+from launcher.platforms.lepton.pace import EXTRAS, EXTRAS_SHORTEST, SHORTEST, Pace
+from launcher.platforms.lepton.types import Job, JobState
+from launcher.platforms.progress import ProgressReader, results_from_log
+
+PROGRESS_LINES = 100
+LOG_PATIENCE = 30.0
+"""Seconds that the last lines of an ended job may take to be collected."""
+_ENDED = (ResourceState.SUCCEEDED, ResourceState.FAILED)
+_LEAVING = (JobState.DELETING, JobState.DELETED)
+
+
+@dataclass
+class Tracked:
+    """What is known of one job. Times are seconds of the loop's clock."""
+
+    name: str
+    known_at: float = 0.0
+    seen: Job | None = None
+    ids: set[str] = field(default_factory=set)
+    """All jobs of this name: more than one only if an answer was lost and the job came late."""
+    maybe_until: float | None = None
+    removal_asked: float | None = None
+    is_gone: bool = False
+    ended_at: float | None = None
+    read_at: float = -math.inf
+    progress: Progress | None = None
+    end: RunnerEnd | None = None
+    lines: list[Entry] = field(default_factory=list)
+    """The end of its log, once it has ended."""
+    log_is_read: bool = False
+
+    @property
+    def state(self) -> ResourceState:
+        """Its state as last seen."""
+        return states.JOB_STATES[self.seen.state] if self.seen is not None else ResourceState.UNKNOWN
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the service says that it runs no more."""
+        return self.state in _ENDED
+
+    def take(self, job: Job, now: float) -> None:
+        """Note what the service shows."""
+        self.ids.add(job.id)
+        if self.seen is not None and self.seen.id != job.id:
+            return  # a duplicate: it is removed with the first
+        if self.maybe_until is not None:
+            self.removal_asked = None  # it was asked for before there was anything to remove
+        self.seen, self.known_at, self.maybe_until = job, now, None
+        if self.has_ended and self.ended_at is None:
+            self.ended_at = now
+
+    def resource(self) -> Resource:
+        """It in the launcher's words. An ended job counts as running until its last lines are there."""
+        state = self.state
+        if self.is_gone:
+            state = ResourceState.GONE
+        elif self.removal_asked is not None or (self.has_ended and not self.log_is_read):
+            state = ResourceState.RUNNING
+        known = self.seen.state.value.lower() if self.seen is not None else ""
+        return Resource(
+            name=self.name,
+            state=state,
+            id=self.seen.id if self.seen is not None else "",
+            exit_code=0 if self.state is ResourceState.SUCCEEDED else None,
+            detail=known,
+            progress=self.progress,
+            end=self.end,
+        )
+
+
+class Jobs:
+    """All jobs of one invocation."""
+
+    def __init__(self, client: LeptonClient, invocation: str, now: float) -> None:
+        self._client = client
+        self._invocation = invocation
+        self._pace = Pace(now)
+        self._extras = Pace(now, shortest=EXTRAS_SHORTEST)
+        self._tracked: dict[str, Tracked] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._looked = False
+
+    async def submit(self, name: str, make: Callable[[], Job]) -> Resource:
+        """Submit one, once. Raises PlatformError."""
+        async with self._locks[name]:
+            entry = self._tracked.get(name)
+            if entry is None or entry.is_gone:
+                wanted = make()
+                entry = self._tracked[name] = Tracked(name, maybe_until=math.inf)
+                await self._submit(entry, wanted)
+            return entry.resource()
+
+    async def _submit(self, entry: Tracked, wanted: Job) -> None:
+        try:
+            made = await create_once(
+                lambda: self._client.create_job(wanted),
+                lambda: self._find(entry.name),
+                describe=f"a job {entry.name}",
+                is_ours=lambda found: found.invocation == self._invocation,
+                is_leaving=lambda found: found.state in _LEAVING,
+            )
+        except PlatformError as error:
+            if isinstance(error, RequestFailed) and error.maybe_done:
+                entry.maybe_until = _now() + APPEARS_WITHIN
+            else:
+                del self._tracked[entry.name]
+            raise
+        except asyncio.CancelledError:
+            entry.maybe_until = _now() + APPEARS_WITHIN
+            raise
+        entry.take(made, _now())
+
+    async def _find(self, name: str) -> Job | None:
+        """The job of ours with this name; others' jobs may share it, as names of jobs are not unique."""
+        found = await self._client.jobs(containing=name)
+        return next((job for job in found if job.is_named(name) and job.invocation == self._invocation), None)
+
+    async def cancel(self, name: str) -> None:
+        """Ask for removal. Raises RequestFailed."""
+        entry, now = self._tracked.get(name), _now()
+        if entry is None:
+            await self._cancel_unknown(name)
+            return
+        if entry.is_gone or (entry.removal_asked is not None and now - entry.removal_asked < ASK_AGAIN):
+            return
+        existed = [await self._client.delete_job(job) for job in sorted(entry.ids)]
+        entry.removal_asked = now
+        over = entry.has_ended or not any(existed)  # what has ended costs nothing: accepted is enough
+        entry.is_gone = over and not (entry.maybe_until is not None and now < entry.maybe_until)
+        if all(e.is_gone or e.removal_asked is not None for e in self._tracked.values()):
+            self._pace.hurry()  # nothing but this is left to wait for
+
+    async def _cancel_unknown(self, name: str) -> None:
+        found = await self._find(name)
+        if found is not None:
+            await self._client.delete_job(found.id)
+
+    async def refresh(self) -> None:
+        """Look at all jobs if that is due. Raises RequestFailed if the service cannot be asked."""
+        now = _now()
+        alive = [entry for entry in self._tracked.values() if not entry.is_gone]
+        if (self._looked and not alive) or not self._pace.is_due(now):
+            return
+        found = await self._client.jobs(containing=self._invocation)
+        self._looked = True
+        self._pace.asked(now)
+        for job in found:
+            if job.invocation == self._invocation and job.state is not JobState.DELETED:
+                self._take(job, now)
+        await asyncio.gather(*(self._confirm(entry) for entry in alive if _is_missed(entry, now)))
+        await self._read_ends()
+        await self._read_progress()
+
+    def _take(self, job: Job, now: float) -> None:
+        known = next((entry for entry in self._tracked.values() if job.is_named(entry.name)), None)
+        name = known.name if known is not None else job.metadata.name or job.id
+        entry = self._tracked.setdefault(name, Tracked(name))
+        if not (entry.is_gone and job.id in entry.ids):  # an ended job that was removed may be listed a while
+            entry.take(job, now)
+
+    async def _confirm(self, entry: Tracked) -> None:
+        """A list without it is a hint; that its own route says 404 is the proof."""
+        found = await self._client.job(entry.seen.id) if entry.seen is not None else None
+        if found is None or found.state is JobState.DELETED:
+            entry.is_gone = True
+        else:
+            entry.take(found, _now())
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until ended jobs whose removal was accepted are not listed any more, at most so long."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + seconds
+        while clock.time() < deadline:
+            removed = {job for entry in self._tracked.values() if entry.removal_asked is not None for job in entry.ids}
+            listed = {job.id for job in await self._client.jobs(containing=self._invocation)} if removed else set()
+            if not removed & listed:
+                return
+            await asyncio.sleep(SHORTEST)
+
+    # --- logs ---------------------------------------------------------------------------------------------------------
+
+    async def _read_ends(self) -> None:
+        entries = self._tracked.values()
+        waiting = [e for e in entries if e.has_ended and not e.log_is_read and not e.is_gone]
+        await asyncio.gather(*(self._read_end(entry) for entry in waiting))
+
+    async def _read_end(self, entry: Tracked) -> None:
+        """How the runner ended, which its last lines say; the service collects them with some delay."""
+        late = entry.ended_at is not None and _now() - entry.ended_at > LOG_PATIENCE
+        try:
+            entry.lines = await self.page(entry.name, self.window(entry.name))
+        except RequestFailed:
+            entry.log_is_read = late
+            return
+        reader = ProgressReader()
+        reader.feed("".join(f"{text}\n" for _, text in entry.lines))
+        entry.end = reader.end
+        entry.progress = reader.progress or entry.progress
+        entry.log_is_read = late or (entry.end is not None and _is_whole(entry))
+        if not entry.log_is_read:
+            entry.end = None
+            self._pace.hurry()
+
+    async def _read_progress(self) -> None:
+        now = _now()
+        if not self._extras.is_due(now):
+            return
+        self._extras.asked(now)
+        running = [e for e in self._tracked.values() if e.state is ResourceState.RUNNING and e.removal_asked is None]
+        for entry in sorted(running, key=lambda e: e.read_at)[:EXTRAS]:
+            entry.read_at = now
+            try:
+                lines = await self.last_lines(entry.name, PROGRESS_LINES)
+            except RequestFailed:
+                continue  # progress is shown, nothing depends on it
+            entry.progress = _progress(lines) or entry.progress
+
+    def window(self, name: str) -> LogWindow:
+        """The whole log of a job, from its end."""
+        return LogWindow.last(10**9, since=self.created(name))
+
+    async def page(self, name: str, window: LogWindow) -> list[Entry]:
+        """Lines of a job in a window. Raises RequestFailed."""
+        return await self._client.logs("job", self.id(name), window)
+
+    async def last_lines(self, name: str, lines: int) -> list[str]:
+        """The last lines of a job's log. Raises RequestFailed."""
+        return [text for _, text in await self.page(name, LogWindow.last(lines, since=self.created(name)))]
+
+    async def results(self, name: str) -> dict[str, bytes]:
+        """What the runner printed, by path. Raises PlatformError if something of it is missing or damaged."""
+        window = self.window(name)
+        page = self._tracked[name].lines or await self.page(name, window)
+        lines: list[Entry] = []
+        while True:
+            whole, rest = window.rest(page)
+            lines = whole + lines
+            try:
+                return results_from_log("\n".join(text for _, text in lines))
+            except PlatformError:
+                if rest is None:
+                    raise
+            window, page = rest, await self.page(name, rest)
+
+    def created(self, name: str) -> float:
+        """When it was created, a little earlier, in seconds since 1970."""
+        entry = self._tracked.get(name)
+        stamp = entry.seen.metadata.created_at if entry is not None and entry.seen is not None else None
+        return (stamp / 1000 if stamp else time.time() - 86_400) - 60
+
+    def id(self, name: str) -> str:
+        """The service's id of a job."""
+        entry = self._tracked[name]
+        return entry.seen.id if entry.seen is not None else name
+
+    def known(self, name: str) -> bool:
+        """Whether there is, or was, a job of this name."""
+        return name in self._tracked
+
+    def is_over(self, name: str) -> bool:
+        """Whether its log will not grow any more."""
+        entry = self._tracked[name]
+        return entry.is_gone or entry.log_is_read
+
+    def log(self, name: str) -> list[str]:
+        """The end of an ended job's log, as far as it was read."""
+        return [text for _, text in self._tracked[name].lines] if name in self._tracked else []
+
+    def resources(self) -> dict[str, Resource]:
+        """All jobs in the launcher's words."""
+        return {name: entry.resource() for name, entry in self._tracked.items()}
+
+
+def _is_whole(entry: Tracked) -> bool:
+    """Whether the results that the runner announced are there, as far as one page shows it."""
+    try:
+        results_from_log("\n".join(text for _, text in entry.lines))
+    except PlatformError:
+        return bool(entry.lines) and len(entry.lines) >= LogWindow.last(10**9, since=0.0).limit
+    return True
+
+
+def _progress(lines: list[str]) -> Progress | None:
+    """What a piece of a log says; one that shows counts is from the evaluation, though the word may lie before it."""
+    reader = ProgressReader()
+    reader.feed("".join(f"{line}\n" for line in lines))
+    found = reader.progress
+    if found is not None and found.phase == "waiting" and found.done is not None:
+        return Progress(phase="evaluating", detail=found.detail, done=found.done, total=found.total)
+    return found
+
+
+def _is_missed(entry: Tracked, now: float) -> bool:
+    """Whether a list that was asked for at `now` should have shown it and did not."""
+    if entry.is_gone or entry.known_at >= now or (entry.maybe_until is not None and now < entry.maybe_until):
+        return False
+    return entry.removal_asked is not None or now - entry.known_at >= LIST_LAG
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,310 @@
+"""Everything that would keep a plan from running in a workspace, found by reading alone, all of it at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from launcher.config.execution import Lepton
+from launcher.config.fields import Reference
+from launcher.errors import nearest
+from launcher.plan.lepton import ENDPOINT_TOKEN
+from launcher.plan.model import Plan
+from launcher.plan.render import duration
+from launcher.platforms.base import Check, CheckState
+from launcher.platforms.http import RequestFailed
+from launcher.platforms.lepton.client import LeptonClient
+from launcher.platforms.lepton.credentials import Credentials
+from launcher.platforms.lepton.requests import ids_of, listed
+from launcher.platforms.lepton.types import Amounts, Endpoint, NodeGroup, Quota, Shape, Token, Workspace
+from launcher.platforms.secrets import references, unresolvable
+
+T = TypeVar("T")
+
+LEAST_LIFE = 1800.0
+"""Seconds that a token must still be valid: with an expired one nothing can be deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What the workspace answered; None where it refused to say, with the reason in `unknown`."""
+
+    workspace: Workspace | None = None
+    groups: list[NodeGroup] | None = None
+    tokens: list[Token] | None = None
+    endpoints: list[Endpoint] | None = None
+    secrets: list[str] | None = None
+    pull_secrets: list[str] | None = None
+    shapes: Mapping[str, list[Shape]] = field(default_factory=dict)
+    """What each node group offers, by the group's id and `/deployment` or `/job`."""
+    unknown: tuple[tuple[str, str], ...] = ()
+
+
+async def look(client: LeptonClient, plan: Plan, execution: Lepton) -> World:
+    """Ask for everything that the checks need. Raises RequestFailed only if the workspace does not let us in."""
+    workspace = await client.workspace()
+    questions: dict[str, Awaitable[Any]] = {
+        "groups": client.node_groups(),
+        "tokens": client.tokens(),
+        "endpoints": client.endpoints(),
+    }
+    if any(reference.secret for reference in references(plan)):
+        questions["secrets"] = client.secrets()
+    if execution.image_pull_secrets:
+        questions["pull_secrets"] = client.pull_secrets()
+    answers = await asyncio.gather(*questions.values(), return_exceptions=True)
+    known, unknown = _sorted(dict(zip(questions, answers, strict=True)))
+    shapes, no_shapes = await _shapes(client, plan, execution, known.get("groups") or [])
+    return World(workspace=workspace, **known, shapes=shapes, unknown=(*unknown, *no_shapes))
+
+
+def _sorted(answers: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What was answered, and why the rest was not. Raises what is no refusal."""
+    known: dict[str, Any] = {}
+    unknown: list[tuple[str, str]] = []
+    for name, answer in answers.items():
+        if isinstance(answer, RequestFailed):
+            unknown.append((name.replace("_", " "), str(answer)))
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            known[name] = answer
+    return known, unknown
+
+
+async def _shapes(
+    client: LeptonClient, plan: Plan, execution: Lepton, groups: list[NodeGroup]
+) -> tuple[dict[str, list[Shape]], list[tuple[str, str]]]:
+    ids = ids_of(groups)
+    endpoint_group, job_group = ids.get(execution.node_group or ""), ids.get(_job_group(execution) or "")
+    questions: dict[str, Awaitable[Any]] = {}
+    if endpoint_group and any(task.endpoint for task in plan.tasks):
+        questions[f"{endpoint_group}/deployment"] = client.shapes(endpoint_group, "deployment")
+    if job_group:
+        questions[f"{job_group}/job"] = client.shapes(job_group, "job")
+    answers = await asyncio.gather(*questions.values(), return_exceptions=True)
+    known, unknown = _sorted(dict(zip(questions, answers, strict=True)))
+    return known, [(f"shapes of {name}", why) for name, why in unknown]
+
+
+def _job_group(execution: Lepton) -> str | None:
+    return execution.job_node_group or execution.node_group
+
+
+def refused(error: RequestFailed, credentials: Credentials) -> Check:
+    """The one check of a workspace that does not let us in."""
+    reasons = {
+        401: f"the token is not valid (any more) for workspace {credentials.workspace}; make one in the dashboard and "
+        f"log in again: nv-eval login lepton -c {credentials.workspace}:TOKEN",
+        403: f"the token may not use workspace {credentials.workspace}; log in with one of that workspace",
+        404: f"there is no workspace {credentials.workspace} at {credentials.url}; check LEPTON_WORKSPACE_ID and _URL",
+    }
+    known = reasons.get(error.status or 0)
+    return _problem("workspace", known) if known else Check("workspace", CheckState.PROBLEM, str(error))
+
+
+def check(plan: Plan, execution: Lepton, world: World, token: str, environment: Mapping[str, str]) -> list[Check]:
+    """All checks, each result once."""
+    found = [
+        *_workspace(world),
+        *_token(world, token),
+        *_node_groups(plan, execution, world),
+        *_shape_checks(plan, execution, world),
+        *_quota(plan, execution, world),
+        *_variables(plan, environment),
+        *_secrets(plan, execution, world),
+        *_volumes(plan, execution, world),
+        *_images(plan),
+        *_names(plan, world),
+        *(Check(name, CheckState.SKIPPED, why) for name, why in world.unknown),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _ok(name: str, message: str = "") -> Check:
+    return Check(name, CheckState.OK, message)
+
+
+def _problem(name: str, message: str) -> Check:
+    return Check(name, CheckState.PROBLEM, f"Lepton: {message}")
+
+
+def _workspace(world: World) -> Iterator[Check]:
+    state = (world.workspace.workspace_state if world.workspace else None) or "normal"
+    if state == "normal":
+        yield _ok("workspace")
+    else:
+        yield _problem("workspace", f"the workspace is {state}; see its billing and settings in the dashboard")
+
+
+def _token(world: World, token: str) -> Iterator[Check]:
+    own = next((entry for entry in world.tokens or () if entry.is_of(token)), None)
+    if own is None or not own.expires_at:
+        return
+    left = own.expires_at / 1000 - time.time()
+    if left < LEAST_LIFE:
+        when = f"expires in {duration(left)}" if left > 0 else "has expired"
+        yield _problem("token", f"the token {when}; make one that lasts in the dashboard and log in again")
+    else:
+        yield _ok("token", f"valid for {duration(left)}")
+
+
+def _node_groups(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
+    if world.groups is None:
+        return
+    names = [group.name for group in world.groups]
+    wanted = {"execution.job_node_group": execution.job_node_group}
+    if any(task.endpoint for task in plan.tasks):
+        wanted["execution.node_group"] = execution.node_group
+        if execution.node_group is None:
+            yield _problem("node group", f"execution.node_group is not set; the workspace has: {listed(names)}")
+    for key, name in wanted.items():
+        if name is not None and name not in ids_of(world.groups):
+            has = nearest(name, names) or f"; the workspace has: {listed(names)}"
+            yield _problem("node group", f"{key}: no node group {name}{has}")
+        elif name is not None:
+            yield _ok("node group")
+
+
+def _shape_checks(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
+    for key, name, shapes in _wanted_shapes(plan, execution, world):
+        if shapes is None:
+            continue
+        offered = [shape.id for shape in shapes]
+        if name is None:
+            yield _problem("shape", f"{key} is not set; the node group offers: {listed(offered)}")
+        elif name.lower() not in (shape.lower() for shape in offered):
+            yield _problem("shape", f"{key}: the node group has no shape {name}; it offers: {listed(offered)}")
+        else:
+            yield _ok("shape")
+
+
+def _wanted_shapes(plan: Plan, execution: Lepton, world: World) -> Iterator[tuple[str, str | None, list[Shape] | None]]:
+    ids = ids_of(world.groups or [])
+    if any(task.endpoint for task in plan.tasks):
+        group = ids.get(execution.node_group or "")
+        yield "execution.resource_shape", execution.resource_shape, world.shapes.get(f"{group}/deployment")
+    group = ids.get(_job_group(execution) or "")
+    yield "execution.job_resource_shape", execution.job_resource_shape, world.shapes.get(f"{group}/job")
+
+
+def _quota(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
+    """All endpoints that may be alive together must fit into what is left of the workspace's quota."""
+    quota = (world.workspace.resource_quota if world.workspace else None) or Quota()
+    shape = next(
+        (s for s in _endpoint_shapes(execution, world) if s.id == (execution.resource_shape or "").lower()), None
+    )
+    replicas = _endpoints_at_once(plan) * execution.endpoint.min_replicas
+    if shape is None or not replicas:
+        return
+    needs = {"accelerator_num": shape.spec.accelerator_num, "cpu": shape.spec.cpu, "memory": shape.spec.memory_in_mb}
+    words = {"accelerator_num": "GPUs", "cpu": "CPU cores", "memory": "MB of memory"}
+    short = [
+        f"{each * replicas:g} {words[name]} and {left:g} are left"
+        for name, each in needs.items()
+        if each and (left := _left(quota, name)) is not None and each * replicas > left
+    ]
+    if short:
+        yield _problem(
+            "quota",
+            f"{replicas} x {shape.id} need {', '.join(short)}; set limits.max_parallel_endpoints, or ask for more",
+        )
+    else:
+        yield _ok("quota")
+
+
+def _endpoint_shapes(execution: Lepton, world: World) -> list[Shape]:
+    group = ids_of(world.groups or []).get(execution.node_group or "")
+    return list(world.shapes.get(f"{group}/deployment") or ())
+
+
+def _endpoints_at_once(plan: Plan) -> int:
+    endpoints = [task.endpoint for task in plan.tasks if task.endpoint is not None]
+    gpus = max((endpoint.server.gpus for endpoint in endpoints), default=0)
+    bounds = [len(endpoints)]
+    bounds += [plan.max_parallel_endpoints] if plan.max_parallel_endpoints else []
+    bounds += [max(1, plan.max_gpus // gpus)] if plan.max_gpus and gpus else []
+    return min(bounds)
+
+
+def _left(quota: Quota, name: str) -> float | None:
+    """What is left of one resource; None where the workspace sets no limit."""
+    limit, used = getattr(quota.limit or Amounts(), name), getattr(quota.used or Amounts(), name)
+    return None if not limit else float(limit - (used or 0))
+
+
+def _variables(plan: Plan, environment: Mapping[str, str]) -> Iterator[Check]:
+    named = {Reference(env=name) for name in _token_names(plan)}
+    wanted = {r for r in {*references(plan), *named} if r.secret is None and r.env != ENDPOINT_TOKEN}
+    for reference in sorted(wanted, key=str):
+        why = unresolvable(reference, environment)
+        yield _problem("variables", why) if why else _ok("variables")
+
+
+def _token_names(plan: Plan) -> list[str]:
+    access: dict[str, Any] = plan.config["execution"].get("access") or {}
+    return list(access.get("token_names") or ())
+
+
+def _secrets(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
+    wanted = sorted({str(reference.secret) for reference in references(plan) if reference.secret})
+    for kind, names, there in (
+        ("secret", wanted, world.secrets),
+        ("image pull secret", execution.image_pull_secrets, world.pull_secrets),
+    ):
+        if there is None or not names:
+            continue
+        missing = [name for name in names if name not in there]
+        for name in missing:
+            has = nearest(name, there) or f"; it has: {listed(there)}"
+            yield _problem(f"{kind}s", f"the workspace has no {kind} {name}{has}")
+        if not missing:
+            yield _ok(f"{kind}s")
+
+
+def _volumes(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
+    if world.groups is None:
+        return
+    by_id = {group.id: group for group in world.groups}
+    ids = ids_of(world.groups)
+    for name, requests in (
+        (execution.node_group, [task.endpoint.request for task in plan.tasks if task.endpoint]),
+        (_job_group(execution), [task.job.request for task in plan.tasks]),
+    ):
+        group = by_id.get(ids.get(name or "", ""))
+        sources = sorted({mount["from"] for request in requests if request for mount in request["spec"]["mounts"]})
+        if group is not None:
+            yield from _volumes_of(group, sources)
+
+
+def _volumes_of(group: NodeGroup, sources: list[str]) -> Iterator[Check]:
+    there = [volume.source for volume in group.spec.volumes or ()]
+    for source in sources:
+        if source in there or source == "node-local":
+            yield _ok("volumes")
+        else:
+            hint = "set execution.storage.volume to one of them, or to null"
+            yield _problem(
+                "volumes", f"node group {group.name} has no volume {source}; it has: {listed(there)}; {hint}"
+            )
+
+
+def _images(plan: Plan) -> Iterator[Check]:
+    for task in plan.tasks:
+        if task.endpoint is not None and task.endpoint.server.image is None:
+            kind = task.endpoint.server.type
+            yield _problem(
+                "images", f"deployment {kind} has no container image; set deployment.image, or choose another"
+            )
+
+
+def _names(plan: Plan, world: World) -> Iterator[Check]:
+    wanted = {task.endpoint.name for task in plan.tasks if task.endpoint is not None}
+    clashes = [e for e in world.endpoints or () if e.name in wanted and e.invocation != plan.invocation]
+    for endpoint in clashes:
+        yield _problem("names", f"an endpoint {endpoint.name} exists and is not ours; remove it, or run again")
+    if not clashes and world.endpoints is not None:
+        yield _ok("names")

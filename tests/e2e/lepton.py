@@ -1,0 +1,127 @@
+"""A Lepton workspace on loopback whose containers are simulated, and runs against it inside the test's process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from launcher.config.validate import validate
+from launcher.emulators.lepton import Config, LeptonEmulator, Script
+from launcher.emulators.lepton.container import Command
+from launcher.orchestrator.journal import Journal
+from launcher.orchestrator.run import Run
+from launcher.orchestrator.state import RunOutcome, TaskOutcome
+from launcher.plan.build import build
+from launcher.plan.model import Plan
+from launcher.platforms.http import RetryPolicy
+from launcher.platforms.lepton.credentials import Credentials
+from launcher.platforms.lepton.platform import LeptonPlatform
+from launcher.runner.client import Ended, Ending
+from launcher.runner.output import Report
+
+TOKEN = "nvapi-loopbacktoken0001"
+SCORES = json.dumps({"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": 0.5, "n": 4}]})
+QUICK = RetryPolicy(deadline=20.0, try_timeout=5.0, first_wait=0.05, longest_wait=0.2)
+
+
+def job_output(ending: Ending = Ending.COMPLETED, results: str = SCORES, *, not_printed: bool = False) -> str:
+    """What a runner prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        report = Report([])
+        report.phase("evaluating", "a task")
+        printed = {"results.json": results.encode()} if ending is Ending.COMPLETED and not not_printed else {}
+        left = ["results.json"] if not_printed else []
+        report.end(Ended(ending, ""), {"results": sorted(printed), "not_printed": left})
+        report.results(printed)
+    return out.getvalue()
+
+
+@dataclass
+class Bench:
+    """One emulated workspace. `boots` and `lasts` in seconds, by the number of the task."""
+
+    emulator: LeptonEmulator
+    folder: Path
+    boots: Callable[[int], float] = lambda _: 0.1
+    lasts: Callable[[int], float] = lambda _: 0.3
+    output: Callable[[int], str] = lambda _: job_output()
+    platform: LeptonPlatform | None = None
+    commands: list[Command] = field(default_factory=list)
+
+    def endpoint(self, command: Command) -> Script:
+        """A server."""
+        self.commands.append(command)
+        name = command.env["LEPTON_DEPLOYMENT_NAME"]
+        return Script(output="the server says hello\n", opens_after=self.boots(int(name.split("-")[-2])))
+
+    def job(self, command: Command) -> Script:
+        """A job."""
+        self.commands.append(command)
+        number = int(command.env["LEPTON_JOB_NAME"].split("-")[-3])
+        return Script(output=self.output(number), seconds=self.lasts(number))
+
+    def plan(self, tasks: int = 1, *, deployment: dict[str, Any] | None = None, **execution: Any) -> Plan:
+        """A plan of some tasks."""
+        served = {
+            "type": "container",
+            "model_id": "m",
+            "image": "sim/server",
+            "command": ["serve"],
+            "start_timeout": 30,
+            "health_timeout": 9,
+        }
+        keys = {"type": "lepton", "node_group": "h100-pool", "resource_shape": "gpu.1xh100", **execution}
+        names = [{"name": f"t{number}"} for number in range(tasks)]
+        config = {
+            "execution": {"output_dir": str(self.folder / "results"), **keys},
+            "deployment": {**served, **(deployment or {})},
+            "evaluation": {"harness": "command", "command": ["true"], "timeout": 30, "tasks": names},
+        }
+        return build(validate(config))
+
+    def open(self, plan: Plan, token: str = TOKEN) -> LeptonPlatform:
+        """A platform for this workspace."""
+        config = self.emulator.config
+        access = Credentials(workspace=config.workspace, token=token, url=self.emulator.url)
+        execution = plan.execution_config()
+        self.platform = LeptonPlatform(execution, credentials=access, policy=QUICK)  # type: ignore[arg-type]
+        return self.platform
+
+    async def run(self, plan: Plan) -> RunOutcome:
+        """A whole run."""
+        journal = Journal(self.folder / "journal.db")
+        return await Run(plan, self.open(plan), journal).run()
+
+    async def task(self, **keys: Any) -> TaskOutcome:
+        """A run of one task."""
+        return (await self.run(self.plan(**keys))).tasks[0]
+
+    def requests(self, method: str, path: str = "") -> list[str]:
+        """Paths of the requests of one method, below the workspace."""
+        found = [
+            r.path.split(self.emulator.config.workspace, 1)[1] for r in self.emulator.requests if r.method == method
+        ]
+        return [route for route in found if route.startswith(path)]
+
+
+@contextmanager
+def bench(folder: Path, config: Config | None = None) -> Iterator[Bench]:
+    """A running workspace."""
+    made: list[Bench] = []
+
+    def endpoint(command: Command) -> Script:
+        return made[0].endpoint(command)
+
+    def job(command: Command) -> Script:
+        return made[0].job(command)
+
+    with LeptonEmulator(config, simulations={"sim/*": endpoint, "python*": job}) as emulator:
+        made.append(Bench(emulator, folder))
+        yield made[0]
