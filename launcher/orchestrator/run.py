@@ -234,7 +234,11 @@ class Run:
             self._wake.set()
 
     def _failed(self, task: TaskState, action: Action, detail: str, reason: Reason | None = None) -> None:
-        known = {Action.CREATE_ENDPOINT: Reason.ENDPOINT_NOT_CREATED, Action.SUBMIT_JOB: Reason.JOB_NOT_SUBMITTED}
+        known = {
+            Action.CREATE_ENDPOINT: Reason.ENDPOINT_NOT_CREATED,
+            Action.PROBE: Reason.JOB_NOT_SUBMITTED,
+            Action.SUBMIT_JOB: Reason.JOB_NOT_SUBMITTED,
+        }
         if task.reason is None:
             self._end(task, reason or known.get(action, Reason.LAUNCHER_ERROR), detail)
 
@@ -258,21 +262,29 @@ class Run:
         running.add_done_callback(self._steps.discard)
 
     async def _probe(self, task: TaskState) -> None:
+        """Probe to the end; whatever goes wrong ends the task, or its endpoint would wait for its time-out."""
+        try:
+            await self._answers(task)
+        except runner.EndpointProblem as problem:
+            if self._stop is None and task.reason is None:
+                self._end(task, Reason(problem.reason), problem.detail)
+        except LauncherError as error:
+            self._failed(task, Action.PROBE, str(error))
+        except Exception as error:
+            self._failed(task, Action.PROBE, f"{type(error).__name__}: {error}", Reason.LAUNCHER_ERROR)
+        else:
+            task.ready = True
+            self._journal_quietly(Fact.TASK_READY, task)
+        self._wake.set()
+
+    async def _answers(self, task: TaskState) -> None:
         """Ask the endpoint ourselves until it answers; the all_ready barrier waits for this."""
         url = task.plan.target.url or task.url or ""
         document = job_document(self.plan.invocation, task.plan, url=url, output_dir="", work_dir="")
         reference = task.plan.target.api_key
         key = Secrets().resolve(reference) if reference else None
         target, stop = runner.Target.from_document(document["target"]), self._probes[task.plan.key]
-        try:
-            await in_thread(partial(runner.wait_ready, target, key=key, stop=stop))
-        except runner.EndpointProblem as problem:
-            if self._stop is None and task.reason is None:
-                self._end(task, Reason(problem.reason), problem.detail)
-        else:
-            task.ready = True
-            self._journal_quietly(Fact.TASK_READY, task)
-        self._wake.set()
+        await in_thread(partial(runner.wait_ready, target, key=key, stop=stop))
 
     async def _submit(self, task: TaskState) -> None:
         if task.started_at is None:
