@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.config.fields import Reference
 from launcher.errors import LauncherError, Leftover, PlatformError
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.reasons import Reason
@@ -113,6 +114,15 @@ def test_an_endpoint_that_never_gets_an_address_ends_behind_the_barrier_too(tmp_
 
     outcome = run_plan(make_plan(tmp_path, 2, execution={"start_jobs": "all_ready"}), Nowhere(), journal)
     assert {task.reason for task in outcome.tasks} == {Reason.ENDPOINT_START_TIMEOUT}
+
+
+def test_a_probe_that_cannot_be_made_does_not_keep_its_endpoint_waiting(tmp_path: Path, journal: Journal):
+    plan = make_plan(tmp_path, 1, execution={"start_jobs": "all_ready"})
+    target = replace(plan.tasks[0].target, api_key=Reference(env="NOT_SET_ANYWHERE"))
+    platform = FakePlatform()
+    outcome = run_plan(replace(plan, tasks=(replace(plan.tasks[0], target=target),)), platform, journal)
+    assert outcome.tasks[0].reason is Reason.JOB_NOT_SUBMITTED and "NOT_SET_ANYWHERE" in outcome.tasks[0].detail
+    assert outcome.seconds < 5 and platform.left == []
 
 
 def test_what_is_left_over_still_occupies_and_what_waits_for_it_is_told(tmp_path: Path, journal: Journal):
