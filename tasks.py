@@ -17,6 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("NV_EVAL_VENV", ROOT / ".venv"))
 PYTHON = VENV / "bin" / "python"
+PIP = ("-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check")
+LEP = {"0.47.1": "NV_EVAL_TEST_LEP_047", "0.27.3": "NV_EVAL_TEST_LEP_027"}
+"""Versions of leptonai, and the variables that tell the tests where each has its `lep`."""
 
 
 def main() -> int:
@@ -26,6 +29,7 @@ def main() -> int:
         "test": test,
         "unit": unit,
         "engines": engines,
+        "lep": lep,
         "lint": lint,
         "docs": docs,
         "package": package,
@@ -75,6 +79,15 @@ def engines(rest: list[str]) -> int:
     return run("-m", "tests.engines", *rest)
 
 
+def lep(rest: list[str]) -> int:
+    """Lepton's own command line, in two versions, against the emulator: environments of their own"""
+    install("dev")
+    for version, variable in LEP.items():
+        os.environ.setdefault(variable, str(install_lep(version)))
+    os.environ["NV_EVAL_TEST_NO_SKIPS"] = "1"
+    return run("-m", "pytest", "tests/contract/lepton", *rest)
+
+
 def lint(_rest: list[str]) -> int:
     """formatter, linter, strict type checker, import contracts"""
     install("dev")
@@ -111,24 +124,42 @@ def install(extras: str) -> None:
     stamp = VENV / f"installed-{extras.replace(',', '-')}"
     if stamp.is_file() and stamp.read_text() == wanted:
         return
-    make_environment()
+    make_environment(VENV)
     print(f"Installing nv-eval with [{extras}] into {VENV} (a minute or two the first time) ...", file=sys.stderr)
-    pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    if run(*pip, "--upgrade", "pip") != 0 or run(*pip, "-e", f".[{extras}]") != 0:
+    if run(*PIP, "--upgrade", "pip") != 0 or run(*PIP, "-e", f".[{extras}]") != 0:
         sys.exit("tasks.py: installing failed; the lines above say why")
     stamp.write_text(wanted)
 
 
-def make_environment() -> None:
-    """Make .venv. Debian keeps the module that this needs in a package of its own."""
-    if PYTHON.exists():
+def install_lep(version: str) -> Path:
+    """Install leptonai, which pins packages that nv-eval has in other versions, into an environment of its own.
+
+    Returns its program `lep`.
+    """
+    folder = VENV.parent / f".venv-lep-{version}"
+    program, stamp = folder / "bin" / "lep", folder / "installed"
+    if stamp.is_file() and program.is_file():
+        print(f"leptonai {version} is in {folder} already.", file=sys.stderr)
+        return program
+    make_environment(folder)
+    print(f"Installing leptonai {version} into {folder} (about a minute) ...", file=sys.stderr)
+    pip = [str(folder / "bin" / "python"), *PIP, f"leptonai=={version}"]
+    if subprocess.run(pip, check=False).returncode != 0 or not program.is_file():
+        sys.exit(f"tasks.py: installing leptonai {version} failed; the lines above say why")
+    stamp.touch()
+    return program
+
+
+def make_environment(folder: Path) -> None:
+    """Make a virtual environment. Debian keeps the module that this needs in a package of its own."""
+    if (folder / "bin" / "python").exists():
         return
     try:
         import ensurepip  # noqa: F401
     except ImportError:
         install_venv_package()
-    if subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=False).returncode != 0:
-        sys.exit(f"tasks.py: cannot make {VENV}; the lines above say why")
+    if subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode != 0:
+        sys.exit(f"tasks.py: cannot make {folder}; the lines above say why")
 
 
 def install_venv_package() -> None:

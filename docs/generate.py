@@ -7,6 +7,7 @@ config.md and cli.md are written whole. In the other files, what stands between 
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from launcher import errors
 from launcher.cli import main as cli
 from launcher.cli.keys import Key, as_yaml, keys_of, summary
 from launcher.config.evaluation import Evaluation, Task
+from launcher.config.pricing import Pricing
 from launcher.config.schema import DEPLOYMENTS, EXECUTIONS, Export, Limits, Target
 from launcher.harnesses import HARNESSES, setting_defaults
 from launcher.orchestrator.reasons import MEANINGS
@@ -29,7 +31,7 @@ CONFIG_HEAD = """\
 # Config keys
 
 A config is YAML composed by [Hydra](https://hydra.cc) from the groups `execution`, `deployment`, `target`,
-`evaluation`, `export` and `limits`. Every key below can stand in a file or on the command line:
+`evaluation`, `export`, `limits` and `pricing`. Every key below can stand in a file or on the command line:
 `nv-eval run deployment=vllm deployment.max_model_len=8192`. A key that is not here is an error, never ignored.
 
 - `null` as a default means "not set"; the meaning says what happens then. Where a default is a harness's, its name
@@ -37,6 +39,12 @@ A config is YAML composed by [Hydra](https://hydra.cc) from the groups `executio
 - Durations are seconds, sizes are as the name says (`_gib`, `_mib`).
 - A value `${oc.env:NAME}` comes from your environment; see [secrets.md](secrets.md).
 - `nv-eval init` writes a config with the keys of one execution and one deployment as comments.
+"""
+PRICING = """\
+A price list of yours is a file `pricing/NAME.yaml` in a folder that `--config-dir` names; choose it with
+`pricing=NAME`. `configs/pricing/example.yaml` shows its form with made-up numbers. The prices give the cost shown
+live and kept in the results, minutes x replicas x price, and the worst case in the plan. They are for Lepton's resource
+shapes; elsewhere `execution.usd_per_gpu_hour` counts.
 """
 CLI_HEAD = """\
 # Command line
@@ -100,6 +108,7 @@ def config_page() -> str:
         f"## evaluation.tasks\n\n{_task_text()}",
         f"## export\n\n{summary(Export)}.\n\n{_key_table(keys_of(Export, 'export'))}",
         f"## limits\n\n{summary(Limits)}.\n\n{_key_table(keys_of(Limits, 'limits'))}",
+        f"## pricing\n\n{summary(Pricing)}.\n\n{PRICING}\n{_key_table(keys_of(Pricing, 'pricing'))}",
     ]
     return "\n".join(parts)
 
@@ -107,7 +116,13 @@ def config_page() -> str:
 def _variants(section: str, meaning: str, classes: dict[str, Any]) -> Iterator[str]:
     yield f"## {section}\n\n{meaning} `{section}=NAME` on the command line, or `- {section}: NAME` under `defaults`.\n"
     for name, cls in classes.items():
-        yield f"### {section}={name}\n\n{summary(cls)}.\n\n{_key_table(keys_of(cls, section))}"
+        yield f"### {section}={name}\n\n{summary(cls)}.\n\n{_more(cls)}{_key_table(keys_of(cls, section))}"
+
+
+def _more(cls: type[Any]) -> str:
+    """What a class's documentation says below its first line."""
+    text = inspect.cleandoc(cls.__doc__ or "").partition("\n")[2].strip()
+    return f"{text}\n\n" if text else ""
 
 
 def _key_table(keys: list[Key]) -> str:

@@ -133,10 +133,13 @@ async def _run(plan: Plan, watcher: Watcher | None, say: Callable[[str], None], 
     from launcher.results import write
 
     platform = open_platform(plan.execution_config())
-    problems = [c.message for c in await platform.preflight(plan) if c.state is CheckState.PROBLEM]
+    checks = await platform.preflight(plan)
+    problems = [check.message for check in checks if check.state is CheckState.PROBLEM]
     if problems:
         await platform.close()
         raise PreflightError(problems)
+    for note in (check.message for check in checks if check.state is CheckState.NOTE):
+        say(note)
     live = Run(plan, platform, Journal.default(), watcher=watcher)
     try:
         write.begin(plan, live.folder)

@@ -55,6 +55,15 @@ STARTS = {
         },
         to_set=("deployment.model_id", "deployment.image", "deployment.command"),
     ),
+    "lepton_llm": Start(values={"deployment.model_id": _MODEL}, tasks=_BOTH_KINDS),
+    "lepton_template": Start(
+        values={"deployment.model_id": "my-model", "deployment.template_id": "my-template"},
+        to_set=("deployment.model_id", "deployment.template_id"),
+    ),
+    "lepton_photon": Start(
+        values={"deployment.model_id": "my-model", "deployment.photon_id": "my-photon-abc123"},
+        to_set=("deployment.model_id", "deployment.photon_id"),
+    ),
     "none": Start(
         values={"target.api_endpoint.url": "http://127.0.0.1:8000/v1", "target.api_endpoint.model_id": "my-model"},
         to_set=("target.api_endpoint.url", "target.api_endpoint.model_id"),
@@ -62,7 +71,7 @@ STARTS = {
 }
 """How a config of each deployment begins. Log-likelihood tasks only where the server is known to do them."""
 
-SECTIONS = ("execution", "deployment", "target", "evaluation", "limits")
+SECTIONS = ("execution", "deployment", "target", "evaluation", "limits", "pricing")
 IN_CONTAINERS = ("nim", "container")
 """Deployments that on this machine run in Docker: their example is an image."""
 ONLY_LOCAL = ("smollm",)
@@ -87,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from launcher.config.deployment import ONLY_ON_LEPTON
     from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
 
     execution = args.execution
@@ -95,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
     _check("deployment", deployment, DEPLOYMENTS)
     if deployment in ONLY_LOCAL and execution != "local":
         raise ConfigError(f"--deployment {deployment}: runs only on this machine; leave --execution {execution} out")
+    if deployment in ONLY_ON_LEPTON and execution != "lepton":
+        raise ConfigError(f"--deployment {deployment}: runs only on Lepton; add --execution lepton")
     path = Path(args.output or f"{execution}_{deployment}.yaml")
     _write(path, starter(execution, deployment, path), force=args.force)
     _say_what_next(path, execution, to_set(execution, deployment))
@@ -107,7 +119,8 @@ def starter(execution: str, deployment: str, path: Path) -> str:
 
     keys = [_with_harness_default(key) for key in config_keys(execution, deployment).values()]
     values = _values(execution, deployment)
-    sections = {name: _section([key for key in keys if _is_shown(key, name)], values) for name in SECTIONS}
+    names = [name for name in SECTIONS if name != "pricing" or execution == "lepton"]
+    sections = {name: _section([key for key in keys if _is_shown(key, name)], values) for name in names}
     sections["evaluation"] += _tasks(STARTS[deployment].tasks)
     return "\n".join([_head(execution, deployment, path), *sections.values()])
 

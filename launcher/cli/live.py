@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from launcher.orchestrator.reasons import Reason
@@ -54,7 +55,7 @@ def open_view(plan: Plan, *, quiet: bool = False) -> Iterator[View]:
         with Live(console=console, refresh_per_second=4, transient=False) as live:
             yield Screen(plan, live)
     else:
-        view = Lines()
+        view = Lines(plan)
         view.say(_title(plan))
         yield view
 
@@ -88,7 +89,8 @@ class Screen:
     def _row(self, task: TaskState, now: float) -> list[str]:
         style = {Phase.ENDED: "green" if task.reason is Reason.COMPLETED else "red", Phase.QUEUED: "dim"}
         phase = style.get(task.phase, "")
-        shown = f"[{phase}]{describe(task)}[/{phase}]" if phase else describe(task)
+        shown = escape(f"{describe(task)}{f': {task.why}' if task.why else ''}")
+        shown = f"[{phase}]{shown}[/{phase}]" if phase else shown
         row = [task.plan.key, shown, samples(task), rate(task, now), left(task, now), elapsed(task, now)]
         if self._plan.worst_case.usd is not None:
             row.append(money(task.usd(now, self._plan.usd_per_gpu_hour) or 0.0))
@@ -98,20 +100,26 @@ class Screen:
 class Lines:
     """A line whenever a task changes its phase, and now and then its progress."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._said: dict[str, tuple[str, float]] = {}
+        self._why: dict[str, str] = {}
 
     def update(self, tasks: list[TaskState], now: float) -> None:
         """Write what has changed."""
         for task in tasks:
             before, at = self._said.get(task.plan.key, ("", 0.0))
             text = describe(task)
-            progressing = task.phase is Phase.EVALUATING and now - at >= PLAIN_INTERVAL
-            if text == before and not progressing:
+            moves = task.phase is Phase.EVALUATING or (task.why and task.why != self._why.get(task.plan.key))
+            if text == before and not (moves and now - at >= PLAIN_INTERVAL):
                 continue
+            self._why[task.plan.key] = task.why
             self._said[task.plan.key] = (text, now)
             count = f" {samples(task)}" if samples(task) else ""
-            self.say(f"{task.plan.key}: {text}{count}")
+            spent = task.usd(now, self._plan.usd_per_gpu_hour)
+            cost = f", {money(spent)} so far" if spent and task.phase is not Phase.ENDED else ""
+            why = f": {task.why}" if task.why else ""
+            self.say(f"{task.plan.key}: {text}{why}{count}{cost}")
 
     def say(self, text: str) -> None:
         """Write a line. A run goes on when nobody reads it any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from launcher.config.fields import (
     Arguments,
@@ -12,6 +12,7 @@ from launcher.config.fields import (
     Fraction,
     Gibibytes,
     Mebibytes,
+    Name,
     NonNegative,
     Port,
     Seconds,
@@ -54,6 +55,24 @@ class Server(Deployment):
         None, "port inside the container; default: the server's usual one. A process gets a free one"
     )
     shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownServer(Deployment):
+    """Keys of deployments whose server the launcher knows nothing of: it must be told how that answers."""
+
+    health_path: str = key("/health", "path that answers 200 when the server is up")
+    gpus: NonNegative = key(0, "GPUs of one endpoint")
+    revision: str | None = key(None, "revision of the model, for the record")
+    cache_path: str | None = key(
+        None, "folder in the container where the server keeps downloaded models; the model cache is mounted there"
+    )
+    loglikelihood: Literal["yes", "no", "probe"] = key(
+        "probe", "whether prompt log-probabilities come back: probe asks the running server"
+    )
+    endpoint_types: list[Literal["completions", "chat"]] = key(
+        factory=lambda: ["completions", "chat"], doc="routes the server has"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,19 +153,76 @@ class Llamacpp(Server):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Container(Server):
+class Container(Server, UnknownServer):
     """Any image or command that serves the OpenAI routes on a port."""
 
     type: Literal["container"] = key("container", "any image or command")
-    health_path: str = key("/health", "path that answers 200 when the server is up")
-    gpus: NonNegative = key(0, "GPUs of one endpoint")
-    revision: str | None = key(None, "revision of the model, for the record")
-    loglikelihood: Literal["yes", "no", "probe"] = key(
-        "probe", "whether prompt log-probabilities come back: probe asks the running server"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeptonLlm(GpuServer):
+    """LLM endpoint of Lepton: vLLM or SGLang, with a model from Hugging Face or from the file system.
+
+    It is what "Create LLM endpoint" of the dashboard makes: by Lepton's API a container like any other. The service's
+    own image and command are not documented, so by default they are those of `vllm` and `sglang` here.
+    """
+
+    type: Literal["lepton_llm"] = key("lepton_llm", "LLM endpoint of Lepton")
+    engine: Literal["vllm", "sglang"] = key("vllm", "inference engine; it decides the default image and the command")
+    model_path: str | None = key(
+        None,
+        "path of the model on the volume; it is mounted, read-only, and served instead of a download, and model_id "
+        "only names it; default: model_id is downloaded from Hugging Face",
     )
-    endpoint_types: list[Literal["completions", "chat"]] = key(
-        factory=lambda: ["completions", "chat"], doc="routes the server has"
+    model_volume: Name | None = key(
+        None, "volume that model_path is on, as the workspace names it; default: execution.storage.volume"
     )
+    hf_token_secret: Name | None = key(
+        None,
+        "secret of the workspace that holds a Hugging Face token, for gated models; the server gets it as HF_TOKEN",
+    )
+    expert_parallel: bool = key(False, "spread experts over the GPUs (mixture-of-experts models); vllm only")
+    max_logprobs: Count | None = key(None, "most log-probabilities per token; vllm only; default: the server's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeptonTemplate(Server, UnknownServer):
+    """Prebuilt template of a Lepton workspace that serves /templates: the workspace says what is run.
+
+    Taken from what it renders are image, command, port, variables, mounts, image pull secrets, shared memory and, if
+    `execution.resource_shape` is not set, the resource shape. What the config says goes before it, variables by name
+    and mounts by place. All else (node group, replicas, access, time-outs, and whatever is about jobs) is the config's.
+    The dry run shows what the workspace renders.
+    """
+
+    type: Literal["lepton_template"] = key("lepton_template", "template of the workspace")
+    template_id: Name = key(doc="id of the template; `lep template list` shows them")
+    template_visibility: Literal["public", "private"] = key("public", "whose template: everybody's or the workspace's")
+    run: str | dict[str, Any] | None = key(
+        None, "what the template is rendered with: its command, or its parameters; default: nothing"
+    )
+    image: str | None = key(None, "container image; default: the template's")
+    command: Arguments = key(
+        factory=list,
+        doc="replaces the template's command; {host}, {port}, {model_id} and {model} (served name) are filled in",
+    )
+    port: Port | None = key(None, "port inside the container; default: the template's")
+    shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container; default: the template's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeptonPhoton(UnknownServer):
+    """Custom model of Lepton: a photon that was pushed to the workspace (legacy API only).
+
+    It brings its own image and command, and listens on port 8080.
+    """
+
+    type: Literal["lepton_photon"] = key("lepton_photon", "photon of the workspace")
+    photon_id: Name = key(doc="id of the photon, with its version")
+    photon_namespace: Literal["public", "private"] = key(
+        "private", "where the photon is: everybody's or the workspace's"
+    )
+    shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +250,19 @@ class NoDeployment:
     )
 
 
-AnyDeployment = Vllm | Sglang | Trtllm | Nim | Llamacpp | Container | Smollm | NoDeployment
+AnyDeployment = (
+    Vllm
+    | Sglang
+    | Trtllm
+    | Nim
+    | Llamacpp
+    | Container
+    | LeptonLlm
+    | LeptonTemplate
+    | LeptonPhoton
+    | Smollm
+    | NoDeployment
+)
 
 DEPLOYMENTS: dict[str, type[AnyDeployment]] = {
     "vllm": Vllm,
@@ -183,6 +271,12 @@ DEPLOYMENTS: dict[str, type[AnyDeployment]] = {
     "nim": Nim,
     "llamacpp": Llamacpp,
     "container": Container,
+    "lepton_llm": LeptonLlm,
+    "lepton_template": LeptonTemplate,
+    "lepton_photon": LeptonPhoton,
     "smollm": Smollm,
     "none": NoDeployment,
 }
+
+ONLY_ON_LEPTON = ("lepton_llm", "lepton_template", "lepton_photon")
+"""Deployments that another execution has nothing to make them with."""

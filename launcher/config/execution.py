@@ -12,7 +12,6 @@ from launcher.config.lepton import (
     LeptonEndpoint,
     LeptonStorage,
     SecondsKept,
-    UsdPerReplicaHour,
 )
 
 
@@ -62,9 +61,6 @@ class Lepton(Execution):
     workspace_id: str | None = key(None, "id of the workspace; default: LEPTON_WORKSPACE_ID, else the one logged in to")
     node_group: str | None = key(None, "node group of the endpoints, by name or id")
     resource_shape: str | None = key(None, "resource shape of an endpoint, for example gpu.1xh100")
-    usd_per_hour: dict[str, UsdPerReplicaHour] = key(
-        factory=dict, doc="price of each resource shape, for example {gpu.1xh100: 2.5}"
-    )
     endpoint: LeptonEndpoint = key(factory=LeptonEndpoint, doc="options of the dedicated endpoints")
     access: LeptonAccess = key(factory=LeptonAccess, doc="who may call an endpoint")
     autoscale: LeptonAutoscale = key(factory=LeptonAutoscale, doc="when replicas are added and removed")

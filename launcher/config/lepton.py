@@ -14,7 +14,6 @@ PerMinute = Annotated[float, Meta(gt=0, extra={"unit": "requests per minute"})]
 SecondsToIdle = Annotated[int, Meta(ge=60, extra={"unit": "s"})]
 """The service takes no shorter time; 0 would switch the guard off."""
 SecondsKept = Annotated[int, Meta(ge=60, extra={"unit": "s"})]
-UsdPerReplicaHour = Annotated[float, Meta(ge=0, extra={"unit": "USD per hour and replica"})]
 
 Priority = Literal[
     "low-1000",

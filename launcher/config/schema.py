@@ -9,6 +9,7 @@ from launcher.config.deployment import DEPLOYMENTS, AnyDeployment, NoDeployment,
 from launcher.config.evaluation import EndpointType, Evaluation, Settings, Task
 from launcher.config.execution import EXECUTIONS, AnyExecution, Local
 from launcher.config.fields import Count, Name, Seconds, key
+from launcher.config.pricing import Pricing
 
 __all__ = [
     "DEPLOYMENTS",
@@ -20,6 +21,7 @@ __all__ = [
     "Export",
     "Limits",
     "NoDeployment",
+    "Pricing",
     "Settings",
     "Target",
     "Task",
@@ -76,3 +78,4 @@ class Config:
     evaluation: Evaluation = key(factory=Evaluation, doc="which benchmarks run")
     export: Export = key(factory=Export, doc="files written beside the results")
     limits: Limits = key(factory=Limits, doc="bounds of one invocation")
+    pricing: Pricing = key(factory=Pricing, doc="what the platform's resource shapes cost")

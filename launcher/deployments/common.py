@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from launcher.config.deployment import Deployment, GpuServer, Server
+from launcher.config.deployment import Deployment, GpuServer, Server, UnknownServer
 from launcher.config.fields import Env
 from launcher.config.values import arguments, environment, text
+from launcher.deployments.spec import Health, ServerSpec
 from launcher.errors import ConfigError
 
 HUGGINGFACE_CACHE = "/root/.cache/huggingface"
@@ -19,6 +20,8 @@ SHARED_MEMORY_MIB = 16384
 
 LAUNCHER_KEY = "the launcher"
 """Owner of options that no config key sets."""
+
+_NO_LOGLIKELIHOOD = "deployment.loglikelihood is no; if the server returns prompt log-probabilities, set it to probe"
 
 OptionValue: TypeAlias = str | float | bool | Sequence[str] | None
 
@@ -128,6 +131,31 @@ def refuse(server: str, **keys: tuple[object, str]) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def described(spec: ServerSpec, config: UnknownServer) -> ServerSpec:
+    """`spec` with what the config says of a server that the launcher does not know. Raises ConfigError."""
+    for key, path in (("health_path", config.health_path), ("cache_path", config.cache_path or "/")):
+        if not path.startswith("/"):
+            raise ConfigError(f"deployment.{key}: {path!r} must start with /")
+    return replace(
+        spec,
+        revision=config.revision,
+        gpus=config.gpus,
+        cpus=config.cpus,
+        memory_gib=config.memory_gib,
+        cache_path=config.cache_path,
+        health=Health(path=config.health_path),
+        endpoint_types=tuple(config.endpoint_types),
+        loglikelihood=config.loglikelihood,
+        loglikelihood_note=_NO_LOGLIKELIHOOD if config.loglikelihood == "no" else "",
+    )
+
+
+def refuse_extra_args(config: Deployment, kind: str, advice: str) -> None:
+    """Raise ConfigError where there is no command of ours that arguments could be added to."""
+    if config.extra_args:
+        raise ConfigError(f"deployment.extra_args: {kind} has no command of its own; {advice}")
 
 
 def above_one(size: int) -> int | None:

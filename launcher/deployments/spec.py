@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from launcher.config.evaluation import EndpointType
 from launcher.config.fields import Env
@@ -24,13 +24,49 @@ class Health:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """A model on the platform's storage: `path` on `volume` (None: the execution's), mounted at `mount_path`."""
+
+    path: str
+    mount_path: str
+    volume: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A spec that the platform renders when it is asked. What the ServerSpec says itself goes before it.
+
+    `run` is what it is rendered with; `port` takes the place of its own.
+    """
+
+    id: str
+    visibility: Literal["public", "private"]
+    run: str | dict[str, Any] | None = None
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.visibility}/{self.id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photon:
+    """A packaged model that the platform knows by its id."""
+
+    id: str
+    namespace: Literal["public", "private"]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.id}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerSpec:
     """One model server: what is run, what it needs, and how it answers.
 
     `command` is the whole argument list; empty means the image's own entry point. A platform replaces `{port}` and
     `{host}` (what to bind) and `{threads}` (CPU threads for this server) in command and env. `image` is None where
-    the server runs only as a process. `prepare` are argument lists run once per machine before the first server
-    starts (process runtime), for example to fetch weights.
+    the server runs only as a process, and where `template` or `photon` say what runs. `prepare` are argument lists run
+    once per machine before the first server starts (process runtime), for example to fetch weights.
     """
 
     type: str
@@ -63,3 +99,6 @@ class ServerSpec:
     """Extra of this package that installs them."""
     files: dict[str, str] = field(default_factory=dict)
     """Files of this machine that the server reads (process runtime): key of `deployment` to path."""
+    stored_model: StoredModel | None = None
+    template: Template | None = None
+    photon: Photon | None = None

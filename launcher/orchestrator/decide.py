@@ -49,6 +49,8 @@ class World:
     """Set when the whole run is being ended."""
     blind: bool = False
     """The platform cannot be asked: nothing new is begun, what has to go is asked to go."""
+    why_blind: str = ""
+    """What the platform, or its silence, says of it."""
     grace: float = 0.0
     """Seconds in which something whose creation was not confirmed may still appear."""
     barrier: bool = False
@@ -62,7 +64,7 @@ def decide(task: TaskState, world: World) -> Step | None:
     if task.done or task.busy:
         return None
     if task.reason is None:
-        return _forward(task, world) if not world.blind else _stopped(world)
+        return _forward(task, world) if not world.blind else _stopped(world) or _overdue_unseen(task, world)
     if not task.collected:
         return Step(Action.COLLECT)
     return _teardown(task, world)
@@ -110,10 +112,25 @@ def _overdue(task: TaskState, world: World) -> Step | None:
     boot = target.start_timeout + target.health_timeout
     held = world.barrier and task.ready
     if not task.job_submitted and not held and world.now - task.started_at > boot + SLACK:
-        return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {boot:.0f} s")
+        why = f": {world.endpoint.detail}" if world.endpoint is not None and world.endpoint.detail else ""
+        return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {boot:.0f} s{why}")
     if task.job_submitted and world.now - task.started_at > boot + task.plan.job.timeout + SLACK:
+        if world.job is not None and world.job.state is ResourceState.PENDING:
+            return Step(Action.END, Reason.HARNESS_TIMEOUT, f"the job never began: {_said(world.job)}")
         return Step(Action.END, Reason.HARNESS_TIMEOUT, "the job did not keep its own time-outs")
     return None
+
+
+def _overdue_unseen(task: TaskState, world: World) -> Step | None:
+    """The same for a platform that cannot be asked any more: a run must end, and tell what may be left."""
+    if task.started_at is None:
+        return None
+    target = task.plan.target
+    longest = target.start_timeout + target.health_timeout + task.plan.job.timeout + 2 * SLACK
+    if world.now - task.started_at <= longest:
+        return None
+    reason = Reason.JOB_LOST if task.job_submitted else Reason.ENDPOINT_START_TIMEOUT
+    return Step(Action.END, reason, f"the platform cannot be asked: {world.why_blind}")
 
 
 def _teardown(task: TaskState, world: World) -> Step | None:

@@ -24,7 +24,7 @@ from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.state import Evidence, Phase, RunOutcome, TaskOutcome, TaskState
 from launcher.plan.document import job_document
 from launcher.plan.model import Plan
-from launcher.platforms.base import Capacity, Observation, Platform
+from launcher.platforms.base import Capacity, Observation, Platform, Resource, ResourceState
 from launcher.platforms.progress import readable
 from launcher.platforms.secrets import Secrets
 from launcher.runner import runner
@@ -55,6 +55,8 @@ class Run:
         self._abandoned = False
         self._probes: dict[str, threading.Event] = {}
         self._capacity = Capacity()
+        self._looking: asyncio.Future[Observation] | None = None
+        self._why_blind = ""
         self._started = 0.0
         self._last_beat = float("-inf")
         self._all_ended = False
@@ -67,11 +69,17 @@ class Run:
         for probe in self._probes.values():
             probe.set()
         self._stopped.set()
-        self._wake.set()
+        self._look_no_further()
 
     def abandon(self) -> None:
         """Stop waiting for confirmations; what may be left is in the outcome."""
         self._abandoned = True
+        self._look_no_further()
+
+    def _look_no_further(self) -> None:
+        """A look may wait long for a platform that does not answer; the person does not."""
+        if self._looking is not None:
+            self._looking.cancel()
         self._wake.set()
 
     async def run(self) -> RunOutcome:
@@ -141,6 +149,8 @@ class Run:
         for task in settled:
             if seen is not None:
                 self._note(task, seen)
+            elif self._why_blind:
+                task.waiting_for = f"the platform cannot be asked: {self._why_blind}"
         for task in settled:
             step = decide(task, self._world(task, seen))
             if step is not None:
@@ -148,10 +158,17 @@ class Run:
 
     async def _look(self) -> Observation | None:
         """The world; None if the platform cannot be asked: unknown is not gone."""
-        try:
-            return await self._platform.observe()
-        except Exception:  # whatever keeps us from seeing must not keep us from tearing down
+        self._looking = asyncio.ensure_future(self._platform.observe())
+        await asyncio.wait({self._looking})
+        if self._looking.cancelled():
             return None
+        try:
+            seen = self._looking.result()
+        except Exception as error:  # whatever keeps us from seeing must not keep us from tearing down
+            self._why_blind = str(error) or type(error).__name__
+            return None
+        self._why_blind = ""
+        return seen
 
     def _admit(self) -> None:
         for task in admissible(self.tasks, self.plan, self._capacity):
@@ -176,6 +193,7 @@ class Run:
             task.job_wanted = False
         if task.collected and task.endpoint_created and endpoint and is_gone(seen.endpoints.get(endpoint.name)):
             task.endpoint_wanted = False
+        task.waiting_for = _waiting_for(task, made, job)
         if job is None or job.progress is None:
             return
         task.progress = job.progress
@@ -187,7 +205,7 @@ class Run:
         endpoint, job = task.plan.endpoint, task.plan.job.name
         all_ready = self.plan.start_jobs == "all_ready"
         if seen is None:
-            return World(now=_now(), stop=self._stop, blind=True)
+            return World(now=_now(), stop=self._stop, blind=True, why_blind=self._why_blind)
         return World(
             now=_now(),
             endpoint=seen.endpoints.get(endpoint.name) if endpoint else None,
@@ -373,23 +391,41 @@ class Run:
         task.gone_at = _now()
         task.endpoint_wanted = task.job_wanted = False
         task.done = True
+        if task.reason is Reason.COMPLETED:
+            task.detail = ""  # a removal that was refused at first has come true
         self._journal_quietly(Fact.TASK_GONE, task)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
         """Let go of the platform. On this machine that ends whatever is still alive of this invocation."""
+        self._look_no_further()
         for probe in self._probes.values():
             probe.set()
         for step in self._steps:
             step.cancel()
         await asyncio.gather(*self._steps, return_exceptions=True)
         try:
-            await self._platform.close(at_once=self._abandoned)
+            await self._let_go()
         except Exception as error:  # the outcome must be told whatever the platform says at the end
             self._journal_quietly(Fact.LEFTOVER, None, detail=str(error))
         else:
             self._all_ended = self._platform.close_ends_all
+
+    async def _let_go(self) -> None:
+        """Close the platform; where that ends nothing, a person who stops waiting ends the wait for it, too."""
+        closing = asyncio.ensure_future(self._platform.close(at_once=self._abandoned))
+        while not closing.done():
+            self._wake.clear()
+            waking = asyncio.ensure_future(self._wake.wait())
+            await asyncio.wait({closing, waking}, return_when=asyncio.FIRST_COMPLETED)
+            waking.cancel()
+            if self._abandoned and not self._platform.close_ends_all:
+                closing.cancel()
+                await asyncio.wait({closing})
+                await self._platform.close(at_once=True)
+                return
+        await closing
 
     def _finish(self) -> RunOutcome:
         now = _now()
@@ -454,6 +490,13 @@ class Run:
             self._journal.beat(self.plan.invocation, [_live_row(task, now) for task in self.tasks])
 
 
+def _waiting_for(task: TaskState, endpoint: Resource | None, job: Resource | None) -> str:
+    """Why a task does not get on, as its platform says it."""
+    if task.job_submitted:
+        return job.detail if job is not None and job.state is ResourceState.PENDING else ""
+    return endpoint.detail if endpoint is not None else ""
+
+
 def _left(task: TaskState) -> tuple[str, ...]:
     """What a task made and nobody has confirmed to be gone."""
     endpoint = task.plan.endpoint
@@ -493,5 +536,6 @@ def _live_row(task: TaskState, now: float) -> dict[str, object]:
         "phase": task.phase.value if task.phase is not Phase.ENDED else str(task.reason),
         "done": progress.done if progress else None,
         "total": progress.total if progress else None,
+        "why": task.why,
         "gpu_seconds": round(task.gpu_seconds(now), 1),
     }

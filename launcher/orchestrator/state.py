@@ -50,6 +50,8 @@ class TaskState:
     url: str | None = None
     ready: bool = False
     probing: bool = False
+    waiting_for: str = ""
+    """Why its endpoint or its job does not run yet, in one line, as the platform says it."""
     progress: Progress | None = None
     reason: Reason | None = None
     detail: str = ""
@@ -78,6 +80,13 @@ class TaskState:
             return Phase.READY if self.ready else Phase.STARTING
         known = {"waiting": Phase.WAITING, "probing": Phase.PROBING, "evaluating": Phase.EVALUATING}
         return known.get(self.progress.phase, Phase.COLLECTING)
+
+    @property
+    def why(self) -> str:
+        """What it waits for, while it waits."""
+        if self.reason is not None or self.phase is Phase.EVALUATING:
+            return ""
+        return self.waiting_for or (self.progress.detail if self.progress is not None else "")
 
     @property
     def leftover(self) -> bool:

@@ -93,7 +93,7 @@ def _task(
         phase="ended" if gone or died or run_ended else _phase(facts),
         age=max(0.0, time.time() - facts[-1].time) if facts else None,
         reason=_said(facts, "reason") or ("launcher_died" if died else ""),
-        detail=_said(facts, "detail"),
+        detail=_said(facts, "detail") or (str(live.get("why") or "") if state is RunState.RUNNING else ""),
         done=live.get("done"),
         total=live.get("total"),
         gpu_seconds=live.get("gpu_seconds"),

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from launcher.config.deployment import NoDeployment
+from launcher.config.deployment import ONLY_ON_LEPTON, NoDeployment
 from launcher.config.evaluation import EndpointType, Generation, Settings, Task
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
@@ -50,11 +50,13 @@ class _Builder:
         self.invocation = invocation
         self.api = config.target.api_endpoint
         self.notes: list[str] = []
+        self.lepton = config.execution if isinstance(config.execution, Lepton) else None
+        if self.lepton is None and config.deployment.type in ONLY_ON_LEPTON:
+            raise ConfigError(_only_on_lepton(config.deployment.type, config.execution.type))
         self.api_key_name = _api_key_name(self.api)
         self.url, self.url_type = _existing_url(config)
         self.served_name = _served_name(config)
         self.server = build_server(config.deployment, self.served_name)
-        self.lepton = config.execution if isinstance(config.execution, Lepton) else None
         self.api_key = self._api_key()
         if self.server is not None and isinstance(config.execution, Lepton):
             _refuse_without_image(self.server, config.execution.type)
@@ -196,6 +198,7 @@ class _Builder:
             return EndpointPlan(name=name, server=self.server, start_timeout=start, health_timeout=health)
         return on_lepton.endpoint(
             self.lepton,
+            self.config.pricing,
             _in_container(self.server),
             name=name,
             invocation=self.invocation,
@@ -210,6 +213,7 @@ class _Builder:
         if self.lepton is not None:
             return on_lepton.job(
                 self.lepton,
+                self.config.pricing,
                 run,
                 name=name,
                 invocation=self.invocation,
@@ -227,7 +231,7 @@ class _Builder:
         return str(_absolute(self.config.execution.output_dir) / self.invocation)
 
     def _execution_notes(self) -> list[str]:
-        return on_lepton.notes(self.lepton, self.server) if self.lepton else []
+        return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []
 
 
 def _without_generation(task: Task, settings: Settings) -> Settings:
@@ -243,8 +247,13 @@ def _without_generation(task: Task, settings: Settings) -> Settings:
     return dataclasses.replace(settings, generation=Generation(), max_gen_tokens=None)
 
 
+def _only_on_lepton(deployment: str, execution: str) -> str:
+    instead = "vllm or sglang" if deployment == "lepton_llm" else "container"
+    return f"deployment.type: {deployment} runs only on Lepton; set execution=lepton, or for {execution} use {instead}"
+
+
 def _refuse_without_image(server: ServerSpec, execution: str) -> None:
-    if server.image is not None:
+    if server.image is not None or server.template is not None or server.photon is not None:
         return
     if server.type == "smollm":
         raise ConfigError("deployment.type: smollm runs only as a process on this machine; set execution=local")
@@ -349,13 +358,13 @@ def _guess(info: TaskInfo, settings: Settings) -> float | None:
 def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None) -> WorstCase:
     """`price` in USD per GPU-hour, for endpoints whose shape has none of its own."""
     gpu_hours = usd = 0.0
-    known = price is not None or any(task.endpoint for task in tasks)
+    known = price is not None or any(task.endpoint or task.job.usd_per_hour for task in tasks)
     for task in tasks:
         hours = (task.target.start_timeout + task.target.health_timeout + task.job.timeout) / 3600
         usd += hours * (task.job.usd_per_hour or 0.0)
         if task.endpoint is not None:
             hourly = task.endpoint.hourly(price)
             known = known and hourly is not None
-            gpu_hours += hours * task.endpoint.server.gpus
+            gpu_hours += hours * task.endpoint.gpus
             usd += hours * (hourly or 0.0)
     return WorstCase(gpu_hours=round(gpu_hours, 3), usd=round(usd, 2) if known else None)

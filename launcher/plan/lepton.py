@@ -2,7 +2,8 @@
 
 A request is in the shape of the legacy family (launcher/platforms/lepton/families.py brings it into the other) and
 holds no secret: `${oc.env:NAME}` stands where a value goes, node groups may stand by name, and `{job_script}` stands
-for the job's shell script, which names the endpoint's URL. All three are filled in when the request leaves.
+for the job's shell script, which names the endpoint's URL. All three are filled in when the request leaves. So is what
+a template of the workspace renders (launcher/platforms/lepton/sources.py): here is only what goes before it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from launcher.config.execution import Lepton
 from launcher.config.fields import Env, Reference
 from launcher.config.lepton import LeptonAccess, LeptonAutoscale, LeptonEndpoint, LeptonMount, LeptonStorage
+from launcher.config.pricing import Pricing
 from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses.spec import HarnessJob
@@ -68,6 +70,7 @@ def storage(lepton: Lepton, invocation: str) -> str:
 
 def endpoint(
     lepton: Lepton,
+    pricing: Pricing,
     server: ServerSpec,
     *,
     name: str,
@@ -77,9 +80,9 @@ def endpoint(
     key: Reference | None,
 ) -> EndpointPlan:
     """One endpoint with its request. Raises ConfigError for everything that the service would refuse."""
-    mounts = [*_cache_mounts(lepton, server), *(_mount(m, lepton.storage) for m in lepton.endpoint.mounts)]
+    mounts = [*_cache_mounts(lepton, server), *_model_mounts(server, lepton.storage)]
+    mounts += [_mount(mount, lepton.storage) for mount in lepton.endpoint.mounts]
     _raise(_endpoint_problems(lepton, server, name, mounts))
-    price = lepton.usd_per_hour.get(lepton.resource_shape or "")
     return EndpointPlan(
         name=name,
         server=server,
@@ -88,11 +91,12 @@ def endpoint(
         shape=lepton.resource_shape,
         node_group=lepton.node_group,
         mounts=tuple(_as_mount(mount) for mount in mounts),
-        usd_per_hour=None if price is None else price * _most_replicas(lepton.endpoint),
+        replicas=_most_replicas(lepton.endpoint),
+        usd_per_hour=pricing.of(lepton.resource_shape),
         request={
             "metadata": {"id": name, "name": name, "visibility": lepton.endpoint.visibility},
             "spec": {
-                "container": _container(server),
+                **_source(server),
                 "resource_requirement": _resources(lepton, server),
                 "auto_scaler": _auto_scaler(lepton.autoscale, start_timeout + health_timeout),
                 **_access(lepton.access, key),
@@ -107,6 +111,7 @@ def endpoint(
 
 def job(
     lepton: Lepton,
+    pricing: Pricing,
     run: HarnessJob,
     *,
     name: str,
@@ -145,7 +150,7 @@ def job(
         image=image,
         mounts=tuple(_as_mount(mount) for mount in mounts),
         packages=_packages(lepton, run),
-        usd_per_hour=lepton.usd_per_hour.get(lepton.job_resource_shape),
+        usd_per_hour=pricing.of(lepton.job_resource_shape),
         request={
             "metadata": {"id": name, "visibility": lepton.endpoint.visibility},
             "spec": _without_none(spec),
@@ -153,21 +158,36 @@ def job(
     )
 
 
-def notes(lepton: Lepton, server: ServerSpec | None) -> list[str]:
+def notes(lepton: Lepton, pricing: Pricing, server: ServerSpec | None) -> list[str]:
     """What the person should know of how the config was understood."""
-    found: list[str] = []
-    if server is not None:
-        missing = [name for name in ("node_group", "resource_shape") if getattr(lepton, name) is None]
-        found += [f"execution.{name} is not set: a run needs one that the workspace offers" for name in missing]
-        values = sorted(str(value.env) for value in server.env.values() if isinstance(value, Reference) and value.env)
-        if values:
-            found.append(
-                f"the value of {', '.join(values)} goes to the workspace, where its members can read it; to avoid "
-                "that, store it there as a secret and write {secret: NAME}"
-            )
-    if lepton.endpoint.require_approval and server is not None:
-        found.append("each replica waits until a person approves it in the dashboard")
-    return found
+    return [] if server is None else [*_choice_notes(lepton, server), *_cost_notes(lepton, pricing)]
+
+
+def _choice_notes(lepton: Lepton, server: ServerSpec) -> Iterator[str]:
+    if lepton.node_group is None:
+        yield "execution.node_group is not set: a run needs one that the workspace offers"
+    if lepton.resource_shape is None and server.template is None:
+        yield "execution.resource_shape is not set: a run needs one that the workspace offers"
+    elif lepton.resource_shape is None:
+        yield "the resource shape is the template's own; set execution.resource_shape to choose it and to see its price"
+    values = sorted(str(value.env) for value in server.env.values() if isinstance(value, Reference) and value.env)
+    if values:
+        yield (
+            f"the value of {', '.join(values)} goes to the workspace, where its members can read it; to avoid "
+            "that, store it there as a secret and write {secret: NAME}"
+        )
+    if lepton.endpoint.require_approval:
+        yield "each replica waits until a person approves it in the dashboard"
+
+
+def _cost_notes(lepton: Lepton, pricing: Pricing) -> Iterator[str]:
+    shapes = dict.fromkeys(shape for shape in (lepton.resource_shape, lepton.job_resource_shape) if shape)
+    unpriced = [shape for shape in shapes if pricing.usd_per_hour and pricing.of(shape) is None]
+    if unpriced:
+        yield f"pricing.usd_per_hour has no price of {', '.join(unpriced)}"
+    most = _most_replicas(lepton.endpoint)
+    if most > lepton.endpoint.min_replicas:
+        yield f"costs are those of {most} replicas of each endpoint, the most that autoscaling makes"
 
 
 def on_volume(config: LeptonStorage, folder: str) -> str:
@@ -178,10 +198,17 @@ def on_volume(config: LeptonStorage, folder: str) -> str:
 # --- the endpoint's request -------------------------------------------------------------------------------------------
 
 
-def _container(server: ServerSpec) -> dict[str, Any]:
-    command = {"command": list(server.command)} if server.command else {}
-    image = {"image": server.image} if server.image else {}
-    return {**image, **command, "ports": [{"container_port": server.port, "protocol": "TCP"}]}
+def _source(server: ServerSpec) -> dict[str, Any]:
+    """What runs: a photon, or a container; with a template only what takes the place of the template's own."""
+    if server.photon is not None:
+        return {"photon_id": server.photon.id, "photon_namespace": server.photon.namespace}
+    port = server.template.port if server.template is not None else server.port
+    parts = {
+        "image": server.image,
+        "command": list(server.command) or None,
+        "ports": None if port is None else [{"container_port": port, "protocol": "TCP"}],
+    }
+    return {"container": _without_none(parts)}
 
 
 def _resources(lepton: Lepton, server: ServerSpec) -> dict[str, Any]:
@@ -278,6 +305,13 @@ def _cache_mounts(lepton: Lepton, server: ServerSpec) -> Iterator[dict[str, Any]
     yield {"path": on_volume(config, folder), "from": config.volume, "mount_path": server.cache_path}
 
 
+def _model_mounts(server: ServerSpec, config: LeptonStorage) -> Iterator[dict[str, Any]]:
+    stored = server.stored_model
+    if stored is not None:
+        mount = LeptonMount(path=stored.path, mount_path=stored.mount_path, volume=stored.volume, read_only=True)
+        yield _mount(mount, config)
+
+
 def _storage_mounts(config: LeptonStorage) -> Iterator[dict[str, Any]]:
     if config.volume is not None:
         yield {"path": config.path, "from": config.volume, "mount_path": config.mount_path}
@@ -311,6 +345,10 @@ def _raise(problems: Iterable[str]) -> None:
 
 def _endpoint_problems(lepton: Lepton, server: ServerSpec, name: str, mounts: list[dict[str, Any]]) -> Iterator[str]:
     yield from _name_problems(name)
+    lost_model = list(_model_problems(lepton, server))
+    if lost_model:
+        yield from lost_model
+        return
     yield from _env_problems("deployment.envs", server.env)
     yield from _storage_problems(lepton.storage)
     yield from _mount_problems(mounts)
@@ -330,6 +368,20 @@ def _env_problems(key: str, env: Env) -> Iterator[str]:
             yield f"{key}.{name}: Lepton sets variables that begin with LEPTON_ itself; choose another name"
         elif name == INVOCATION:
             yield f"{key}.{name}: is set by the launcher; choose another name"
+
+
+def _model_problems(lepton: Lepton, server: ServerSpec) -> Iterator[str]:
+    """A model of the file system that the server would not find there."""
+    stored = server.stored_model
+    if stored is not None and stored.volume is None and lepton.storage.volume is None:
+        yield "deployment.model_volume: is missing; execution.storage has no volume that model_path could be on"
+    folders = [posixpath.normpath(mount.mount_path) for mount in lepton.endpoint.mounts]
+    is_path = server.type == "lepton_llm" and stored is None and server.model_id.startswith("/")
+    if is_path and not any(posixpath.normpath(server.model_id).startswith(f"{folder}/") for folder in folders):
+        yield (
+            f"deployment.model_id: nothing is mounted at {server.model_id}; set deployment.model_path to the model's "
+            "path on the volume, and model_id to its name"
+        )
 
 
 def _mount_problems(mounts: list[dict[str, Any]]) -> Iterator[str]:

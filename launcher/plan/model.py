@@ -13,6 +13,7 @@ import msgspec
 from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.execution import EXECUTIONS, AnyExecution
 from launcher.config.fields import Reference
+from launcher.config.pricing import Pricing
 from launcher.deployments.spec import ServerSpec
 from launcher.harnesses.spec import HarnessJob
 
@@ -39,16 +40,23 @@ class EndpointPlan:
     shape: str | None = None
     node_group: str | None = None
     mounts: tuple[Mount, ...] = ()
+    replicas: int = 1
+    """The most it may have at once; costs are those of all of them."""
     usd_per_hour: float | None = None
-    """Price of all its replicas, where the shape has one."""
+    """Price of one replica, where the shape has one."""
     request: dict[str, Any] | None = None
     """The request that creates it, on platforms that have one; references stand where secrets go."""
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of all its replicas."""
+        return self.server.gpus * self.replicas
+
     def hourly(self, usd_per_gpu_hour: float | None) -> float | None:
-        """Its price in USD per hour: its own, else that of its GPUs; None where neither is known."""
-        if self.usd_per_hour is not None or usd_per_gpu_hour is None:
-            return self.usd_per_hour
-        return self.server.gpus * usd_per_gpu_hour
+        """Price of all its replicas in USD per hour: that of the shape, else of the GPUs; None where none is known."""
+        if self.usd_per_hour is not None:
+            return self.usd_per_hour * self.replicas
+        return None if usd_per_gpu_hour is None else self.gpus * usd_per_gpu_hour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,3 +144,7 @@ class Plan:
     def execution_config(self) -> AnyExecution:
         """The typed keys of `execution`, for the platform."""
         return msgspec.convert(self.config["execution"], EXECUTIONS[self.execution])
+
+    def pricing(self) -> Pricing:
+        """What the platform's resource shapes cost, as far as the config says it."""
+        return msgspec.convert(self.config["pricing"], Pricing)

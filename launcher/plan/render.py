@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.config.fields import Env
 from launcher.config.values import environment
+from launcher.deployments.spec import ServerSpec
 from launcher.plan.describe import requests, scoring
 from launcher.plan.model import EndpointPlan, Plan, TaskPlan
 from launcher.plan.words import counted, duration, money
@@ -18,7 +19,7 @@ __all__ = ["Check", "duration", "money", "render"]
 
 _SAID_ELSEWHERE = ("container", "envs", "mounts", "completions", "parallelism", "image_pull_secrets")
 Check = tuple[str, str, str]
-"""State (ok, problem, skipped), name and message of one preflight check."""
+"""State (ok, note, problem, skipped), name and message of one preflight check."""
 
 
 def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -> str:
@@ -71,11 +72,14 @@ def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> 
     needs += [f"{server.memory_gib:g} GiB memory"] if server.memory_gib else []
     needs += [f"{server.shared_memory_mib} MiB /dev/shm"] if server.shared_memory_mib and in_containers else []
     needs += [f"shape {endpoint.shape}"] if endpoint.shape else []
+    needs += [f"up to {endpoint.replicas} replicas"] if endpoint.replicas > 1 else []
     needs += [f"node group {endpoint.node_group}"] if endpoint.node_group else []
     lines = [f"   endpoint  {endpoint.name}: {', '.join(needs)}"]
+    lines += [f"   template  {server.template}{_with(server.template.run)}"] if server.template else []
+    lines += [f"   photon    {server.photon}"] if server.photon else []
     if server.image and in_containers:
         lines.append(f"   image     {server.image}")
-    command = shlex.join(server.command) if server.command else "(the image's own)"
+    command = shlex.join(server.command) if server.command else f"(the {_owner(server)}'s own)"
     lines.append(f"   command   {command if verbose else shorten(command, 160)}")
     lines += _env(server.env)
     lines += [f"   mount     {mount.source} at {mount.path}" for mount in endpoint.mounts]
@@ -85,6 +89,15 @@ def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> 
         f"a completion within {duration(endpoint.health_timeout)} more"
     )
     return lines
+
+
+def _owner(server: ServerSpec) -> str:
+    """Who brings a command that the plan does not have."""
+    return "template" if server.template else "photon" if server.photon else "image"
+
+
+def _with(run: str | dict[str, Any] | None) -> str:
+    return "" if run is None else f", rendered with {shorten(json.dumps(run), 160)}"
 
 
 def _request(request: dict[str, Any] | None, *, verbose: bool) -> list[str]:
@@ -119,21 +132,23 @@ def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
 
 
 def _foot(plan: Plan) -> str:
+    return "\n".join([_worst_case(plan), *(f"Note: {note}." for note in plan.notes)])
+
+
+def _worst_case(plan: Plan) -> str:
     worst = plan.worst_case
-    if worst.gpu_hours == 0:
-        cost = "Worst case: no GPU time."
-    else:
-        price = money(worst.usd) if worst.usd is not None else f"no price set ({_price_key(plan)})"
-        cost = f"Worst case, if every time-out runs to its end: {worst.gpu_hours:g} GPU-hours, {price}."
-    return "\n".join([cost, *(f"Note: {note}." for note in plan.notes)])
-
-
-def _price_key(plan: Plan) -> str:
-    return "execution.usd_per_gpu_hour" + (" or execution.usd_per_hour" if plan.execution == "lepton" else "")
+    hours = f"{worst.gpu_hours:g} GPU-hours" if worst.gpu_hours else "no GPU time"
+    has_shapes = any(task.endpoint and task.endpoint.shape for task in plan.tasks)
+    if not (worst.usd or worst.gpu_hours or (has_shapes and worst.usd is None)):
+        return "Worst case: no GPU time."
+    key = "pricing.usd_per_hour" if has_shapes else "execution.usd_per_gpu_hour"
+    price = money(worst.usd) if worst.usd is not None else f"no price set ({key})"
+    return f"Worst case, if every time-out runs to its end: {hours}, {price}."
 
 
 def _checks(checks: list[Check], *, verbose: bool) -> str:
     lines = [f"Problem: {message or name}" for state, name, message in checks if state == "problem"]
+    lines += [f"Found: {message}" for state, _, message in checks if state == "note"]
     lines += [f"Not checked: {name}: {message}" for state, name, message in checks if state == "skipped"]
     fine = [name for state, name, _ in checks if state == "ok"]
     if fine and verbose:

@@ -15,6 +15,8 @@ class CheckState(StrEnum):
     """How one preflight check ended."""
 
     OK = "ok"
+    NOTE = "note"
+    """Nothing is wrong, and the person should see what was found."""
     PROBLEM = "problem"
     SKIPPED = "skipped"
 

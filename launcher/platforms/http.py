@@ -8,8 +8,11 @@ Retry-After, until a deadline. A creation is repeated only where it certainly ha
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -31,16 +34,32 @@ _PASSING = frozenset({408, 425, 429})
 """Client errors that pass with time."""
 _NOTHING_HAPPENED = frozenset({425, 429})
 """Answers that say that a request was turned away unread: safe to repeat whatever it asked for."""
+_NEVER_SERVED = 501
+"""The one 5xx that does not pass with time."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _LONGEST_MESSAGE = 300
+_PATIENCE: ContextVar[float] = ContextVar("patience", default=math.inf)
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Within, requests are given up after so many seconds, and leave half of the slots to those outside.
+
+    For questions that nothing depends on, or that are asked again anyway.
+    """
+    before = _PATIENCE.set(seconds)
+    try:
+        yield
+    finally:
+        _PATIENCE.reset(before)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """How long to keep trying. All times are seconds."""
 
-    deadline: float = 60.0
-    """No try begins later than this after the first."""
+    deadline: float = 90.0
+    """No try begins later than this after the first: two that are met with silence leave time for a third."""
     try_timeout: float = 30.0
     """Longest silence within one try."""
     first_wait: float = 0.5
@@ -90,6 +109,7 @@ class Api:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.in_flight)
+        self._lesser_slots = asyncio.Semaphore(max(1, self.in_flight // 2))
 
     async def get(self, path: str, answer: type[T], params: Params | None = None) -> T:
         """GET a JSON document of type `answer`. Raises RequestFailed."""
@@ -109,9 +129,10 @@ class Api:
         *,
         params: Params | None = None,
         body: Any = None,
+        only_reads: bool = False,
     ) -> T:
-        """One request with a JSON body, if any, and a JSON answer. Raises RequestFailed."""
-        response = await self.send(method, path, params=params, body=body)
+        """One request with a JSON body, if any, and a JSON answer; see `send`. Raises RequestFailed."""
+        response = await self.send(method, path, params=params, body=body, only_reads=only_reads)
         try:
             return msgspec.json.decode(response.content, type=answer, strict=False)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -119,16 +140,22 @@ class Api:
             message = f"the answer is not understood: {error}"
             raise self._failed(method, path, None, message, maybe_done=done) from error
 
-    async def send(self, method: str, path: str, *, params: Params | None = None, body: Any = None) -> httpx.Response:
-        """One request, repeated where that is safe, until it is answered by 2xx. Raises RequestFailed."""
+    async def send(
+        self, method: str, path: str, *, params: Params | None = None, body: Any = None, only_reads: bool = False
+    ) -> httpx.Response:
+        """One request, repeated where that is safe, until it is answered by 2xx. Raises RequestFailed.
+
+        `only_reads`: it changes nothing, whatever its method.
+        """
+        effect = "GET" if only_reads else method
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + self.policy.deadline
+        deadline = clock.time() + min(self.policy.deadline, _PATIENCE.get())
         for tries in range(1_000_000):
             answer, error = await self._try(method, path, params, body)
             if answer is not None and answer.is_success:
                 return answer
             wait = self.policy.wait(tries, answer, self.chance)
-            if not _may_repeat(method, answer, error) or clock.time() + wait > deadline:
+            if not _may_repeat(effect, answer, error) or clock.time() + wait > deadline:
                 raise self._refused(method, path, answer, error)
             await asyncio.sleep(wait)
         raise AssertionError("unreachable")
@@ -138,7 +165,8 @@ class Api:
     ) -> tuple[httpx.Response | None, httpx.TransportError | None]:
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
-        async with self._slots:
+        lesser = self._lesser_slots if _PATIENCE.get() < math.inf else nullcontext()
+        async with lesser, self._slots:
             self.requests += 1
             try:
                 return await self.client.request(method, path, params=params, content=content, headers=headers), None
@@ -190,7 +218,7 @@ def make_client(
         timeout=(policy or RetryPolicy()).try_timeout,
         transport=transport,
         trust_env=not _is_loopback(base_url),
-        limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+        limits=httpx.Limits(max_connections=64, max_keepalive_connections=8),  # each is looked at for each request
     )
 
 
@@ -215,7 +243,7 @@ def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.Transpo
     if answer is None:
         return method in _REPEATABLE or isinstance(error, _NEVER_SENT)
     if method in _REPEATABLE:
-        return answer.status_code in _PASSING or answer.status_code >= 500
+        return answer.status_code in _PASSING or (answer.status_code >= 500 and answer.status_code != _NEVER_SERVED)
     return answer.status_code in _NOTHING_HAPPENED
 
 
@@ -224,7 +252,7 @@ def _maybe_done(method: str, answer: httpx.Response | None, error: httpx.Transpo
         return False
     if answer is None:
         return not isinstance(error, _NEVER_SENT)
-    return answer.status_code == 408 or answer.status_code >= 500
+    return answer.status_code == 408 or (answer.status_code >= 500 and answer.status_code != _NEVER_SERVED)
 
 
 def _transport_message(error: httpx.TransportError | None) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from launcher.config.validate import validate
 from launcher.emulators.lepton import Config, LeptonEmulator, Script
@@ -47,12 +51,16 @@ def job_output(ending: Ending = Ending.COMPLETED, results: str = SCORES, *, not_
 class Bench:
     """One emulated workspace. `boots` and `lasts` in seconds, by the number of the task."""
 
-    emulator: LeptonEmulator
+    emulator: Any
     folder: Path
     boots: Callable[[int], float] = lambda _: 0.1
     lasts: Callable[[int], float] = lambda _: 0.3
     output: Callable[[int], str] = lambda _: job_output()
+    policy: RetryPolicy = QUICK
+    transport: httpx.AsyncBaseTransport | None = None
     platform: LeptonPlatform | None = None
+    chance: random.Random | None = None
+    """Makes the platform's jitter repeatable."""
     commands: list[Command] = field(default_factory=list)
 
     def endpoint(self, command: Command) -> Script:
@@ -67,7 +75,14 @@ class Bench:
         number = int(command.env["LEPTON_JOB_NAME"].split("-")[-3])
         return Script(output=self.output(number), seconds=self.lasts(number))
 
-    def plan(self, tasks: int = 1, *, deployment: dict[str, Any] | None = None, **execution: Any) -> Plan:
+    def plan(
+        self,
+        tasks: int = 1,
+        *,
+        deployment: dict[str, Any] | None = None,
+        prices: dict[str, float] | None = None,
+        **execution: Any,
+    ) -> Plan:
         """A plan of some tasks."""
         served = {
             "type": "container",
@@ -83,6 +98,7 @@ class Bench:
             "execution": {"output_dir": str(self.folder / "results"), **keys},
             "deployment": {**served, **(deployment or {})},
             "evaluation": {"harness": "command", "command": ["true"], "timeout": 30, "tasks": names},
+            "pricing": {"usd_per_hour": prices or {}},
         }
         return build(validate(config))
 
@@ -91,8 +107,22 @@ class Bench:
         config = self.emulator.config
         access = Credentials(workspace=config.workspace, token=token, url=self.emulator.url)
         execution = plan.execution_config()
-        self.platform = LeptonPlatform(execution, credentials=access, policy=QUICK)  # type: ignore[arg-type]
+        self.platform = LeptonPlatform(
+            execution,  # type: ignore[arg-type]
+            credentials=access,
+            policy=self.policy,
+            transport=self.transport,
+        )
+        if self.chance is not None:
+            self.platform._client.api.chance = self.chance
         return self.platform
+
+    def store(self, folder: Path, files: dict[str, str]) -> None:
+        """Put results where a job puts them on its storage."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(folder / "results.zip", "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
 
     async def run(self, plan: Plan) -> RunOutcome:
         """A whole run."""

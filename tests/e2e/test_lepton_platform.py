@@ -18,6 +18,7 @@ from launcher.emulators.lepton import (
     DelayLogs,
     ErrorState,
     Fault,
+    HoldName,
     LoseAnswer,
     NoCapacity,
     Refuse,
@@ -60,7 +61,7 @@ def nothing_left(made: Bench) -> None:
 @FAMILIES
 async def test_each_task_gets_its_endpoint_and_its_score(tmp_path: Path, new: bool) -> None:
     with bench(tmp_path, Config(new_deployment_api=new)) as made:
-        outcome = await made.run(made.plan(3, usd_per_hour={"gpu.1xh100": 3600.0}))
+        outcome = await made.run(made.plan(3, prices={"gpu.1xh100": 3600.0}))
 
         assert [task.reason for task in outcome.tasks] == [Reason.COMPLETED] * 3
         assert [task.scores[0].value for task in outcome.tasks] == [0.5] * 3
@@ -99,6 +100,9 @@ FATAL: list[tuple[bool, Fault, str]] = [
     (False, BadConfig(message="secret x not found"), "ConfigError: secret x not found"),
     (False, BadConfig(message="ErrImagePull: no such tag"), "the image cannot be pulled"),
     (False, BadConfig(reason="SystemError", message="node lost"), "SystemError: node lost"),
+    (True, BadConfig(message="secret x not found"), "ConfigError: secret x not found"),
+    (True, BadConfig(message="ErrImagePull: no such tag"), "the image cannot be pulled"),
+    (True, BadConfig(reason="SystemError", message="node lost"), "SystemError: node lost"),
     (False, ErrorState(), "error"),
     (True, ErrorState(), "error"),
 ]
@@ -146,11 +150,25 @@ async def test_a_job_that_fails_tells_why_and_its_sibling_scores(tmp_path: Path)
 
 async def test_a_job_that_never_says_how_it_ended_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.platforms.lepton.jobs.LOG_PATIENCE", 1.0)
-    with bench(tmp_path) as made:
-        made.output = lambda _: "Killed\n"
+    with bench(tmp_path, Config(faults=(Crash(resource="eval-*", exit_code=137, message="Killed"),))) as made:
         task = await made.task()
 
         assert (task.reason, task.evidence.job) == (Reason.JOB_LOST, ("Killed",))
+        assert task.detail == "failed: Failed: exit code 137"
+        nothing_left(made)
+
+
+async def test_a_job_that_ended_well_is_scored_though_its_log_never_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.platforms.lepton.jobs.LOG_PATIENCE", 1.0)
+    with bench(tmp_path, Config(faults=(DelayLogs(resource="eval-*", seconds=10_000),))) as made:
+        plan = made.plan()
+        folder = made.emulator.volume() / "nemo-evaluator-launcher-workspace" / plan.invocation / "t0"
+        made.store(folder, {"results.json": SCORES})
+        (task,) = (await made.run(plan)).tasks
+
+        assert (task.reason, [score.value for score in task.scores]) == (Reason.COMPLETED, [0.5])
         nothing_left(made)
 
 
@@ -204,6 +222,30 @@ async def test_somebody_elses_endpoint_of_the_same_name_is_left_alone(tmp_path: 
         await platform.delete_endpoint(task.endpoint.name)
         assert [item.name for item in made.emulator.state().alive] == [task.endpoint.name]
         await platform.close()
+
+
+@FAMILIES
+async def test_a_name_that_is_held_after_its_deletion_is_waited_for(tmp_path: Path, new: bool) -> None:
+    config = Config(new_deployment_api=new, faults=(HoldName(seconds=3.0),))
+    with bench(tmp_path, config) as made:
+        plan = made.plan()
+        task = plan.tasks[0]
+        assert task.endpoint is not None
+        platform = made.open(plan)
+        await platform.open(plan, tmp_path)
+        await platform.create_endpoint(task, task.endpoint)
+        await platform.delete_endpoint(task.endpoint.name)
+        await until_gone(platform, task.endpoint.name)
+
+        again = await platform.create_endpoint(task, task.endpoint)
+        assert again.state is not ResourceState.GONE
+        refused = [r for r in made.emulator.requests if r.method == "POST" and r.status == 409]
+        assert refused, "the name was free at once: the test shows nothing"
+
+        await platform.delete_endpoint(task.endpoint.name)
+        await until_gone(platform, task.endpoint.name)
+        await platform.close()
+        assert made.emulator.state().alive == ()
 
 
 async def test_a_launcher_that_takes_over_finds_and_removes_what_is_there(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ EXECUTION = {
     "type": "lepton",
     "node_group": "h100-pool",
     "resource_shape": "gpu.1xh100",
-    "usd_per_hour": {"gpu.1xh100": 3.0, "cpu.small": 0.1},
 }
 
 
@@ -47,7 +46,12 @@ def write_config(home: Home, tasks: list[dict[str, Any]], deployment: dict[str, 
     for task in tasks:
         task["command"] = [str(program) if word == "bench.py" else word for word in task["command"]]
     execution = EXECUTION | {"output_dir": "results"} | sections.pop("execution", {})
-    config = {"execution": execution, "deployment": deployment, "evaluation": {"harness": "command", "tasks": tasks}}
+    config = {
+        "execution": execution,
+        "deployment": deployment,
+        "evaluation": {"harness": "command", "tasks": tasks},
+        "pricing": {"usd_per_hour": {"gpu.1xh100": 3600.0, "cpu.small": 0.1}},
+    }
     (home.folder / "config.yaml").write_text(yaml.safe_dump(config | sections))
 
 
@@ -66,6 +70,7 @@ def test_three_tasks_are_scored_and_nothing_is_left(lepton_home: Home, emulator:
     assert code == 0, record
     assert [task["key"] for task in record["tasks"]] == ["a", "b", "a-2"]
     assert all(task["scores"][0]["value"] == 0.5 for task in record["tasks"])
+    assert all(0.5 < task["usd"] < 60 for task in record["tasks"]), "a dollar per second"
     assert emulator.state().alive == ()
 
 

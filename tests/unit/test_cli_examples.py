@@ -11,6 +11,10 @@ import pytest
 
 from launcher import load_config, plan
 from launcher.cli.main import main
+from launcher.config.execution import Lepton
+from launcher.emulators.lepton.config import Config as EmulatorConfig
+from launcher.emulators.lepton.config import NodeGroup
+from launcher.errors import ConfigError
 from launcher.plan.build import build
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -23,6 +27,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NV_EVAL_HOME", str(tmp_path))
     for name in ("HF_TOKEN", "NGC_API_KEY", "LEPTON_ENDPOINT_TOKEN"):
         monkeypatch.setenv(name, f"canary-{name}")
+    monkeypatch.setenv("LEPTON_ENDPOINT_URL", "https://my-endpoint.example/v1/completions")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,6 +48,36 @@ def test_the_lepton_examples_dry_run_with_the_guides_three_tasks(name: str, caps
     assert [task["name"] for task in made["tasks"]] == GUIDE_TASKS
     assert [task["target"]["needs_loglikelihood"] for task in made["tasks"]] == [True] * 3
     assert all((task["endpoint"] is None) == (made["deployment"] == "none") for task in made["tasks"])
+
+
+def test_the_vllm_example_is_the_configuration_of_the_guide() -> None:
+    guide = load_config("guide", config_dir=str(Path(__file__).parent / "data" / "lepton"))
+
+    assert guide == load_config("lepton_vllm_llama_3_1_8b_instruct", config_dir=str(EXAMPLES))
+    assert guide.deployment.model_id == "meta-llama/Llama-3.1-8B-Instruct"  # type: ignore[union-attr]
+    assert guide.target.api_endpoint.model_id == "meta/llama-3.1-8b-instruct"
+    assert guide.execution.output_dir == "./cloud_results"
+    assert [task.name for task in guide.evaluation.tasks] == GUIDE_TASKS
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("lepton")])
+def test_a_rehearsal_changes_an_examples_tasks_and_place_alone(name: str) -> None:
+    example = load_config(name, config_dir=str(EXAMPLES))
+    rehearsal = load_config(name, config_dir=str(EXAMPLES), overrides=["+rehearsal=smollm"])
+
+    assert rehearsal.deployment == example.deployment
+    assert rehearsal.target == example.target
+    assert [task.name for task in rehearsal.evaluation.tasks] == ["hellaswag_100", "truthfulqa_mc1_100", "gsm8k_100"]
+    assert isinstance(rehearsal.execution, Lepton)
+    assert rehearsal.execution.node_group == NodeGroup().name
+    assert rehearsal.execution.resource_shape in [shape.id for shape in EmulatorConfig().shapes]
+
+
+def test_the_endpoint_of_the_none_example_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEPTON_ENDPOINT_URL")
+
+    with pytest.raises(ConfigError, match="environment variable LEPTON_ENDPOINT_URL is not set"):
+        load_config("lepton_none_llama_3_1_8b_instruct", config_dir=str(EXAMPLES))
 
 
 def test_the_default_config_and_its_example_are_the_same_run() -> None:

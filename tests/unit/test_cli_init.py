@@ -13,10 +13,12 @@ from launcher import load_config, plan
 from launcher.cli import init_command
 from launcher.cli.keys import config_keys
 from launcher.cli.main import main
+from launcher.config.deployment import ONLY_ON_LEPTON
 from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
 from launcher.plan.model import TaskPlan
 
-COMBINATIONS = [pair for pair in product(EXECUTIONS, DEPLOYMENTS) if pair != ("lepton", "smollm")]
+ELSEWHERE = {("lepton", "smollm"), *(("local", deployment) for deployment in ONLY_ON_LEPTON)}
+COMBINATIONS = [pair for pair in product(EXECUTIONS, DEPLOYMENTS) if pair not in ELSEWHERE]
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +133,7 @@ def test_an_existing_file_is_kept_unless_forced(capsys: pytest.CaptureFixture[st
             ["--execution", "lepton", "--deployment", "smollm"],
             "--deployment smollm: runs only on this machine; leave --execution lepton out",
         ),
+        (["--deployment", "lepton_photon"], "--deployment lepton_photon: runs only on Lepton; add --execution lepton"),
         (["--output", "x.yml"], "--output x.yml: a config's name ends in .yaml"),
         (["--output", "none/x.yaml"], "--output none/x.yaml: cannot be written: No such file or directory"),
     ],

@@ -21,7 +21,7 @@ TASKS = "evaluation: {tasks: [gsm8k_100]}\n"
 VLLM = "deployment:\n  type: vllm\n  model_id: org/model\n"
 IN_DEPLOYMENT = "; valid: context_length, cpus, envs, extra_args, gguf, health_timeout, memory_gib, model_id, "
 IN_DEPLOYMENT += "served_model_name, start_timeout, threads, type"
-SECTIONS = "; valid: deployment, evaluation, execution, export, limits, target"
+SECTIONS = "; valid: deployment, evaluation, execution, export, limits, pricing, target"
 ENV_VALUE = "expected text, a number or a reference (${oc.env:NAME} or {secret: NAME})"
 NO_VALUE = "got nothing; give it a value, or remove the key"
 LIMIT = "expected a whole number of samples, or a share between 0 and 1"
@@ -80,7 +80,7 @@ FILES = [
         "key_of_other_deployments",
         "deployment:\n  tensor_parallel_size: 2",
         "conf/c.yaml:7: deployment.tensor_parallel_size: "
-        "unknown key of deployment smollm; vllm, sglang, trtllm, nim have it",
+        "unknown key of deployment smollm; vllm, sglang, trtllm, nim, lepton_llm have it",
     ),
     InFile(
         "key_of_one_other_execution",
@@ -289,7 +289,8 @@ FILES = [
         "no_type",
         "deployment: {model_id: org/model}",
         "conf/c.yaml:2: deployment.type: is missing; add `- deployment: NAME` to defaults; "
-        "valid: vllm, sglang, trtllm, nim, llamacpp, container, smollm, none",
+        "valid: vllm, sglang, trtllm, nim, llamacpp, container, lepton_llm, lepton_template, lepton_photon, smollm, "
+        "none",
         head="",
     ),
     InFile(

@@ -14,6 +14,9 @@ from launcher.config.deployment import (
     DEPLOYMENTS,
     AnyDeployment,
     Container,
+    LeptonLlm,
+    LeptonPhoton,
+    LeptonTemplate,
     Llamacpp,
     Nim,
     NoDeployment,
@@ -200,6 +203,9 @@ LEAST: dict[str, AnyDeployment] = {
     "llamacpp": Llamacpp(model_id="m.gguf"),
     "container": Container(model_id="m", image="org/server:1"),
     "smollm": Smollm(),
+    "lepton_llm": LeptonLlm(model_id="m"),
+    "lepton_template": LeptonTemplate(model_id="m", template_id="t"),
+    "lepton_photon": LeptonPhoton(model_id="m", photon_id="p"),
 }
 
 
@@ -229,6 +235,9 @@ def test_every_type_has_a_server_but_none() -> None:
         ("llamacpp", 8080, "/health", 0.25, "/root/.cache/llama.cpp"),
         ("container", 8000, "/health", 0.25, None),
         ("smollm", 8000, "/health", 0.25, None),
+        ("lepton_llm", 8000, "/health", 0.25, "/root/.cache/huggingface"),
+        ("lepton_template", 8000, "/health", 0.25, None),
+        ("lepton_photon", 8080, "/health", 0.25, None),
     ],
 )
 def test_how_each_server_is_reached(kind: str, port: int, health: str, interval: float, cache: str | None) -> None:

@@ -17,6 +17,7 @@ from launcher.cli import main as cli
 from launcher.cli import run_command
 from launcher.cli.keys import config_keys
 from launcher.config import load
+from launcher.emulators.lepton import config as emulator
 from launcher.harnesses import command as command_harness
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import Reason
@@ -86,6 +87,7 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
     """All parse; `init` is run, and what `run` would run can be planned, in a folder that has the examples."""
     monkeypatch.setenv("NV_EVAL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    monkeypatch.setenv("LEPTON_ENDPOINT_URL", "http://127.0.0.1:8000/v1/completions")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
 
@@ -98,8 +100,24 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
             assert plan(load(run_command.request(args))).tasks, line
 
 
+def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:
+    example = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "lepton.md").read_text(), re.DOTALL)
+    assert example is not None
+    (tmp_path / "emulator.yaml").write_text(example.group(1))
+
+    config = emulator.load(tmp_path / "emulator.yaml")
+
+    assert [group.name for group in config.node_groups] == ["small"]
+    assert len(config.faults) == 1
+
+
 def test_there_are_documented_commands() -> None:
-    assert {page.name for page in HAND_WRITTEN if _commands(page)} >= {"README.md", "how-it-works.md", "secrets.md"}
+    assert {page.name for page in HAND_WRITTEN if _commands(page)} >= {
+        "README.md",
+        "how-it-works.md",
+        "lepton.md",
+        "secrets.md",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -83,7 +83,8 @@ def emulate(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            lines = dict(process.stdout.readline().strip().split("=", 1) for _ in range(3))
+            exports = [process.stdout.readline().strip().removeprefix("export ") for _ in range(3)]
+            lines = dict(line.split("=", 1) for line in exports)
             assert lines["LEPTON_WORKSPACE_TOKEN"] == TOKEN
             assert lines["LEPTON_WORKSPACE_URL"].endswith(f"/api/v2/workspaces/{lines['LEPTON_WORKSPACE_ID']}")
             yield process, lines["LEPTON_WORKSPACE_URL"]
@@ -99,6 +100,33 @@ def run_forever(url: str, folder: Path) -> int:
     httpx.post(f"{url}/jobs", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
     wait_for(pid.exists)
     return int(pid.read_text())
+
+
+def test_the_built_in_table_runs_jobs_of_any_image_with_this_python(tmp_path: Path) -> None:
+    told = tmp_path / "prefix"
+    command = ["/bin/bash", "-c", f"python3 -c 'import sys; print(sys.prefix)' > {told}.tmp; mv {told}.tmp {told}"]
+    with emulate() as (_, url):
+        body = {"metadata": {"id": "j"}, "spec": {"container": {"image": "python:3.11-slim", "command": command}}}
+        httpx.post(f"{url}/jobs", json=body, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False)
+        wait_for(told.exists)
+
+    assert told.read_text().strip() == sys.prefix
+
+
+def test_what_it_prints_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    (tmp_path / "emulator.yaml").write_text("node_groups: [{id: a-1, name: a, shapes: [gpu.1xh100]}]\n")
+    command = [sys.executable, "-m", "launcher.cli.main", "emulate", "lepton", "--images", "none"]
+    with subprocess.Popen([*command, "--config", str(tmp_path / "emulator.yaml")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        printed = b"".join(process.stdout.readline() for _ in range(5)).decode()
+        process.terminate()
+
+    pasted = subprocess.run(
+        ["sh", "-eu", "-c", f'{printed}echo "$LEPTON_WORKSPACE_ID"'], capture_output=True, text=True, check=False
+    )
+
+    assert (pasted.stdout, pasted.stderr) == ("ws1\n", "")
+    assert "# node group a: gpu.1xh100\n" in printed
 
 
 def is_alive(pid: int) -> bool:

@@ -211,6 +211,22 @@ def test_a_full_node_group_makes_the_next_endpoint_wait() -> None:
         wait_for(lambda: plane.state("second") == "Ready")
 
 
+def test_node_groups_do_not_share_their_capacity() -> None:
+    groups = (NodeGroup(id="a", name="a", accelerators=1), NodeGroup(id="b", name="b", accelerators=1))
+    with emulator(node_groups=groups) as small, Plane(small) as plane:
+        for name, group in (("one", "a"), ("two", "b"), ("three", "b")):
+            affinity = {"affinity": {"allowed_dedicated_node_groups": [group]}}
+            plane.create(name, resource_requirement=affinity)
+        wait_for(lambda: plane.state("one") == plane.state("two") == "Ready")
+        wait_for(lambda: "NoCapacity" in plane.http.get("/deployments/three/readiness").text)
+
+        plane.ok("DELETE", "/deployments/one")
+        wait_for(lambda: plane.state("one") == "gone")
+        assert plane.state("three") == "Starting", "what is free in another group is no use"
+        plane.ok("DELETE", "/deployments/two")
+        wait_for(lambda: plane.state("three") == "Ready")
+
+
 def test_cost_is_minutes_times_replicas_times_price() -> None:
     with emulator() as priced, Plane(priced) as plane:
         plane.create_ready("paid", resource_requirement={"min_replicas": 2})

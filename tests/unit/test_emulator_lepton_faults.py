@@ -164,6 +164,34 @@ def test_collected_logs_can_lag(faulty: LeptonEmulator, plane: Plane) -> None:
     assert plane.log(job=id) == ["line"]
 
 
+def test_a_burst_can_last_for_a_while() -> None:
+    now = 100.0
+    book = FaultBook([Fault(lasts=10.0, skip=1)], 0, lambda: now)
+
+    def strikes(at: float) -> bool:
+        nonlocal now
+        now = at
+        return book.pick(Fault, "x") is not None
+
+    assert [strikes(at) for at in (100, 200, 205, 211, 300)] == [False, True, True, False, False]
+
+
+def test_events_tell_of_start_faults_also_where_nothing_else_does() -> None:
+    faults = (BadConfig(resource="bad", message="secret x not found"), NoCapacity(resource="full", seconds=0.2))
+    with emulator(new_deployment_api=True, faults=faults) as modern, Plane(modern) as plane:
+        for name in ("bad", "full"):
+            component = {"name": "default", "image": "sim", "command": ["serve"], "resource_shape": "gpu.1xh100"}
+            plane.ok("POST", "/endpoints", json={"metadata": {"name": name}, "spec": {"components": [component]}})
+        wait_for(lambda: plane.state("full") == "Ready" and plane.state("bad") == "NotReady")
+
+        assert reasons(plane, "bad")[-1] == "ConfigError: secret x not found"
+        assert reasons(plane, "full")[1:] == ["NoCapacity: no node has room for gpu.1xh100", "Started"]
+
+
+def reasons(plane: Plane, name: str) -> list[str]:
+    return [event["reason"] for event in plane.ok("GET", f"/endpoints/{name}/events")]
+
+
 def test_the_same_seed_gives_the_same_faults() -> None:
     def strikes(seed: int) -> list[bool]:
         book = FaultBook([Fault(probability=0.5)], seed)

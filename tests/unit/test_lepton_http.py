@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from launcher.platforms.http import Api, RequestFailed, RetryPolicy, make_client
+from launcher.platforms.http import Api, RequestFailed, RetryPolicy, make_client, patience
 from tests.fakes.clock import run_virtual
 
 Answer = httpx.Response | Exception
@@ -127,6 +127,36 @@ def test_waits_grow_and_end_at_the_deadline() -> None:
     assert error.status == 503
     assert service.times[-1] <= 60
     assert waits[0] <= 1 and all(4 <= wait <= 8 for wait in waits[4:])
+
+
+def test_a_method_that_is_not_served_is_not_asked_for_again() -> None:
+    assert failure(Service(httpx.Response(501))).status == 501
+    assert not failure(Service(httpx.Response(501)), "POST").maybe_done
+
+
+def test_patience_ends_a_question_early_and_leaves_slots_to_others() -> None:
+    service = Service(httpx.Response(503))
+    slow = Service(httpx.Response(200), takes=10.0)
+
+    async def ask() -> None:
+        with patience(3.0):
+            await service.api().send("GET", "/thing")
+
+    async def beside() -> float:
+        api = slow.api(in_flight=4)
+        with patience(60.0):
+            asked = [asyncio.create_task(api.send("GET", "/log")) for _ in range(10)]
+        await asyncio.sleep(1)
+        await api.send("DELETE", "/thing")
+        took = asyncio.get_running_loop().time()
+        await asyncio.gather(*asked)
+        return took
+
+    with pytest.raises(RequestFailed):
+        run_virtual(ask())
+    assert service.times[-1] <= 3.0
+    assert run_virtual(beside()) == pytest.approx(11.0)
+    assert slow.most_at_once == 3
 
 
 def test_no_more_requests_are_under_way_than_allowed() -> None:

@@ -29,7 +29,7 @@ from launcher.platforms.lepton.creation import PATIENCE, create_once
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.jobscript import script
 from launcher.platforms.lepton.logs import LogWindow, entries
-from launcher.platforms.lepton.pace import Pace
+from launcher.platforms.lepton.pace import LISTS, Pace, share_of
 from launcher.platforms.lepton.requests import Filling, environment
 from launcher.platforms.lepton.types import Event, LogAnswer, LogData, ReadinessIssue, Stream, Termination
 from launcher.platforms.progress import ProgressReader
@@ -118,13 +118,25 @@ def test_a_name_that_stays_taken_is_given_up() -> None:
     assert 100 < service.created <= PATIENCE + 2
 
 
+def test_as_long_as_nobody_can_say_whether_it_exists_no_second_one_is_made() -> None:
+    service = Creation(failed(503, maybe_done=True), there=["ours"])
+    answers = [failed(503)] * 5
+
+    async def read_back() -> str | None:
+        if answers:
+            raise answers.pop()
+        return await Creation.read_back(service)
+
+    service.read_back = read_back  # type: ignore[method-assign]
+    assert service.run() == "ours"
+    assert (service.created, answers) == (1, [])
+
+
 # --- pace -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_long_run_asks_ever_more_rarely() -> None:
-    pace = Pace(0.0)
-
-    assert [pace.interval(now) for now in (1, 100, 500, 10_000)] == [0.3, 2.0, 10.0, 15.0]
+    assert [LISTS.interval(elapsed) for elapsed in (0, 100, 500, 10_000)] == [0.3, 2.8, 12.8, 40.0]
 
 
 def test_it_is_asked_at_once_then_when_due_and_soon_when_the_run_waits_for_it() -> None:
@@ -132,21 +144,27 @@ def test_it_is_asked_at_once_then_when_due_and_soon_when_the_run_waits_for_it() 
     assert pace.is_due(0.0)
     pace.asked(500.0)
 
-    assert not pace.is_due(509.0)
-    assert pace.is_due(511.0)
-    assert not pace.is_due(511.0, slower=4.0)
-    pace.hurry()
-    assert pace.is_due(500.6)
+    assert not pace.is_due(512.0)
+    assert pace.is_due(514.0)
+    assert not pace.is_due(514.0, slower=3.0)
+    assert pace.is_due(501.0, leaving_since=500.0)
+    assert not pace.is_due(501.0, leaving_since=490.0)
 
 
 def test_an_hour_of_a_run_takes_a_few_hundred_looks() -> None:
     pace, now, looks = Pace(0.0), 0.0, 0
     while now < 3600:
         pace.asked(now)
-        now += pace.interval(now)
+        while not pace.is_due(now):
+            now += 0.1
         looks += 1
 
-    assert looks < 500
+    assert looks < 300
+
+
+def test_of_few_all_are_asked_about_and_of_many_one_now_and_then() -> None:
+    assert share_of(3) == (3, 1.0)
+    assert share_of(100) == (1, 8.0)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -218,17 +236,57 @@ def test_why_an_endpoint_is_not_ready(
     assert found.detail.startswith(detail) and bool(found.detail) == bool(detail)
 
 
-def test_events_say_it_where_there_are_no_issues() -> None:
-    assert states.from_events([Event(reason="FailedScheduling", message="no node")]).detail.startswith("FailedSch")
-    assert states.from_events([Event(reason="BackOff", count=3)]).fatal
-    assert not states.from_events([Event(reason="BackOff", count=1)]).fatal
-    assert states.from_events([Event(reason="ErrImagePull", message="no such tag")]).fatal
-    assert states.from_events([Event(reason="Started")]).detail == ""
+@pytest.mark.parametrize(
+    ("events", "fatal", "detail"),
+    [
+        ([Event(reason="FailedScheduling", message="no node")], False, "no node takes it: no node"),
+        ([Event(reason="NoCapacity: 0 of 8 GPUs")], False, "no capacity in the node group: 0 of 8 GPUs"),
+        ([Event(reason="NoCapacity"), Event(reason="Started")], False, ""),
+        ([Event(reason="BackOff", count=3)], True, "the server crashed 3 times"),
+        ([Event(reason="BackOff", count=1)], False, "the server crashed 1 times"),
+        ([Event(reason="BackOff"), Event(reason="Started"), Event(reason="BackOff", count=2)], True, "the server"),
+        ([Event(reason="ErrImagePull", message="no such tag")], True, "the image cannot be pulled: ErrImagePull: no"),
+        ([Event(reason="BackOff", message="Back-off pulling image x")], True, "the image cannot be pulled"),
+        ([Event(reason="Pulling", message="Pulling image x"), Event(reason="Started")], False, ""),
+        ([Event(reason="ConfigError: secret x not found")], True, "ConfigError: secret x not found; check the image"),
+        ([Event(reason="SystemError")], True, "SystemError; the platform's own fault"),
+        ([Event(type="Warning", reason="CreateContainerConfigError")], True, "CreateContainerConfigError; check"),
+    ],
+)
+def test_events_say_it_where_there_are_no_issues(events: list[Event], fatal: bool, detail: str) -> None:
+    found = states.from_events(events)
+
+    assert found.fatal is fatal
+    assert found.detail.startswith(detail) and bool(found.detail) == bool(detail)
 
 
-def test_a_gated_model_is_told_with_what_to_do() -> None:
-    assert states.gated(["OSError: You are trying to access a gated repo."]) is not None
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("OSError: You are trying to access a gated repo.", "the model is gated; accept its terms, and give a token"),
+        ("Access to model meta-llama/Llama-3.1-8B is restricted.", "the model is gated"),
+        (
+            "RepositoryNotFoundError: 401 Client Error. If you are trying to access a private or gated repo, log in",
+            "Hugging Face has no such model, or hides it (401); check deployment.model_id",
+        ),
+        ("401 Client Error: Unauthorized for url: https://huggingface.co/api/models/m", "Hugging Face refused the tok"),
+    ],
+)
+def test_a_model_that_may_not_be_read_is_told_with_what_to_do(line: str, advice: str) -> None:
+    crashed = states.Diagnosis("the server exited with code 1 and was restarted", crashed=True, exit_code=1)
+
+    found = states.from_log(crashed, ["loading", line])
+
+    assert found.fatal
+    assert found.detail.startswith(advice)
+
+
+def test_the_last_line_of_a_log_is_shown_with_what_is_known() -> None:
     assert states.gated(["all is well"]) is None
+    assert states.from_log(states.Diagnosis(), ["Loading 3/4", " "]).detail == "Loading 3/4"
+    crashed = states.Diagnosis("it crashed", crashed=True)
+    assert states.from_log(crashed, ["CUDA out of memory"]).detail == "it crashed; its last line: CUDA out of memory"
+    assert states.from_log(crashed, []) == crashed
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

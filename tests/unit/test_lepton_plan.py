@@ -23,6 +23,7 @@ def config(
     execution: dict[str, Any] | None = None,
     deployment: dict[str, Any] | None = None,
     target: dict[str, Any] | None = None,
+    prices: dict[str, float] | None = None,
     **evaluation: Any,
 ) -> Config:
     return validate(
@@ -30,6 +31,7 @@ def config(
             "execution": {"type": "lepton", "node_group": "h100", "resource_shape": "gpu.1xh100", **(execution or {})},
             "deployment": deployment or DEPLOYMENT,
             "target": {"api_endpoint": target or {}},
+            "pricing": {"usd_per_hour": prices or {}},
             "evaluation": {"tasks": [{"name": "arc_easy"}], **evaluation},
         }
     )
@@ -295,10 +297,37 @@ def test_zero_is_no_time_out() -> None:
 
 
 def test_the_worst_case_has_the_price_of_the_shapes() -> None:
-    execution = {"usd_per_hour": {"gpu.1xh100": 3.0, "cpu.small": 0.1}, "endpoint": {"max_replicas": 2}}
-    made = plan(execution, deployment=DEPLOYMENT | {"start_timeout": 3600, "health_timeout": 1800}, timeout=1800)
+    execution = {"endpoint": {"max_replicas": 2}}
+    deployment = DEPLOYMENT | {"start_timeout": 3600, "health_timeout": 1800}
+    made = plan(execution, deployment, prices={"GPU.1xH100": 3.0, "cpu.small": 0.1}, timeout=1800)
 
     assert made.worst_case.usd == pytest.approx(2 * (2 * 3.0 + 0.1))
+    assert made.worst_case.gpu_hours == 2 * 2
+    assert "4 GPU-hours, 12.20 USD" in render(made)
+    assert "costs are those of 2 replicas of each endpoint" in render(made)
+
+
+def test_every_replica_costs_gpus_where_the_shape_has_no_price() -> None:
+    deployment = DEPLOYMENT | {"start_timeout": 1800, "health_timeout": 900}
+    made = plan({"usd_per_gpu_hour": 2.0, "endpoint": {"min_replicas": 3}}, deployment, timeout=900)
+
+    assert made.worst_case.usd == pytest.approx(6.0)
+    assert "up to 3 replicas" in render(made)
+
+
+def test_a_shape_without_a_gpu_that_the_config_counts_still_costs() -> None:
+    deployment = {"type": "container", "model_id": "m", "image": "org/server:1", "start_timeout": 3000}
+    made = plan(None, deployment, prices={"gpu.1xh100": 2.0}, timeout=300)
+
+    assert "no GPU time, 2.00 USD" in render(made)
+    assert made.notes == ("pricing.usd_per_hour has no price of cpu.small",)
+
+
+def test_jobs_alone_have_a_price_too() -> None:
+    none = {"type": "none", "health_timeout": 1800}
+    made = plan(None, none, {"url": "http://h/v1", "model_id": "m"}, {"cpu.small": 0.5}, timeout=1800 * 5)
+
+    assert made.worst_case.usd == pytest.approx(0.5 * (3600 + 9000) / 3600)
 
 
 def test_a_price_per_gpu_serves_where_the_shape_has_none() -> None:

@@ -45,6 +45,72 @@ def test_any_failure_to_observe_is_unknown(tmp_path: Path, journal: Journal):
     assert run_plan(make_plan(tmp_path, 2), Flaky(), journal).exit_code == 0
 
 
+def test_a_platform_that_never_answers_again_ends_the_run_and_tells_what_may_be_left(tmp_path: Path, journal: Journal):
+    class Silent(FakePlatform):
+        async def observe(self):
+            if asyncio.get_running_loop().time() > 2:
+                raise PlatformError("GET /deployments answered 401: expired")
+            return await super().observe()
+
+    outcome = run_plan(make_plan(tmp_path, 1), Silent(), journal)
+    assert outcome.exit_code == 5 and outcome.leftovers
+    assert outcome.tasks[0].reason is Reason.JOB_LOST
+    assert outcome.tasks[0].detail == "the platform cannot be asked: GET /deployments answered 401: expired"
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["stop", "stop and abandon"])
+def test_a_look_that_hangs_keeps_nobody_from_stopping(tmp_path: Path, journal: Journal, twice: bool):
+    class Hanging(FakePlatform):
+        async def observe(self):
+            if 5 < asyncio.get_running_loop().time() < 6:
+                await asyncio.sleep(1000)
+            return await super().observe()
+
+    run = Run(make_plan(tmp_path, 1), Hanging(), journal)
+
+    async def scenario() -> RunOutcome:
+        loop = asyncio.get_running_loop()
+        loop.call_later(8, run.stop)
+        if twice:
+            loop.call_later(8.05, run.abandon)
+        return await run.run()
+
+    outcome = run_virtual(scenario())
+    assert outcome.tasks[0].reason is Reason.STOPPED
+    assert outcome.seconds < 12
+    assert bool(outcome.leftovers) == twice
+
+
+def test_a_person_who_stops_waiting_does_not_wait_for_a_slow_goodbye(tmp_path: Path, journal: Journal):
+    class Slow(FakePlatform):
+        async def close(self, *, at_once=False):
+            await asyncio.sleep(0 if at_once else 1000)
+
+    run = Run(make_plan(tmp_path, 1), Slow(), journal)
+
+    async def scenario() -> RunOutcome:
+        asyncio.get_running_loop().call_later(30, run.abandon)
+        return await run.run()
+
+    assert run_virtual(scenario()).exit_code == 0
+
+
+def test_what_a_task_waits_for_is_shown_and_told_when_its_time_is_over(tmp_path: Path, journal: Journal):
+    class Full(FakePlatform):
+        def _endpoint(self, thing):
+            return replace(super()._endpoint(thing), url=None, state=ResourceState.PENDING, detail="no capacity")
+
+    shown: list[str] = []
+
+    def watch(tasks, now):
+        shown.append(of(journal, journal.find("a12")).tasks[0].detail)
+
+    outcome = run_virtual(Run(make_plan(tmp_path, 1), Full(), journal, watcher=watch).run())
+    assert "no capacity" in shown
+    assert outcome.tasks[0].reason is Reason.ENDPOINT_START_TIMEOUT
+    assert outcome.tasks[0].detail.endswith(": no capacity")
+
+
 def test_a_closed_terminal_does_not_end_a_run(tmp_path: Path, journal: Journal):
     def watch(tasks, now):
         raise BrokenPipeError(32, "Broken pipe")

@@ -5,7 +5,7 @@ with LeptonEmulator(Config(faults=(NoCapacity(resource="first"),))) as emulator:
 """
 
 from launcher.emulators.lepton.clock import After
-from launcher.emulators.lepton.config import Config, Image, NodeGroup, Shape, Timing, Token, Volume
+from launcher.emulators.lepton.config import Config, Image, NodeGroup, Shape, Template, Timing, Token, Volume
 from launcher.emulators.lepton.control import RequestRecord
 from launcher.emulators.lepton.emulator import LeptonEmulator
 from launcher.emulators.lepton.faults import (
@@ -52,6 +52,7 @@ __all__ = [
     "SlowDelete",
     "SlowStart",
     "Snapshot",
+    "Template",
     "Timing",
     "Token",
     "Volume",

@@ -71,7 +71,7 @@ class Image:
 
     `prefix` goes before the command; `instead` is run in its place, also where the spec has no command; `path` are
     folders put before PATH; `env` is set unless the spec sets it. In `prefix`, `instead` and `env`, `{port}` is the
-    port to listen on.
+    port to listen on; in `env`, `{home}` is the process's HOME, a folder of its own.
     """
 
     pattern: str = "*"
@@ -79,6 +79,20 @@ class Image:
     instead: tuple[str, ...] | None = None
     path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A prebuilt template. `spec` is that of a job or of an endpoint, as rendering returns it.
+
+    In all its texts `${run}` becomes what it is rendered with, and `${run.NAME}` one of its parameters; rendering
+    without them is refused.
+    """
+
+    id: str
+    visibility: Literal["public", "private"] = "public"
+    workload_type: Literal["job", "pod", "deployment"] = "deployment"
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +147,8 @@ class Config:
     collect_logs: bool = True
     """Collect the logs of workloads that do not say whether they want it."""
     storage_routes: bool = True
+    template_routes: bool = True
+    templates: tuple[Template, ...] = ()
     images: tuple[Image, ...] = ()
     inherit: tuple[str, ...] = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH")
     """Variables of the emulator's own environment that containers see; they see no other."""

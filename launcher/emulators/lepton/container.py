@@ -82,7 +82,7 @@ class Translator:
         if not argv:
             raise CannotStart(f"image {asked.container.image}: no command, and the image table has none for it")
         for name, value in image.env.items():
-            env.setdefault(name, _fill(value, port))
+            env.setdefault(name, _fill(value, port).replace("{home}", str(home)))
         return Command(argv=argv, env={**self._base(home, image), **env}, port=port)
 
     def simulated(self, asked: Asked, home: Path) -> Command:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from launcher.emulators.lepton.api import account, endpoints, jobs, logs, storage
+from launcher.emulators.lepton.api import account, endpoints, jobs, logs, storage, templates
 from launcher.emulators.lepton.api.call import Call, Handler, Routes, answer
 from launcher.emulators.lepton.config import Config
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
@@ -64,6 +64,7 @@ class Control:
             *jobs.routes(),
             *logs.routes(),
         ]
+        served += templates.routes() if config.template_routes else []
         return [*served, *storage.routes()] if config.storage_routes else served
 
     def _route(self, path: str, methods: list[str], handler: Handler) -> Route:

@@ -29,6 +29,8 @@ class Phase(StrEnum):
     ERROR = "Error"
 
 
+TOLD = (Reason.NO_CAPACITY, Reason.QUEUEING, Reason.CONFIG_ERROR, Reason.SYSTEM_ERROR)
+"""Issues that are events too: the new family shows nothing else."""
 RESTART_CEILING = 60.0
 """Longest delay in seconds before a crashed container is started again."""
 
@@ -149,9 +151,11 @@ class Endpoint:
         return replica.issue, since
 
     def _step(self, replica: Replica) -> None:
-        had_begun = replica.has_begun
+        was_running, issue = replica.is_running, replica.issue
         ended = replica.step()
-        if replica.has_begun and not had_begun:
+        if replica.issue != issue and replica.issue.reason in TOLD:
+            self.history.event(f"{replica.issue.reason}: {replica.issue.message}", warning=True)
+        if replica.is_running and not was_running:
             self.book.follow(replica.id, replica.log)
             self.history.event("Started")
         if ended is not None:
@@ -195,7 +199,7 @@ class Endpoint:
         self.change({**self.document, "resource_requirement": resources})
 
     def _contents(self, spec: EndpointSpec) -> tuple[object, ...]:
-        return spec.container, spec.envs, spec.mounts, spec.shape, spec.image_pull_secrets, spec.node_groups
+        return spec.runs, spec.envs, spec.mounts, spec.shape, spec.image_pull_secrets, spec.node_groups
 
     def _replace(self, doing: Phase) -> None:
         self._retire(len(self.replicas))
@@ -231,7 +235,7 @@ class Endpoint:
             "LEPTON_RESOURCE_ACCELERATOR_NUM": str(shape.accelerators if shape else 0),
         }
         return Asked(
-            container=spec.container,
+            container=spec.runs,
             envs=spec.envs or (),
             mounts=spec.mounts or (),
             pull_secrets=spec.image_pull_secrets or (),

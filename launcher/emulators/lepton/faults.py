@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeVar
@@ -24,6 +25,8 @@ class Fault:
     """Occasions to hit after that; None: all."""
     probability: float = 1.0
     """Of hitting an occasion that is not excluded by the above."""
+    lasts: float = math.inf
+    """Seconds from its first hit after which it is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,23 +144,27 @@ class _Count:
         self.fault = fault
         self._dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
         self._seen = self._hits = 0
+        self._ends = math.inf
 
-    def hits(self) -> bool:
+    def hits(self, now: float) -> bool:
         """Count an occasion that matches; says whether the fault strikes."""
         self._seen += 1
         if self._seen <= self.fault.skip or self._dice.random() >= self.fault.probability:
             return False
-        if self.fault.times is not None and self._hits >= self.fault.times:
+        if now >= self._ends or (self.fault.times is not None and self._hits >= self.fault.times):
             return False
+        if not self._hits:
+            self._ends = now + self.fault.lasts
         self._hits += 1
         return True
 
 
 class FaultBook:
-    """All faults of one emulator."""
+    """All faults of one emulator. `now`: its clock, in seconds."""
 
-    def __init__(self, faults: Sequence[Fault], seed: int) -> None:
+    def __init__(self, faults: Sequence[Fault], seed: int, now: Callable[[], float] = time.time) -> None:
         self._seed = seed
+        self._now = now
         self._counts: list[_Count] = []
         self.add(faults)
 
@@ -170,7 +177,7 @@ class FaultBook:
         """The first fault of this kind that strikes now. An occasion is counted for each that matches until then."""
         for count in self._counts:
             fault = count.fault
-            if isinstance(fault, kind) and _matches(fault, resource, route) and count.hits():
+            if isinstance(fault, kind) and _matches(fault, resource, route) and count.hits(self._now()):
                 return fault
         return None
 

@@ -15,6 +15,8 @@ class Charge:
     name: str
     kind: str
     shape: str
+    group: str
+    """Id of the node group that it is in."""
     began: float
     _now: Callable[[], float]
     ended: float | None = None
@@ -60,9 +62,9 @@ class Ledger:
         self._price = price
         self._charges: list[Charge] = []
 
-    def begin(self, name: str, kind: str, shape: str) -> Charge:
-        """A replica has got a node."""
-        charge = Charge(name, kind, shape, self._clock.now(), self._clock.now)
+    def begin(self, name: str, kind: str, shape: str, group: str) -> Charge:
+        """A replica has got a node of a group."""
+        charge = Charge(name, kind, shape, group, self._clock.now(), self._clock.now)
         self._charges.append(charge)
         return charge
 

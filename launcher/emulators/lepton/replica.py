@@ -75,8 +75,8 @@ class Machine:
     """Chooses id suffixes."""
     simulation: Callable[[str], Simulation | None]
     """How containers of an image are simulated, if they are."""
-    has_room: Callable[[str, list[str]], bool]
-    """Whether a node of these groups can take one more replica of this shape."""
+    room: Callable[[str, list[str]], str | None]
+    """The node group, of these, that can take one more replica of this shape; None: none can."""
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,12 @@ class Replica:
             self._start_if_possible()
 
     def _start_if_possible(self) -> None:
-        if not self.machine.has_room(self.workload.shape, self.workload.node_groups):
+        group = self.machine.room(self.workload.shape, self.workload.node_groups)
+        if group is None:
             self._wait_for_node(queueing=False)
             return
         try:
-            self._start()
+            self._start(group)
         except CannotStart as error:
             self.set_issue(Reason.CONFIG_ERROR, str(error))
         except (PlatformError, OSError) as error:  # of this machine: it must not end the emulator
@@ -224,7 +225,7 @@ class Replica:
         else:
             self.set_issue(Reason.NO_CAPACITY, f"no node has room for {self.workload.shape}")
 
-    def _start(self) -> None:
+    def _start(self, group: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = self.asked()
         simulation = self.machine.simulation(asked.container.image or "")
@@ -234,7 +235,7 @@ class Replica:
         else:
             self._process = self._execute(asked)
         self.started = self.machine.clock.now()
-        self._charge = self.machine.ledger.begin(self.workload.name, self.workload.kind, self.workload.shape)
+        self._charge = self.machine.ledger.begin(self.workload.name, self.workload.kind, self.workload.shape, group)
         self.set_issue(Reason.IN_PROGRESS, "container is starting")
 
     def _execute(self, asked: Asked) -> Supervised:

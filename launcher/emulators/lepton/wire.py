@@ -10,6 +10,8 @@ from msgspec import Meta, Struct, field
 from launcher.emulators.lepton.errors import ApiError, Code
 
 Json = dict[str, Any]
+PHOTON_PORT = 8080
+"""Where the container of a photon listens."""
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
 
@@ -166,6 +168,15 @@ class EndpointSpec(Struct):
     routing_policy: RoutingPolicy | None = None
     allow_unauthenticated_access: bool | None = None
     ingress_timeout_seconds: Annotated[int, Meta(ge=300, le=6000)] | None = None
+    photon_id: str | None = None
+    photon_namespace: str | None = None
+
+    @property
+    def runs(self) -> Container:
+        """What runs: a photon is an image `photon:{id}` that listens where photons do."""
+        if self.photon_id is None:
+            return self.container
+        return Container(image=f"photon:{self.photon_id}", ports=[Port(PHOTON_PORT)])
 
     @property
     def replicas(self) -> int:

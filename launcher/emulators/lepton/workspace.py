@@ -27,7 +27,7 @@ from launcher.emulators.lepton.wire import EndpointSpec, JobSpec, Json, Metadata
 
 OWNER = "me@example.com"
 """Who creates everything."""
-DEFAULT_PORT = 40000
+DEFAULT_PORT = 8080
 """Of a legacy endpoint that names none."""
 
 Kind = Literal["endpoint", "job"]
@@ -73,7 +73,7 @@ class Workspace:
         self.config = config
         self._simulations = simulations
         self.clock = clock
-        self.faults = FaultBook(config.faults, config.seed)
+        self.faults = FaultBook(config.faults, config.seed, clock.now)
         self.secrets = {name: SecretItem(name=name, value=value) for name, value in config.secrets.items()}
         self.secret_values = dict(config.secrets)
         self.pull_secrets: dict[str, Json] = {name: _pull_secret(name) for name in config.image_pull_secrets}
@@ -95,7 +95,7 @@ class Workspace:
             owner=f"lepton-{random_secrets.token_hex(4)}",
             dice=self._dice,
             simulation=self._simulation,
-            has_room=self._has_room,
+            room=self._room,
         )
 
     def tick(self) -> None:
@@ -249,7 +249,7 @@ class Workspace:
 
     def _secured(self, document: Json, spec: EndpointSpec) -> Json:
         """The spec with the port and the token that the server adds."""
-        if not spec.container.ports and not self.config.new_deployment_api:
+        if not spec.runs.ports and not self.config.new_deployment_api:
             document = {**document, "container": {**document.get("container", {}), "ports": [_default_port()]}}
         if self.config.secure_endpoint_defaults and not spec.api_tokens and not spec.allow_unauthenticated_access:
             token = f"endpoint-{self._dice.randbytes(16).hex()}"
@@ -265,12 +265,15 @@ class Workspace:
         ):
             raise ApiError(400, Code.VALIDATION, "resource requirement exceeds quota")
 
-    def _has_room(self, shape: str, groups: list[str]) -> bool:
-        chosen = [group for group in self.config.node_groups if not groups or group.id in groups]
-        if any(group.accelerators is None for group in chosen):
-            return True
-        used = sum(self._shape(charge.shape).accelerators for charge in self.ledger.open_charges())
-        return used + self._shape(shape).accelerators <= sum(group.accelerators or 0 for group in chosen)
+    def _room(self, shape: str, groups: list[str]) -> str | None:
+        """The first of the groups with accelerators left for one more of this shape; None named: of all groups."""
+        wanted = self._shape(shape).accelerators
+        for group in self.config.node_groups:
+            used = sum(self._shape(c.shape).accelerators for c in self.ledger.open_charges() if c.group == group.id)
+            has_room = group.accelerators is None or used + wanted <= group.accelerators
+            if has_room and (not groups or group.id in groups):
+                return group.id
+        return None
 
     def _simulation(self, image: str) -> Simulation | None:
         return next((found for pattern, found in self._simulations.items() if fnmatchcase(image, pattern)), None)

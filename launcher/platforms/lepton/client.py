@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -24,10 +25,12 @@ from launcher.platforms.lepton.types import (
     NodeGroup,
     PullSecret,
     ReadinessIssue,
+    Rendered,
     Replica,
     Secret,
     Shape,
     StoredFile,
+    TemplateEntry,
     Termination,
     Token,
     Workspace,
@@ -118,6 +121,17 @@ class LeptonClient:
         """Names of the workspace's image pull secrets."""
         return [secret.name for secret in await self.api.get("/imagepullsecrets", list[PullSecret])]
 
+    async def templates(self, visibility: Literal["public", "private"]) -> list[TemplateEntry]:
+        """Templates of everybody or of the workspace."""
+        return await self.api.get_any(f"/templates/{visibility}", list[TemplateEntry]) or []
+
+    async def render(
+        self, visibility: Literal["public", "private"], template: str, run: str | dict[str, Any] | None
+    ) -> Rendered:
+        """What a template, by id, becomes; nothing is created. `run`: its command or its parameters."""
+        path = f"/templates/{visibility}/{quote(template, safe='')}/render"
+        return await self.api.call("POST", path, Rendered, body={} if run is None else {"run": run}, only_reads=True)
+
     # --- endpoints ----------------------------------------------------------------------------------------------------
 
     async def endpoints(self) -> list[Endpoint]:
@@ -189,6 +203,10 @@ class LeptonClient:
         path = f"/jobs/{job}"
         answer = await self._unless_gone("GET", path, {"job_query_mode": ALL})
         return None if answer is None else self._decoded("GET", path, answer, _job)
+
+    async def job_events(self, job: str) -> list[Event]:
+        """Events of a job, by id."""
+        return await self.api.get_any(f"/jobs/{job}/events", list[Event]) or []
 
     async def create_job(self, job: Job) -> Job:
         """Submit one. Never repeated by itself: on `maybe_done` the caller looks whether it exists."""

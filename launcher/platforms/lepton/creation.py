@@ -11,7 +11,7 @@ from launcher.platforms.http import RequestFailed
 
 T = TypeVar("T")
 
-PATIENCE = 120.0
+PATIENCE = 180.0
 """Seconds that a name may stay taken by something that is being deleted, or a service may not answer."""
 GRACE = (1.0, 2.0, 4.0)
 """Seconds between the looks for a thing that may have been created; absent after all of them, it was not."""
@@ -40,7 +40,7 @@ async def create_once(
             if not error.maybe_done and error.status != NAME_TAKEN:
                 raise
             refusal = error
-        found = await _look(read_back, once=refusal.status == NAME_TAKEN, refusal=refusal)
+        found = await _look(read_back, 1 if refusal.status == NAME_TAKEN else len(GRACE), refusal, deadline)
         if found is not None and not is_ours(found):
             raise PlatformError(f"Lepton: {describe} exists already and is not of this invocation") from refusal
         if found is not None and not is_leaving(found):
@@ -50,14 +50,22 @@ async def create_once(
         await asyncio.sleep(GRACE[0])
 
 
-async def _look(read_back: Callable[[], Awaitable[T | None]], *, once: bool, refusal: RequestFailed) -> T | None:
-    """What is there under the name; looks again for a while before it believes that nothing is."""
-    for wait in GRACE[: 1 if once else None]:
+async def _look(
+    read_back: Callable[[], Awaitable[T | None]], looks: int, refusal: RequestFailed, deadline: float
+) -> T | None:
+    """What is there under the name; looks again for a while before it believes that nothing is.
+
+    Raises `refusal` if nobody can say until the deadline: to create again, blindly, could make a second one.
+    """
+    absent = 0
+    while True:
         try:
             found = await read_back()
         except RequestFailed:
-            raise refusal from None
-        if found is not None or once:
-            return found
-        await asyncio.sleep(wait)
-    return None
+            if asyncio.get_running_loop().time() > deadline:
+                raise refusal from None
+        else:
+            absent += 1
+            if found is not None or absent == looks:
+                return found
+        await asyncio.sleep(GRACE[min(absent, len(GRACE)) - 1])

@@ -6,30 +6,35 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from launcher.errors import PlatformError
 from launcher.platforms.base import Resource, ResourceState
-from launcher.platforms.http import RequestFailed
+from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.lepton import states
+from launcher.platforms.lepton.background import Background
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.creation import create_once
 from launcher.platforms.lepton.logs import LogWindow
-from launcher.platforms.lepton.pace import EXTRAS, EXTRAS_SHORTEST, Pace
+from launcher.platforms.lepton.pace import EXTRAS, Pace, share_of
 from launcher.platforms.lepton.states import Diagnosis
 from launcher.platforms.lepton.types import Endpoint, EndpointState
 
 APPEARS_WITHIN = 60.0
 """Seconds in which a thing whose creation was never answered may still come into being."""
 ASK_AGAIN = 30.0
-"""Seconds after which a deletion that has not come true is asked for again."""
+"""Seconds after which a deletion that does not show is asked for again."""
 QUIET = 5.0
 """Seconds that an endpoint may take to start before anybody asks why it is not ready."""
 LIST_LAG = 10.0
 """Seconds that a list may be behind: an endpoint that nobody removed is not missed before."""
-GATED_LINES = 200
-SETTLED = 4.0
-"""Nothing changes while all endpoints serve: their list may be so much rarer."""
+WHY_LINES = 50
+"""Lines of a server's log that are looked at for the reason."""
+WHY_PATIENCE = 10.0
+"""Seconds after which a question for the reason is given up; it is asked again later."""
+SETTLED = 3.0
+"""Nothing changes while all endpoints serve, or are on their way out: their list may be so much rarer."""
 
 
 @dataclass
@@ -48,6 +53,7 @@ class Tracked:
     diagnosis: Diagnosis = field(default_factory=Diagnosis)
     diagnosed_at: float = -math.inf
     diagnosed_state: EndpointState | None = None
+    is_asked_about: bool = False
 
     @property
     def state(self) -> EndpointState:
@@ -62,8 +68,15 @@ class Tracked:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing is expected to change soon."""
-        return self.is_gone or (self.state is EndpointState.READY and self.deletion_asked is None)
+        """Whether nobody waits for a change of it: it serves, or it leaves."""
+        return self.is_gone or self.deletion_asked is not None or self.state is EndpointState.READY
+
+    def is_leaving(self, now: float) -> bool:
+        """Whether its deletion was asked for, and has begun or may not have been seen to begin yet."""
+        asked = self.deletion_asked
+        if asked is None:
+            return False
+        return self.state is EndpointState.DELETING or now - asked < ASK_AGAIN or self.known_at <= asked
 
     def take(self, endpoint: Endpoint, now: float) -> None:
         """Note what the service shows."""
@@ -73,6 +86,7 @@ class Tracked:
         if endpoint.state is EndpointState.READY:
             self.was_ready = True
             self.diagnosis = Diagnosis()
+            self.diagnosed_state = None
 
     def resource(self) -> Resource:
         """It in the launcher's words."""
@@ -108,14 +122,19 @@ class Tracked:
 class Endpoints:
     """All endpoints of one invocation."""
 
-    def __init__(self, client: LeptonClient, invocation: str, now: float) -> None:
+    def __init__(
+        self, client: LeptonClient, invocation: str, now: float, redact: Callable[[str], str] = lambda text: text
+    ) -> None:
+        """`redact` takes secrets out of what servers print."""
         self._client = client
+        self._redact = redact
         self._invocation = invocation
         self._pace = Pace(now)
-        self._extras = Pace(now, shortest=EXTRAS_SHORTEST)
+        self._extras = Pace(now, EXTRAS)
         self._tracked: dict[str, Tracked] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._looked = False
+        self._asking = Background()
 
     async def create(self, wanted: Endpoint) -> Resource:
         """Create one, once. Raises PlatformError."""
@@ -154,7 +173,7 @@ class Endpoints:
     async def delete(self, name: str) -> None:
         """Ask for deletion. Raises RequestFailed."""
         entry, now = self._tracked.get(name), _now()
-        if entry is not None and (entry.is_gone or _asked_lately(entry.deletion_asked, now)):
+        if entry is not None and (entry.is_gone or entry.is_leaving(now)):
             return
         if entry is None and not await self._is_ours(name):
             return
@@ -162,8 +181,6 @@ class Endpoints:
         entry = self._tracked.setdefault(name, Tracked(name, now))
         entry.deletion_asked = now
         entry.is_gone = not existed and not _may_appear(entry, now)
-        if all(e.is_gone or e.deletion_asked is not None for e in self._tracked.values()):
-            self._pace.hurry()  # nothing but this is left to wait for
 
     async def _is_ours(self, name: str) -> bool:
         found = await self._client.endpoint(name)
@@ -171,10 +188,12 @@ class Endpoints:
 
     async def refresh(self) -> None:
         """Look at all endpoints if that is due. Raises RequestFailed if the service cannot be asked."""
+        self._asking.check()
         now = _now()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
-        slower = SETTLED if all(entry.is_settled for entry in alive) else 1.0
-        if (self._looked and not alive) or not self._pace.is_due(now, slower=slower):
+        settled = all(entry.is_settled for entry in alive)
+        due = self._pace.is_due(now, slower=SETTLED if settled else 1.0, leaving_since=_leaving_since(alive))
+        if (self._looked and not alive) or not due:
             return
         found = await self._client.endpoints()
         self._looked = True
@@ -183,7 +202,7 @@ class Endpoints:
         for name, endpoint in ours.items():
             self._tracked.setdefault(name, Tracked(name, now)).take(endpoint, now)
         await asyncio.gather(*(self._confirm(entry) for entry in alive if _is_missed(entry, set(ours), now)))
-        await self._diagnose()
+        self._diagnose()
 
     async def _confirm(self, entry: Tracked) -> None:
         """A list without it is a hint; that its own route says 404 is the proof."""
@@ -193,43 +212,59 @@ class Endpoints:
         else:
             entry.take(found, _now())
 
-    async def _diagnose(self) -> None:
-        """Ask for the reasons of a few endpoints that do not get ready: those that look worst first."""
+    def _diagnose(self) -> None:
+        """Ask for the reasons of a few endpoints that do not get ready: those that look worst first.
+
+        Beside the looks, which must not wait for them: nobody's work depends on the answers.
+        """
         now = _now()
-        starting = [entry for entry in self._tracked.values() if entry.is_starting]
+        starting = [e for e in self._tracked.values() if e.is_starting and not e.is_asked_about]
         fresh = [e for e in starting if e.state in states.SUSPICIOUS and e.diagnosed_state is not e.state]
         others = [e for e in starting if e not in fresh and now - max(e.diagnosed_at, e.begun) > QUIET]
         others.sort(key=lambda e: (e.state not in states.SUSPICIOUS, e.diagnosed_at))
-        due = self._extras.is_due(now)
+        number, slower = share_of(len(starting))
+        due = bool(others) and self._extras.is_due(now, slower=slower)
         if due:
             self._extras.asked(now)
-        await asyncio.gather(*(self._ask_why(entry) for entry in [*fresh, *others[: EXTRAS if due else 0]]))
+        for entry in [*fresh, *others[: number if due else 0]]:
+            self._asking.start(self._ask_why(entry))
 
     async def _ask_why(self, entry: Tracked) -> None:
-        entry.diagnosed_at, entry.diagnosed_state = _now(), entry.state
+        entry.diagnosed_at, entry.diagnosed_state, entry.is_asked_about = _now(), entry.state, True
         try:
-            entry.diagnosis = await self._why(entry)
+            with patience(WHY_PATIENCE):
+                found = await self._why(entry)
+                entry.diagnosis = replace(found, detail=self._redact(found.detail))
         except RequestFailed:
             return  # the state itself was told; the reason will be asked for again
+        finally:
+            entry.is_asked_about = False
 
     async def _why(self, entry: Tracked) -> Diagnosis:
         if (await self._client.family()).tells_readiness:
-            issues, ends = await asyncio.gather(
-                self._client.readiness(entry.name), self._client.terminations(entry.name)
-            )
+            issues = await self._client.readiness(entry.name)
+            ends = await self._client.terminations(entry.name) if entry.state in states.SUSPICIOUS else {}
             found = states.diagnose(
                 [issue for replica in issues.values() for issue in replica],
                 [end for replica in ends.values() for end in replica],
             )
         else:
             found = states.from_events(await self._client.events(entry.name))
-        advice = states.gated(await self.last_lines(entry.name, GATED_LINES)) if found.crashed else None
-        return Diagnosis(advice, fatal=True, exit_code=found.exit_code, crashed=True) if advice else found
+        if not (found.runs or found.crashed):
+            return found
+        try:
+            return states.from_log(found, await self.last_lines(entry.name, WHY_LINES))
+        except RequestFailed:
+            return found
+
+    async def close(self) -> None:
+        """End what is being asked in the background."""
+        await self._asking.close()
 
     async def last_lines(self, name: str, lines: int) -> list[str]:
-        """The last lines of an endpoint's log. Raises RequestFailed."""
+        """The last lines of an endpoint's log, without secrets. Raises RequestFailed."""
         window = LogWindow.last(lines, since=self.created(name))
-        return [text for _, text in await self._client.logs("endpoint", name, window)]
+        return [self._redact(text) for _, text in await self._client.logs("endpoint", name, window)]
 
     def created(self, name: str) -> float:
         """When it was created, a little earlier, in seconds since 1970."""
@@ -254,8 +289,10 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _asked_lately(asked: float | None, now: float) -> bool:
-    return asked is not None and now - asked < ASK_AGAIN
+def _leaving_since(alive: list[Tracked]) -> float | None:
+    """When the last deletion was asked for, if there is nothing that is not leaving."""
+    asked = [entry.deletion_asked for entry in alive if entry.deletion_asked is not None]
+    return max(asked) if asked and len(asked) == len(alive) else None
 
 
 def _may_appear(entry: Tracked, now: float) -> bool:

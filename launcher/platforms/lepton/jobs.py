@@ -7,23 +7,34 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from launcher.errors import PlatformError
 from launcher.platforms.base import Progress, Resource, ResourceState, RunnerEnd
-from launcher.platforms.http import RequestFailed
+from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.lepton import states
+from launcher.platforms.lepton.background import Background
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.creation import create_once
 from launcher.platforms.lepton.endpoints import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG
 from launcher.platforms.lepton.logs import Entry, LogWindow
-from launcher.platforms.lepton.pace import EXTRAS, EXTRAS_SHORTEST, SHORTEST, Pace
+from launcher.platforms.lepton.pace import EXTRAS, Pace, share_of
 from launcher.platforms.lepton.types import Job, JobState
 from launcher.platforms.progress import ProgressReader, results_from_log
 
 PROGRESS_LINES = 100
 LOG_PATIENCE = 30.0
-"""Seconds that the last lines of an ended job may take to be collected."""
+"""Seconds that the last lines of an ended job may take to be collected, from the first answer without them."""
+LOG_OUTAGE = 600.0
+"""Seconds that nobody may answer for the log of an ended job."""
+END_PATIENCE, PROGRESS_PATIENCE = 30.0, 10.0
+"""Seconds after which a question for the end of a log, or for progress, is given up; it is asked again later."""
+FIRST_WAIT, LONGEST_WAIT = 0.3, 8.0
+"""Least and most seconds between two looks at the log of an ended job."""
+SETTLE_WAIT = 2.0
+"""Most seconds between two looks for removed jobs at the end of a run."""
+COMPLETED = "completed"
+"""The runner's word for a job that has its results; it then ends with code 0, and only then."""
 _ENDED = (ResourceState.SUCCEEDED, ResourceState.FAILED)
 _LEAVING = (JobState.DELETING, JobState.DELETED)
 
@@ -42,6 +53,12 @@ class Tracked:
     is_gone: bool = False
     ended_at: float | None = None
     read_at: float = -math.inf
+    missed_since: float | None = None
+    """Since when the log answers and does not have its end."""
+    is_read: bool = False
+    """Its log is being read just now."""
+    why: str = ""
+    """Why it failed, as its events say."""
     progress: Progress | None = None
     end: RunnerEnd | None = None
     lines: list[Entry] = field(default_factory=list)
@@ -77,12 +94,13 @@ class Tracked:
         elif self.removal_asked is not None or (self.has_ended and not self.log_is_read):
             state = ResourceState.RUNNING
         known = self.seen.state.value.lower() if self.seen is not None else ""
+        detail = f"{known}: {self.why}" if self.why else known
         return Resource(
             name=self.name,
             state=state,
             id=self.seen.id if self.seen is not None else "",
             exit_code=0 if self.state is ResourceState.SUCCEEDED else None,
-            detail=known,
+            detail=detail,
             progress=self.progress,
             end=self.end,
         )
@@ -91,14 +109,19 @@ class Tracked:
 class Jobs:
     """All jobs of one invocation."""
 
-    def __init__(self, client: LeptonClient, invocation: str, now: float) -> None:
+    def __init__(
+        self, client: LeptonClient, invocation: str, now: float, redact: Callable[[str], str] = lambda text: text
+    ) -> None:
+        """`redact` takes secrets out of what jobs print."""
         self._client = client
+        self._redact = redact
         self._invocation = invocation
         self._pace = Pace(now)
-        self._extras = Pace(now, shortest=EXTRAS_SHORTEST)
+        self._extras = Pace(now, EXTRAS)
         self._tracked: dict[str, Tracked] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._looked = False
+        self._reading = Background()
 
     async def submit(self, name: str, make: Callable[[], Job]) -> Resource:
         """Submit one, once. Raises PlatformError."""
@@ -147,8 +170,6 @@ class Jobs:
         entry.removal_asked = now
         over = entry.has_ended or not any(existed)  # what has ended costs nothing: accepted is enough
         entry.is_gone = over and not (entry.maybe_until is not None and now < entry.maybe_until)
-        if all(e.is_gone or e.removal_asked is not None for e in self._tracked.values()):
-            self._pace.hurry()  # nothing but this is left to wait for
 
     async def _cancel_unknown(self, name: str) -> None:
         found = await self._find(name)
@@ -157,9 +178,10 @@ class Jobs:
 
     async def refresh(self) -> None:
         """Look at all jobs if that is due. Raises RequestFailed if the service cannot be asked."""
+        self._reading.check()
         now = _now()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
-        if (self._looked and not alive) or not self._pace.is_due(now):
+        if (self._looked and not alive) or not self._pace.is_due(now, leaving_since=_leaving_since(alive)):
             return
         found = await self._client.jobs(containing=self._invocation)
         self._looked = True
@@ -168,8 +190,8 @@ class Jobs:
             if job.invocation == self._invocation and job.state is not JobState.DELETED:
                 self._take(job, now)
         await asyncio.gather(*(self._confirm(entry) for entry in alive if _is_missed(entry, now)))
-        await self._read_ends()
-        await self._read_progress()
+        self._read_ends()
+        self._read_progress()
 
     def _take(self, job: Job, now: float) -> None:
         known = next((entry for entry in self._tracked.values() if job.is_named(entry.name)), None)
@@ -189,51 +211,95 @@ class Jobs:
     async def settle(self, seconds: float) -> None:
         """Wait until ended jobs whose removal was accepted are not listed any more, at most so long."""
         clock = asyncio.get_running_loop()
-        deadline = clock.time() + seconds
-        while clock.time() < deadline:
+        deadline, wait = clock.time() + seconds, FIRST_WAIT
+        while (left := deadline - clock.time()) > 0:
             removed = {job for entry in self._tracked.values() if entry.removal_asked is not None for job in entry.ids}
-            listed = {job.id for job in await self._client.jobs(containing=self._invocation)} if removed else set()
+            with patience(left):
+                listed = {job.id for job in await self._client.jobs(containing=self._invocation)} if removed else set()
             if not removed & listed:
                 return
-            await asyncio.sleep(SHORTEST)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, SETTLE_WAIT)
 
     # --- logs ---------------------------------------------------------------------------------------------------------
 
-    async def _read_ends(self) -> None:
-        entries = self._tracked.values()
-        waiting = [e for e in entries if e.has_ended and not e.log_is_read and not e.is_gone]
-        await asyncio.gather(*(self._read_end(entry) for entry in waiting))
+    def _read_ends(self) -> None:
+        """Read the logs of ended jobs, beside the looks, which must not wait for them."""
+        for entry in self._tracked.values():
+            if entry.has_ended and not entry.log_is_read and not entry.is_gone and not entry.is_read:
+                entry.is_read = True
+                self._reading.start(self._read_end(entry))
 
     async def _read_end(self, entry: Tracked) -> None:
         """How the runner ended, which its last lines say; the service collects them with some delay."""
-        late = entry.ended_at is not None and _now() - entry.ended_at > LOG_PATIENCE
+        wait = FIRST_WAIT
+        try:
+            with patience(END_PATIENCE):
+                while not entry.log_is_read and entry.removal_asked is None and not await self._took_end(entry):
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, LONGEST_WAIT)
+        finally:
+            entry.is_read = False
+
+    async def _took_end(self, entry: Tracked) -> bool:
+        now = _now()
         try:
             entry.lines = await self.page(entry.name, self.window(entry.name))
         except RequestFailed:
-            entry.log_is_read = late
-            return
+            if now - (entry.ended_at or now) > LOG_OUTAGE:
+                await self._conclude(entry)
+            return entry.log_is_read
         reader = ProgressReader()
         reader.feed("".join(f"{text}\n" for _, text in entry.lines))
-        entry.end = reader.end
-        entry.progress = reader.progress or entry.progress
-        entry.log_is_read = late or (entry.end is not None and _is_whole(entry))
-        if not entry.log_is_read:
-            entry.end = None
-            self._pace.hurry()
+        entry.progress = self._without_secrets(reader.progress) or entry.progress
+        entry.missed_since = entry.missed_since or now
+        is_whole = reader.end is not None and _is_whole(entry)
+        if is_whole or now - entry.missed_since > LOG_PATIENCE:
+            entry.end = reader.end and replace(reader.end, detail=self._redact(reader.end.detail))
+            await self._conclude(entry)
+        return entry.log_is_read
 
-    async def _read_progress(self) -> None:
-        now = _now()
-        if not self._extras.is_due(now):
+    async def _conclude(self, entry: Tracked) -> None:
+        """What else tells of an end that the log may not show: a container that ended with 0 had completed."""
+        if entry.end is None and entry.state is ResourceState.SUCCEEDED:
+            entry.end = RunnerEnd(reason=COMPLETED)
+        elif entry.end is None:
+            entry.why = await self._why(entry)
+        entry.log_is_read = True
+
+    async def _why(self, entry: Tracked) -> str:
+        try:
+            return self._redact(states.of_job(await self._client.job_events(self.id(entry.name))))
+        except RequestFailed:
+            return ""
+
+    def _read_progress(self) -> None:
+        now, entries = _now(), self._tracked.values()
+        running = [e for e in entries if e.state is ResourceState.RUNNING and e.removal_asked is None and not e.is_read]
+        number, slower = share_of(len(running))
+        if not running or not self._extras.is_due(now, slower=slower):
             return
         self._extras.asked(now)
-        running = [e for e in self._tracked.values() if e.state is ResourceState.RUNNING and e.removal_asked is None]
-        for entry in sorted(running, key=lambda e: e.read_at)[:EXTRAS]:
-            entry.read_at = now
-            try:
+        for entry in sorted(running, key=lambda e: e.read_at)[:number]:
+            entry.read_at, entry.is_read = now, True
+            self._reading.start(self._take_progress(entry))
+
+    async def _take_progress(self, entry: Tracked) -> None:
+        try:
+            with patience(PROGRESS_PATIENCE):
                 lines = await self.last_lines(entry.name, PROGRESS_LINES)
-            except RequestFailed:
-                continue  # progress is shown, nothing depends on it
-            entry.progress = _progress(lines) or entry.progress
+        except RequestFailed:
+            return  # progress is shown, nothing depends on it
+        finally:
+            entry.is_read = False
+        entry.progress = self._without_secrets(_progress(lines)) or entry.progress
+
+    def _without_secrets(self, progress: Progress | None) -> Progress | None:
+        return None if progress is None else replace(progress, detail=self._redact(progress.detail))
+
+    async def close(self) -> None:
+        """End what is being read in the background."""
+        await self._reading.close()
 
     def window(self, name: str) -> LogWindow:
         """The whole log of a job, from its end."""
@@ -308,6 +374,12 @@ def _progress(lines: list[str]) -> Progress | None:
     if found is not None and found.phase == "waiting" and found.done is not None:
         return Progress(phase="evaluating", detail=found.detail, done=found.done, total=found.total)
     return found
+
+
+def _leaving_since(alive: list[Tracked]) -> float | None:
+    """When the last removal was asked for, if there is nothing that is not leaving."""
+    asked = [entry.removal_asked for entry in alive if entry.removal_asked is not None]
+    return max(asked) if asked and len(asked) == len(alive) else None
 
 
 def _is_missed(entry: Tracked, now: float) -> bool:

@@ -1,41 +1,65 @@
-"""When to ask the control plane again: often at first, ever more rarely in a run that lasts."""
+"""When to ask the control plane again: often at first, ever more rarely in a run that lasts.
+
+Two things are weighed: what a change that is noticed late costs (idle GPUs, a longer run), and that a hundred tasks
+take few requests however long they run.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-SHARE = 0.02
-"""A change is noticed after at most this share of the time the run has taken."""
-SHORTEST = 0.3
-LONGEST = 15.0
-EXTRAS = 2
-"""Endpoints that are asked why they are not ready, and jobs how far they are, each time that is due."""
-EXTRAS_SHORTEST = 2.0
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """How often one kind of question is asked: the interval is `shortest` plus a share of the run's time so far.
+
+    Times are seconds.
+    """
+
+    shortest: float
+    share: float
+    longest: float
+
+    def interval(self, elapsed: float) -> float:
+        """Time between two questions, so long after the beginning of the run."""
+        return min(self.shortest + elapsed * self.share, self.longest)
+
+
+LISTS = Rate(shortest=0.3, share=0.025, longest=40.0)
+"""The lists of endpoints and of jobs, on which the run depends."""
+EXTRAS = Rate(shortest=2.0, share=0.03, longest=30.0)
+"""Why endpoints are not ready and how far jobs are, which is only shown."""
+LAST = Rate(shortest=0.3, share=0.2, longest=10.0)
+"""The lists while the run waits for nothing but the end of what was deleted, from the moment of the last request."""
+FEW, MANY_SLOWER = 6, 8.0
+"""Up to so many, all are asked about each time that extras are due; of more only one, and so much more rarely."""
 
 
 class Pace:
     """Decides when one kind of question is due. Times are seconds of the loop's clock."""
 
-    def __init__(self, now: float, *, shortest: float = SHORTEST) -> None:
+    def __init__(self, now: float, rate: Rate = LISTS) -> None:
         self._begun = now
-        self._shortest = shortest
+        self._rate = rate
         self._asked = -math.inf
-        self._hurried = False
 
-    def interval(self, now: float) -> float:
-        """Time between two questions."""
-        return min(max((now - self._begun) * SHARE, self._shortest), LONGEST)
+    def is_due(self, now: float, *, slower: float = 1.0, leaving_since: float | None = None) -> bool:
+        """Whether to ask now.
 
-    def is_due(self, now: float, *, slower: float = 1.0) -> bool:
-        """Whether to ask now. `slower`: nothing is expected to change, so that the interval may be longer."""
-        interval = self._shortest if self._hurried else self.interval(now) * slower
+        `slower`: nothing urgent is expected to change, so that the interval may be longer. `leaving_since`: since then
+        the run waits for nothing else.
+        """
+        interval = self._rate.interval(now - self._begun) * slower
+        if leaving_since is not None:
+            interval = min(interval, LAST.interval(now - leaving_since))
         return now - self._asked >= interval
 
     def asked(self, now: float) -> None:
         """The question was asked."""
         self._asked = now
-        self._hurried = False
 
-    def hurry(self) -> None:
-        """The run waits for an answer: ask soon."""
-        self._hurried = True
+
+def share_of(waiting: int) -> tuple[int, float]:
+    """Of so many endpoints or jobs, how many are asked about when extras are due, and how much rarer that is."""
+    return (waiting, 1.0) if waiting <= FEW else (1, MANY_SLOWER)

@@ -18,9 +18,9 @@ from launcher.errors import NotFound, PlatformError
 from launcher.plan.lepton import ENDPOINT_TOKEN, on_volume
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource
-from launcher.platforms.http import RequestFailed, RetryPolicy
+from launcher.platforms.http import RequestFailed, RetryPolicy, patience
 from launcher.platforms.lepton import credentials as files
-from launcher.platforms.lepton import home, preflight
+from launcher.platforms.lepton import home, preflight, sources
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.endpoints import Endpoints
@@ -34,7 +34,10 @@ from launcher.platforms.secrets import Secrets
 EVIDENCE_LINES = 1000
 """Lines of a failed server's log that are kept."""
 FOLLOW_INTERVAL = 2.0
-SETTLE_TIME = 10.0
+LOOK_PATIENCE = 20.0
+"""Seconds after which a look at everything is given up, so that the person is told; the next one follows at once."""
+SETTLE_TIME = 90.0
+"""Seconds that the end of a run waits for ended jobs, which cost nothing, to vanish after their removal."""
 SHORTEST_POLL, LONGEST_POLL, POLL_SHARE = 0.2, 1.0, 0.01
 _OVER = (JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, JobState.ARCHIVED, JobState.DELETED)
 
@@ -71,6 +74,7 @@ class LeptonPlatform:
         self._credentials = credentials or files.find(workspace=execution.workspace_id)
         self._client = LeptonClient(self._credentials, transport=transport, policy=policy)
         self._groups: list[NodeGroup] | None = None
+        self._source: sources.Source | None = None
         self._session: Session | None = None
         self._token_is_lent = False
 
@@ -92,13 +96,14 @@ class LeptonPlatform:
             world = await preflight.look(self._client, plan, self._execution)
         except RequestFailed as error:
             return [preflight.refused(error, self._credentials)]
-        self._groups = world.groups
+        self._groups, self._source = world.groups, world.source
         return preflight.check(plan, self._execution, world, self._credentials.token, os.environ)
 
     async def open(self, plan: Plan, folder: Path) -> Capacity:
         """Learn what requests need. The service queues what does not fit, so the capacity is not limited here."""
         if self._groups is None:
             self._groups = await self._client.node_groups()
+        rendered = await sources.settle(self._client, plan, self._source)
         known = environment(self._credentials, plan.invocation, self._execution.access.mode)
         secrets = Secrets(known)
         secrets.remember(self._credentials.token)
@@ -108,9 +113,9 @@ class LeptonPlatform:
         self._session = Session(
             plan=plan,
             folder=folder,
-            filling=Filling(secrets, ids_of(self._groups)),
-            endpoints=Endpoints(self._client, plan.invocation, now),
-            jobs=Jobs(self._client, plan.invocation, now),
+            filling=Filling(secrets, ids_of(self._groups), rendered),
+            endpoints=Endpoints(self._client, plan.invocation, now, secrets.redact),
+            jobs=Jobs(self._client, plan.invocation, now, secrets.redact),
             begun=now,
         )
         await self._make_cache_folder()
@@ -154,7 +159,8 @@ class LeptonPlatform:
     async def observe(self) -> Observation:
         """The state of everything, from one list of endpoints and one of jobs, each asked for when it is due."""
         session = self._opened()
-        await asyncio.gather(session.endpoints.refresh(), session.jobs.refresh())
+        with patience(LOOK_PATIENCE):
+            await asyncio.gather(session.endpoints.refresh(), session.jobs.refresh())
         return Observation(endpoints=session.endpoints.resources(), jobs=session.jobs.resources())
 
     async def delete_endpoint(self, name: str) -> None:
@@ -301,7 +307,7 @@ class LeptonPlatform:
         )
 
     def _price(self, shape: str | None) -> float | None:
-        return self._execution.usd_per_hour.get(shape or "")
+        return self._session.plan.pricing().of(shape) if self._session is not None else None
 
     async def remove_storage(self, invocation: str) -> bool:
         """Remove the folder of an invocation; False where there is none, or no route to it. Raises RequestFailed."""
@@ -312,6 +318,9 @@ class LeptonPlatform:
 
     async def close(self, *, at_once: bool = False) -> None:
         """Close the connections. What still exists in the workspace stays: it is the orchestrator that removes it."""
+        if self._session is not None:
+            await self._session.endpoints.close()
+            await self._session.jobs.close()
         if self._session is not None and not at_once:
             with contextlib.suppress(RequestFailed):
                 await self._session.jobs.settle(SETTLE_TIME)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import msgspec
 
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
@@ -16,10 +19,22 @@ from launcher.plan.model import Plan
 from launcher.plan.render import duration
 from launcher.platforms.base import Check, CheckState
 from launcher.platforms.http import RequestFailed
+from launcher.platforms.lepton import sources
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.requests import ids_of, listed
-from launcher.platforms.lepton.types import Amounts, Endpoint, NodeGroup, Quota, Shape, Token, Workspace
+from launcher.platforms.lepton.sources import Source
+from launcher.platforms.lepton.types import (
+    Amounts,
+    Endpoint,
+    EndpointSpec,
+    NodeGroup,
+    Quota,
+    Resources,
+    Shape,
+    Token,
+    Workspace,
+)
 from launcher.platforms.secrets import references, unresolvable
 
 T = TypeVar("T")
@@ -40,25 +55,68 @@ class World:
     pull_secrets: list[str] | None = None
     shapes: Mapping[str, list[Shape]] = field(default_factory=dict)
     """What each node group offers, by the group's id and `/deployment` or `/job`."""
+    source: Source | None = None
+    """What it makes of the plan's template or photon."""
+    spec: EndpointSpec = field(default_factory=EndpointSpec)
+    """What all endpoints of the plan have in common, with what a template adds; empty without endpoints."""
     unknown: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def shape(self) -> str | None:
+        """The resource shape of the endpoints."""
+        return (self.spec.resource_requirement or Resources()).resource_shape
 
 
 async def look(client: LeptonClient, plan: Plan, execution: Lepton) -> World:
     """Ask for everything that the checks need. Raises RequestFailed only if the workspace does not let us in."""
     workspace = await client.workspace()
+    source, not_asked = await _ask_source(client, plan)
+    spec = _endpoint_spec(plan, source)
     questions: dict[str, Awaitable[Any]] = {
         "groups": client.node_groups(),
         "tokens": client.tokens(),
         "endpoints": client.endpoints(),
     }
-    if any(reference.secret for reference in references(plan)):
+    if _secret_names(plan, spec):
         questions["secrets"] = client.secrets()
-    if execution.image_pull_secrets:
+    if _pull_secret_names(execution, spec):
         questions["pull_secrets"] = client.pull_secrets()
     answers = await asyncio.gather(*questions.values(), return_exceptions=True)
     known, unknown = _sorted(dict(zip(questions, answers, strict=True)))
     shapes, no_shapes = await _shapes(client, plan, execution, known.get("groups") or [])
-    return World(workspace=workspace, **known, shapes=shapes, unknown=(*unknown, *no_shapes))
+    return World(
+        workspace=workspace,
+        **known,
+        shapes=shapes,
+        source=source,
+        spec=spec,
+        unknown=(*not_asked, *unknown, *no_shapes),
+    )
+
+
+async def _ask_source(client: LeptonClient, plan: Plan) -> tuple[Source | None, list[tuple[str, str]]]:
+    try:
+        return await sources.ask(client, plan), []
+    except RequestFailed as error:
+        return None, [("template", str(error))]
+
+
+def _endpoint_spec(plan: Plan, source: Source | None) -> EndpointSpec:
+    request = next((task.endpoint.request for task in plan.tasks if task.endpoint is not None), None)
+    made = Endpoint() if request is None else msgspec.convert(request, Endpoint)
+    rendered = source.rendered if source is not None else None
+    return (made if rendered is None else sources.merged(made, rendered)).spec
+
+
+def _secret_names(plan: Plan, spec: EndpointSpec) -> list[str]:
+    """Secrets of the workspace that endpoints and jobs refer to."""
+    of_plan = {reference.secret for reference in references(plan)}
+    of_template = {variable.value_from.secret_name_ref for variable in spec.envs or () if variable.value_from}
+    return sorted(name for name in of_plan | of_template if name is not None)
+
+
+def _pull_secret_names(execution: Lepton, spec: EndpointSpec) -> list[str]:
+    return list(dict.fromkeys([*execution.image_pull_secrets, *(spec.image_pull_secrets or ())]))
 
 
 def _sorted(answers: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
@@ -110,7 +168,8 @@ def check(plan: Plan, execution: Lepton, world: World, token: str, environment: 
     """All checks, each result once."""
     found = [
         *_workspace(world),
-        *_token(world, token),
+        *_token(world, token, longest(plan)),
+        *_source(plan, world),
         *_node_groups(plan, execution, world),
         *_shape_checks(plan, execution, world),
         *_quota(plan, execution, world),
@@ -140,7 +199,15 @@ def _workspace(world: World) -> Iterator[Check]:
         yield _problem("workspace", f"the workspace is {state}; see its billing and settings in the dashboard")
 
 
-def _token(world: World, token: str) -> Iterator[Check]:
+def longest(plan: Plan) -> float:
+    """Seconds that a plan takes if every time-out runs to its end, one wave of endpoints after the other."""
+    tasks = [task.target.start_timeout + task.target.health_timeout + task.job.timeout for task in plan.tasks]
+    waves = math.ceil(len(tasks) / max(1, _endpoints_at_once(plan) or len(tasks)))
+    seconds = waves * max(tasks, default=0.0)
+    return seconds if plan.max_duration is None else min(seconds, plan.max_duration)
+
+
+def _token(world: World, token: str, needed: float) -> Iterator[Check]:
     own = next((entry for entry in world.tokens or () if entry.is_of(token)), None)
     if own is None or not own.expires_at:
         return
@@ -148,8 +215,23 @@ def _token(world: World, token: str) -> Iterator[Check]:
     if left < LEAST_LIFE:
         when = f"expires in {duration(left)}" if left > 0 else "has expired"
         yield _problem("token", f"the token {when}; make one that lasts in the dashboard and log in again")
+    elif left < needed:
+        text = f"Lepton: the token expires in {duration(left)}, and the run may take {duration(needed)}"
+        yield Check("token", CheckState.NOTE, f"{text}; with an expired one nothing can be deleted: make a longer one")
     else:
         yield _ok("token", f"valid for {duration(left)}")
+
+
+def _source(plan: Plan, world: World) -> Iterator[Check]:
+    server = next((task.endpoint.server for task in plan.tasks if task.endpoint is not None), None)
+    if world.source is None or server is None:
+        return
+    if world.source.refusal is not None:
+        yield _problem("template" if server.template else "photon", world.source.refusal)
+    elif server.template is not None and world.source.rendered is not None:
+        yield Check("template", CheckState.NOTE, sources.describe(server.template, world.source.rendered))
+    elif server.photon is not None:
+        yield _ok("photon", "the workspace speaks the legacy API; whether the photon exists was not asked")
 
 
 def _node_groups(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
@@ -184,9 +266,11 @@ def _shape_checks(plan: Plan, execution: Lepton, world: World) -> Iterator[Check
 
 def _wanted_shapes(plan: Plan, execution: Lepton, world: World) -> Iterator[tuple[str, str | None, list[Shape] | None]]:
     ids = ids_of(world.groups or [])
-    if any(task.endpoint for task in plan.tasks):
+    template = next((task.endpoint.server.template for task in plan.tasks if task.endpoint is not None), None)
+    may_bring_one = template is not None and (world.source is None or world.source.rendered is None)
+    if any(task.endpoint for task in plan.tasks) and not (world.shape is None and may_bring_one):
         group = ids.get(execution.node_group or "")
-        yield "execution.resource_shape", execution.resource_shape, world.shapes.get(f"{group}/deployment")
+        yield "execution.resource_shape", world.shape, world.shapes.get(f"{group}/deployment")
     group = ids.get(_job_group(execution) or "")
     yield "execution.job_resource_shape", execution.job_resource_shape, world.shapes.get(f"{group}/job")
 
@@ -194,9 +278,7 @@ def _wanted_shapes(plan: Plan, execution: Lepton, world: World) -> Iterator[tupl
 def _quota(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
     """All endpoints that may be alive together must fit into what is left of the workspace's quota."""
     quota = (world.workspace.resource_quota if world.workspace else None) or Quota()
-    shape = next(
-        (s for s in _endpoint_shapes(execution, world) if s.id == (execution.resource_shape or "").lower()), None
-    )
+    shape = next((s for s in _endpoint_shapes(execution, world) if s.id == (world.shape or "").lower()), None)
     replicas = _endpoints_at_once(plan) * execution.endpoint.min_replicas
     if shape is None or not replicas:
         return
@@ -250,10 +332,9 @@ def _token_names(plan: Plan) -> list[str]:
 
 
 def _secrets(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
-    wanted = sorted({str(reference.secret) for reference in references(plan) if reference.secret})
     for kind, names, there in (
-        ("secret", wanted, world.secrets),
-        ("image pull secret", execution.image_pull_secrets, world.pull_secrets),
+        ("secret", _secret_names(plan, world.spec), world.secrets),
+        ("image pull secret", _pull_secret_names(execution, world.spec), world.pull_secrets),
     ):
         if there is None or not names:
             continue
@@ -270,34 +351,35 @@ def _volumes(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
         return
     by_id = {group.id: group for group in world.groups}
     ids = ids_of(world.groups)
-    for name, requests in (
-        (execution.node_group, [task.endpoint.request for task in plan.tasks if task.endpoint]),
-        (_job_group(execution), [task.job.request for task in plan.tasks]),
+    jobs = [task.job.request for task in plan.tasks if task.job.request]
+    for name, volumes in (
+        (execution.node_group, {mount.source for mount in world.spec.mounts or ()}),
+        (_job_group(execution), {mount["from"] for request in jobs for mount in request["spec"]["mounts"]}),
     ):
         group = by_id.get(ids.get(name or "", ""))
-        sources = sorted({mount["from"] for request in requests if request for mount in request["spec"]["mounts"]})
         if group is not None:
-            yield from _volumes_of(group, sources)
+            yield from _volumes_of(group, sorted(volume for volume in volumes if volume), execution.storage.volume)
 
 
-def _volumes_of(group: NodeGroup, sources: list[str]) -> Iterator[Check]:
+def _volumes_of(group: NodeGroup, volumes: list[str], storage: str | None) -> Iterator[Check]:
     there = [volume.source for volume in group.spec.volumes or ()]
-    for source in sources:
+    for source in volumes:
         if source in there or source == "node-local":
             yield _ok("volumes")
         else:
-            hint = "set execution.storage.volume to one of them, or to null"
+            key = "set execution.storage.volume to one of them, or to null"
+            hint = key if source == storage else "name one of them in the mount"
             yield _problem(
                 "volumes", f"node group {group.name} has no volume {source}; it has: {listed(there)}; {hint}"
             )
 
 
 def _images(plan: Plan) -> Iterator[Check]:
-    for task in plan.tasks:
-        if task.endpoint is not None and task.endpoint.server.image is None:
-            kind = task.endpoint.server.type
+    servers = [task.endpoint.server for task in plan.tasks if task.endpoint is not None]
+    for server in servers:
+        if server.image is None and server.template is None and server.photon is None:
             yield _problem(
-                "images", f"deployment {kind} has no container image; set deployment.image, or choose another"
+                "images", f"deployment {server.type} has no container image; set deployment.image, or choose another"
             )
 
 

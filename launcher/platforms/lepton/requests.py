@@ -16,7 +16,8 @@ from launcher.errors import PlatformError
 from launcher.plan.lepton import ENDPOINT_TOKEN, JOB_SCRIPT
 from launcher.plan.model import EndpointPlan, JobPlan
 from launcher.platforms.lepton.credentials import Credentials
-from launcher.platforms.lepton.types import Affinity, ApiToken, Endpoint, EnvVar, Job, NodeGroup
+from launcher.platforms.lepton.sources import merged
+from launcher.platforms.lepton.types import Affinity, ApiToken, Endpoint, EnvVar, Job, NodeGroup, Rendered
 from launcher.platforms.secrets import Secrets
 
 _REFERENCE = re.compile(r"\$\{oc\.env:([^}]+)\}")
@@ -29,6 +30,8 @@ class Filling:
     secrets: Secrets
     groups: Mapping[str, str] = field(default_factory=dict)
     """Ids of node groups by their names, and by themselves."""
+    rendered: Rendered | None = None
+    """What the template of the endpoints became."""
 
     def endpoint(self, spec: EndpointPlan) -> Endpoint:
         """The endpoint to create. Raises PlatformError for a variable without a value or a group that is not there."""
@@ -38,7 +41,8 @@ class Filling:
             self._token(token)
         if made.spec.resource_requirement is not None:
             self._affinity(made.spec.resource_requirement.affinity)
-        return made
+        # Only now: a reference in what somebody else's template says must not get a value of ours.
+        return made if self.rendered is None else merged(made, self.rendered)
 
     def job(self, spec: JobPlan, script: str) -> Job:
         """The job to submit. Raises PlatformError as `endpoint` does."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from launcher.platforms.base import ResourceState
 from launcher.platforms.lepton.types import EndpointState, Event, JobState, ReadinessIssue, Termination
@@ -48,14 +48,34 @@ SUSPICIOUS = frozenset({EndpointState.NOT_READY, EndpointState.ERROR, EndpointSt
 CRASHES = 3
 """So many containers that ended with an error are no accident."""
 
-_FATAL_ISSUES = frozenset({"ConfigError", "SystemError"})
+_FATAL_ISSUES = ("ConfigError", "SystemError")
+_FATAL_EVENTS = ("CreateContainerConfigError", "CreateContainerError")
+_CRASH_EVENTS = ("BackOff", "CrashLoopBackOff", "Crashed")
+_BEGINNINGS = ("Started", "Ready", "Restarted")
 _WAITING_ISSUES = {
     "NoCapacity": "no capacity in the node group",
     "Queueing": "queued for quota",
     "RequireReadinessApproval": "a person must approve it in the dashboard",
+    "FailedScheduling": "no node takes it",
+    "FailedMount": "a volume cannot be mounted",
+    "FailedAttachVolume": "a volume cannot be attached",
 }
-_IMAGE = re.compile(r"ImagePullBackOff|ErrImage|InvalidImageName|pull access denied|manifest unknown", re.IGNORECASE)
-_GATED = re.compile(r"GatedRepo|gated repo|Access to model .* is restricted", re.IGNORECASE)
+_IMAGE = re.compile(
+    r"ImagePullBackOff|ErrImage|InvalidImageName|(failed to|back-off) pull(ing)? |pull access denied|manifest unknown",
+    re.IGNORECASE,
+)
+_GATED = re.compile(
+    r"GatedRepo|gated repo|Access to model .{0,200}is restricted|You must have access to it|authorized list to access",
+    re.IGNORECASE,
+)
+_NOT_FOUND = re.compile(r"RepositoryNotFoundError|Repository Not Found for url", re.IGNORECASE)
+_TOKEN_REFUSED = re.compile(r"Invalid user token|401 Client Error.{0,200}huggingface\.co", re.IGNORECASE)
+_ADVICE = {
+    "ConfigError": "check the image, its secrets and its mounts",
+    "SystemError": "the platform's own fault: run the task again, or on another node group",
+}
+LONGEST = 300
+"""Characters of what somebody else says that are shown."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +87,39 @@ class Diagnosis:
     exit_code: int | None = None
     crashed: bool = False
     """A container of it ended with an error, so its log may say why."""
+    runs: bool = True
+    """A container of it may be running, so its log may say how far it is."""
 
 
 def diagnose(issues: Iterable[ReadinessIssue], ends: Iterable[Termination]) -> Diagnosis:
     """What readiness issues and terminations (legacy family) say."""
     failed = [end for end in ends if end.exit_code]
+    waiting = ""
     for issue in issues:
-        text = f"{issue.reason}: {issue.message}" if issue.message else issue.reason
-        if _IMAGE.search(text):
-            return Diagnosis(f"the image cannot be pulled: {_one_line(text)}; check image and pull secret", fatal=True)
-        if issue.reason in _FATAL_ISSUES:
-            return Diagnosis(_one_line(text), fatal=True, crashed=bool(failed))
-        if issue.reason in _WAITING_ISSUES and not failed:
-            said = f": {issue.message}" if issue.message else ""
-            return Diagnosis(_one_line(f"{_WAITING_ISSUES[issue.reason]}{said}"))
-    return _crashes(failed)
+        found = _of_issue(issue.reason, issue.message)
+        if found.fatal:
+            return replace(found, crashed=bool(failed))
+        if not failed and not found.runs:
+            return found
+        waiting = waiting or found.detail
+    return _crashes(failed) if failed else Diagnosis(waiting)
+
+
+def _of_issue(reason: str, message: str) -> Diagnosis:
+    text = one_line(f"{reason}: {message}" if message else reason)
+    if _IMAGE.search(text):
+        return Diagnosis(f"the image cannot be pulled: {text}; check image and pull secret", fatal=True, runs=False)
+    if reason in _FATAL_ISSUES:
+        return Diagnosis(f"{text}; {_ADVICE[reason]}", fatal=True, runs=False)
+    if reason in _WAITING_ISSUES:
+        return Diagnosis(one_line(f"{_WAITING_ISSUES[reason]}{': ' if message else ''}{message}"), runs=False)
+    return Diagnosis(one_line(message) if reason != "Ready" else "")
 
 
 def _crashes(failed: list[Termination]) -> Diagnosis:
-    if not failed:
-        return Diagnosis()
     last = max(failed, key=lambda end: end.finished_at or 0)
-    said = _one_line(f" ({last.reason}{': ' if last.reason and last.message else ''}{last.message})")
-    how = f"exited with code {last.exit_code}{said if said != ' ()' else ''}"
+    said = one_line(f"{last.reason}{': ' if last.reason and last.message else ''}{last.message}")
+    how = f"exited with code {last.exit_code}{f' ({said})' if said else ''}"
     if len(failed) < CRASHES:
         return Diagnosis(f"the server {how} and was restarted", exit_code=last.exit_code, crashed=True)
     detail = f"the server crashed {len(failed)} times and last {how}"
@@ -97,31 +127,58 @@ def _crashes(failed: list[Termination]) -> Diagnosis:
 
 
 def from_events(events: Iterable[Event]) -> Diagnosis:
-    """What the events of an endpoint (new family) say: the worst of them."""
-    crashes = 0
-    waiting = ""
+    """What the events of an endpoint (new family, which has nothing else) say: the worst of them.
+
+    An event may carry its message beside its reason or in it.
+    """
+    crashes, waiting = 0, Diagnosis()
     for event in events:
-        text = f"{event.reason}: {event.message}" if event.message else event.reason
-        if _IMAGE.search(text):
-            return Diagnosis(f"the image cannot be pulled: {_one_line(text)}; check image and pull secret", fatal=True)
-        if text.startswith(tuple(_FATAL_ISSUES)):
-            return Diagnosis(_one_line(text), fatal=True)
-        if event.reason in ("BackOff", "CrashLoopBackOff", "Crashed"):
-            crashes += event.count or 1
-        if text.startswith(("FailedScheduling", *_WAITING_ISSUES)):
-            waiting = _one_line(text)
+        reason, _, rest = event.reason.partition(":")
+        found = _of_issue(reason.strip(), one_line(f"{rest} {event.message}"))
+        if found.fatal:
+            return found
+        if reason in _FATAL_EVENTS and event.type != "Normal":
+            text = one_line(f"{event.reason}{': ' if event.message else ''}{event.message}")
+            return Diagnosis(f"{text}; {_ADVICE['ConfigError']}", fatal=True, runs=False)
+        crashes += (event.count or 1) if reason in _CRASH_EVENTS else 0
+        waiting = found if reason in _WAITING_ISSUES else Diagnosis() if reason in _BEGINNINGS else waiting
     if crashes:
-        fatal = crashes >= CRASHES
-        return Diagnosis(f"the server crashed {crashes} times", fatal=fatal, crashed=True)
-    return Diagnosis(waiting)
+        return Diagnosis(f"the server crashed {crashes} times", fatal=crashes >= CRASHES, crashed=True)
+    return waiting
+
+
+def of_job(events: Iterable[Event]) -> str:
+    """Why a job ended, as its last warning says; empty if there is none."""
+    warnings = [event for event in events if event.type == "Warning"]
+    last = warnings[-1] if warnings else None
+    return one_line(f"{last.reason}{': ' if last.message else ''}{last.message}") if last is not None else ""
+
+
+def from_log(found: Diagnosis, log: Sequence[str]) -> Diagnosis:
+    """A diagnosis with what the server's last lines add: that the model may not be read, else the very last of them."""
+    advice = gated(log) if found.crashed else None
+    if advice is not None:
+        return Diagnosis(advice, fatal=True, exit_code=found.exit_code, crashed=True)
+    last = next((line for line in reversed(log) if line.strip()), "")
+    if not last:
+        return found
+    said = f"its last line: {one_line(last)}" if found.detail else one_line(last)
+    return replace(found, detail=f"{found.detail}{'; ' if found.detail else ''}{said}")
 
 
 def gated(log: Iterable[str]) -> str | None:
-    """What to do, if a server's last lines say that its model is gated."""
-    if any(_GATED.search(line) for line in log):
-        return "the model is gated; accept its terms, and give a token that may read it as deployment.envs.HF_TOKEN"
+    """What to do, if a server's last lines say that it may not read its model."""
+    text = list(log)
+    token = "a token that may read it as deployment.envs.HF_TOKEN"  # noqa: S105 - advice
+    if any(map(_NOT_FOUND.search, text)):
+        return f"Hugging Face has no such model, or hides it (401); check deployment.model_id, or give {token}"
+    if any(map(_GATED.search, text)):
+        return f"the model is gated; accept its terms, and give {token}"
+    if any(map(_TOKEN_REFUSED.search, text)):
+        return f"Hugging Face refused the token (401); give {token}"
     return None
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300] if not text.startswith(" ") else f" {' '.join(text.split())[:300]}"
+def one_line(text: str) -> str:
+    """Somebody else's words on one line, cut where they are long."""
+    return " ".join(text.split())[:LONGEST]

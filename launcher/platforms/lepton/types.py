@@ -539,6 +539,50 @@ class PullSecret(Wire):
         return self.metadata.name or self.metadata.id or ""
 
 
+class TemplateEntry(Wire):
+    """A template as the list of templates has it."""
+
+    metadata: Metadata = field(default_factory=Metadata)
+
+    @property
+    def id(self) -> str:
+        """Its name in the routes."""
+        return self.metadata.id or self.metadata.name or ""
+
+
+class RenderedSpec(Wire):
+    """What of a rendered spec is read. A job has its shape on top, an endpoint below `resource_requirement`."""
+
+    container: Container | None = None
+    resource_shape: str | None = None
+    shared_memory_size: int | None = None
+    resource_requirement: Resources | None = None
+    envs: list[EnvVar] | None = None
+    mounts: list[Mount] | None = None
+    image_pull_secrets: list[str] | None = None
+
+
+class Rendered(Wire):
+    """What a template became."""
+
+    spec: RenderedSpec = field(default_factory=RenderedSpec)
+
+    @property
+    def container(self) -> Container:
+        """What it runs."""
+        return self.spec.container or Container()
+
+    @property
+    def shape(self) -> str | None:
+        """Its resource shape."""
+        return self.spec.resource_shape or (self.spec.resource_requirement or Resources()).resource_shape
+
+    @property
+    def shared_memory(self) -> int | None:
+        """Size of its /dev/shm in MiB."""
+        return self.spec.shared_memory_size or (self.spec.resource_requirement or Resources()).shared_memory_size
+
+
 class StoredFile(Wire):
     """An entry of a folder in the file storage."""
 

@@ -164,6 +164,7 @@ def create_app(service: Service) -> Starlette:
     return Starlette(
         routes=[
             Route("/health", service.health),
+            Route("/v1/health/ready", service.health),  # as NIM calls it
             Route("/v1/models", service.models),
             Route("/v1/completions", service.completions, methods=["POST"]),
             Route("/v1/chat/completions", service.chat_completions, methods=["POST"]),

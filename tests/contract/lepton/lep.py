@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from launcher.emulators.lepton import LeptonEmulator
 
 VERSIONS = {"0.47.1": "NV_EVAL_TEST_LEP_047", "0.27.3": "NV_EVAL_TEST_LEP_027"}
 """Versions, and the variables that name their programs where they are installed."""
+
+LIMIT = 120.0
+"""Seconds for one command."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,36 @@ class Lep:
 
     def __call__(self, *arguments: str) -> str:
         """What a command prints; it must succeed."""
-        done = subprocess.run(
+        with self.start(*arguments) as process:
+            try:
+                out, _ = process.communicate(timeout=LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert process.returncode == 0, f"lep {' '.join(arguments)}\n{out}"
+        return out
+
+    def follow(self, text: str, *arguments: str) -> str:
+        """The first line with `text` that a command prints; the command, which goes on for ever, is ended then."""
+        with self.start(*arguments) as process:
+            guard = threading.Timer(LIMIT, process.kill)
+            guard.start()
+            assert process.stdout is not None
+            found = next((line for line in process.stdout if text in line), "")
+            guard.cancel()
+            process.kill()
+        return found
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(
             [self.program, *arguments],
             env=self._environment(),
             cwd=self.home,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
-            check=False,
         )
-        assert done.returncode == 0, f"lep {' '.join(arguments)}\n{done.stdout}"
-        return done.stdout
 
     def _environment(self) -> dict[str, str]:
         cache = self.home / "cache"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 
 from launcher.emulators.lepton import Config, LeptonEmulator, Timing
 from tests.contract.lepton.lep import Lep, program
 from tests.contract.lepton.plane import SERVE, TOKEN, Plane, wait_for
+from tests.e2e.cli import Home
+from tests.e2e.scenario import BENCHMARK, benchmark, serve
 
 SERVER = "server.py"
+PROGRESS = '"event": "progress"'
 MOUNT = "/hf-cache:/root/.cache/huggingface:node-nfs:lepton-shared-fs"
 
 
@@ -33,6 +39,11 @@ def lep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     )
     with LeptonEmulator(config) as emulator:
         yield Lep(version, program(version), home, emulator)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
 
 
 @pytest.fixture
@@ -67,8 +78,7 @@ def test_an_endpoint_lives_from_create_to_remove(lep: Lep, plane: Plane) -> None
     create_endpoint(lep, "vllm-llama")
     wait_for(lambda: plane.state("vllm-llama") == "Ready")
 
-    status = plane.ok("GET", f"{plane.family}/vllm-llama")["status"]
-    url = status.get("external_url") or status["endpoint"]["external_endpoint"]
+    url = external_url(plane, "vllm-llama")
     answer = plane.http.get(f"{url}/v1", headers={"Authorization": "Bearer sk-endpoint-token-000001"}).text
     assert f"{lep.emulator.volume()}/hf-cache/x" in answer
     assert plane.http.get(url, headers={"Authorization": "Bearer other"}).status_code == 401
@@ -115,6 +125,88 @@ def test_a_finished_job_keeps_its_output_and_its_files(lep: Lep, plane: Plane) -
     assert "Completed" in lep("job", "events", "--id", id)
 
 
+def test_the_guides_own_commands_make_a_server_and_show_its_log(lep: Lep, plane: Plane) -> None:
+    lep(
+        *("dep", "create", "-n", "pythonserver", "--container-image", "python:3.10"),
+        *("--container-command", "python3 -m http.server 8080", "--public"),
+        *(("--container-port", "8080") if lep.emulator.config.new_deployment_api else ()),  # else it asks for 40000
+    )
+    wait_for(lambda: plane.state("pythonserver") == "Ready")
+    url = external_url(plane, "pythonserver")
+    assert plane.http.get(url).status_code == 200
+
+    assert "GET / HTTP" in lep.follow("GET /", "deployment", "log", "--name", "pythonserver")
+    lep("deployment", "remove", "--name", "pythonserver")
+    wait_for(lambda: plane.state("pythonserver") == "gone")
+
+
+def test_it_shows_what_a_run_of_ours_created_and_that_it_is_gone(lep: Lep, plane: Plane, home: Home) -> None:
+    write_config(home, lep)
+    with home.start("run", "--config-dir", ".", "--config-name", "config", "--json") as run:
+        try:
+            endpoint, job = when_it_evaluates(plane)
+
+            assert_shown(lep, endpoint, job)
+            run.send_signal(signal.SIGINT)
+            run.communicate(timeout=60)
+        finally:
+            run.kill()
+
+    assert run.returncode == 130
+    assert endpoint not in lep("endpoint", "list")
+    assert job not in lep("job", "list")
+
+
+def write_config(home: Home, lep: Lep) -> None:
+    """One task whose job runs until it is stopped, on a server of the tests."""
+    execution = {"type": "lepton", "node_group": "h100-pool", "resource_shape": "gpu.1xh100", "output_dir": "results"}
+    task = benchmark("shown", seconds=600)
+    task["command"] = [str(home.folder / "bench.py") if word == "bench.py" else word for word in task["command"]]
+    (home.folder / "bench.py").write_text(BENCHMARK)
+    config = {
+        "execution": execution,
+        "deployment": serve(image="test/server:1", port=8000),
+        "evaluation": {"harness": "command", "tasks": [task]},
+    }
+    (home.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    home.extra |= {
+        "LEPTON_WORKSPACE_ID": lep.emulator.config.workspace,
+        "LEPTON_WORKSPACE_TOKEN": TOKEN,
+        "LEPTON_WORKSPACE_URL": lep.emulator.url,
+    }
+
+
+def when_it_evaluates(plane: Plane) -> tuple[str, str]:
+    """Name of the endpoint and id of the job of a run of ours, once its job evaluates."""
+
+    def jobs() -> list[str]:
+        return [item.id for item in plane.emulator.state().jobs if not item.gone and "shown" in item.name]
+
+    wait_for(lambda: any(PROGRESS in line for job in jobs() for line in plane.log(job=job)), 60.0)
+    (endpoint,) = [item.name for item in plane.emulator.state().endpoints if not item.gone and "shown" in item.name]
+    return endpoint, jobs()[0]
+
+
+def assert_shown(lep: Lep, endpoint: str, job: str) -> None:
+    """Every command that reads finds both."""
+    assert endpoint in (endpoints := lep("endpoint", "list"))
+    assert "Ready" in endpoints
+    assert '"no_traffic_timeout"' in lep("endpoint", "get", "-n", endpoint)
+    assert "Ready" in lep("endpoint", "status", "-n", endpoint)
+    assert "Started" in lep("endpoint", "events", "-n", endpoint)
+    assert "listening" in lep("log", "get", "-e", endpoint, "--start", "today", "--end", "now")
+    assert job in (jobs := lep("job", "list"))
+    assert "Running" in jobs
+    assert '"NV_EVAL_INVOCATION"' in lep("job", "get", "--id", job)
+    assert "Started" in lep("job", "events", "--id", job)
+    assert "@nv-eval" in lep("log", "get", "--job", job)
+
+
+def external_url(plane: Plane, name: str) -> str:
+    status = plane.ok("GET", f"{plane.family}/{name}")["status"]
+    return str(status.get("external_url") or status["endpoint"]["external_endpoint"])
+
+
 def test_login_and_what_the_workspace_has(lep: Lep) -> None:
     lep("login", "-c", f"ws1:{TOKEN}", "-u", lep.emulator.url)
 
@@ -126,9 +218,8 @@ def test_login_and_what_the_workspace_has(lep: Lep) -> None:
     assert "canary-value" not in listed
 
 
+@pytest.mark.parametrize("lep", [("0.27.3", False)], ids=["0.27.3-deployments"], indirect=True)
 def test_files_go_up_and_down_where_the_version_has_storage(lep: Lep) -> None:
-    if not lep.version.startswith("0.27"):
-        pytest.skip("this version has no file storage")
     (lep.home / "up.txt").write_text("content")
     lep("storage", "mkdir", "/folder")
     lep("storage", "upload", "up.txt", "/folder/up.txt")

@@ -29,7 +29,6 @@ def routes() -> Routes:
         ("GET", "/imagepullsecrets", pull_secrets),
         ("POST", "/imagepullsecrets", create_pull_secret),
         ("DELETE", "/imagepullsecrets/{name}", delete_pull_secret),
-        *(("GET", f"/templates/{whose}", nothing) for whose in ("public", "private")),
     ]
 
 
