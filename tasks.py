@@ -28,6 +28,7 @@ def main() -> int:
         "demo": demo,
         "test": test,
         "unit": unit,
+        "chaos": chaos,
         "engines": engines,
         "lep": lep,
         "lint": lint,
@@ -71,6 +72,12 @@ def unit(rest: list[str]) -> int:
     """the fast tests only"""
     install("dev")
     return run("-m", "pytest", "-n", "2", "-q", "tests/unit", *rest)
+
+
+def chaos(rest: list[str]) -> int:
+    """the long form of the crash tests: a launcher killed at every moment; --help says how to choose"""
+    install("dev")
+    return run("-m", "tests.chaos", *rest)
 
 
 def engines(rest: list[str]) -> int:

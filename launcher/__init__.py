@@ -23,10 +23,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.api import RunResult, load_config, plan, preflight, record, results, run, status
+    from launcher.api import detach, load_config, plan, preflight, record, results, resume, run, status
     from launcher.config import Config
     from launcher.errors import LauncherError
     from launcher.plan.model import Plan
+    from launcher.supervise import RunResult
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,16 +35,23 @@ __all__ = [
     "LauncherError",
     "Plan",
     "RunResult",
+    "detach",
     "load_config",
     "plan",
     "preflight",
     "record",
     "results",
+    "resume",
     "run",
     "status",
 ]
 
-_HOME = {"Config": "launcher.config", "LauncherError": "launcher.errors", "Plan": "launcher.plan.model"}
+_HOME = {
+    "Config": "launcher.config",
+    "LauncherError": "launcher.errors",
+    "Plan": "launcher.plan.model",
+    "RunResult": "launcher.supervise",
+}
 
 
 class _Api(ModuleType):

@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from launcher.config import Config
-    from launcher.orchestrator.blocking import Interrupts
+    from launcher.config import Config, Request
     from launcher.orchestrator.run import Watcher
-    from launcher.orchestrator.state import RunOutcome
     from launcher.orchestrator.status import RunStatus
     from launcher.plan.model import Plan
     from launcher.platforms.base import Check
     from launcher.results.model import Record
+    from launcher.supervise import RunResult, Supervision
 
 
 def load_config(
@@ -39,13 +37,19 @@ def load_config(
 
     `overrides` are in Hydra's grammar, as on the command line. Raises ConfigError.
     """
-    from launcher.config import Request, load
+    from launcher.config import Request
     from launcher.errors import ConfigError
 
     try:
-        return load(Request(name=name, overrides=tuple(overrides), config_dir=config_dir, config_path=config_path))
+        return _load(Request(name=name, overrides=tuple(overrides), config_dir=config_dir, config_path=config_path))
     except ConfigError as error:
         raise ConfigError([_without_command_line(problem) for problem in error.problems]) from None
+
+
+def _load(request: Request) -> Config:
+    from launcher.config import load
+
+    return load(request)
 
 
 def _without_command_line(problem: str) -> str:
@@ -68,15 +72,17 @@ def preflight(plan: Plan) -> list[Check]:
     from launcher.errors import PreflightError
     from launcher.platforms import open_platform
     from launcher.platforms.base import Check, CheckState
+    from launcher.supervise import own_checks
 
+    own = own_checks(plan)
     try:
         platform = open_platform(plan.execution_config())
     except PreflightError as error:
-        return [Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
+        return [*own, Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
 
     async def check() -> list[Check]:
         try:
-            return await platform.preflight(plan)
+            return [*own, *await platform.preflight(plan)]
         finally:
             await platform.close()
 
@@ -85,81 +91,145 @@ def preflight(plan: Plan) -> list[Check]:
     return complete(check())
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """A run that has ended: its id, its folder, its record, and the exit code of the command line."""
-
-    invocation: str
-    folder: Path
-    record: Record
-    outcome: RunOutcome
-    saved: bool = True
-    """Whether results.json could be written."""
-
-    @property
-    def exit_code(self) -> int:
-        """0 only if every task has scores, they are saved, and nothing is left running."""
-        from launcher.errors import ResultsError
-
-        return self.outcome.exit_code or (0 if self.saved else ResultsError.exit_code)
-
-
-def run(plan: Plan, *, watcher: Watcher | None = None, say: Callable[[str], None] = lambda _: None) -> RunResult:
+def run(
+    plan: Plan, *, watcher: Watcher | None = None, say: Callable[[str], None] = lambda _: None, yes: bool = False
+) -> RunResult:
     """Run a plan, once, to its end and tear everything down; blocks. SIGINT, SIGTERM and SIGHUP end it cleanly.
 
     Where a loop runs already, as in Jupyter, the run has a thread of its own, in which it calls `watcher` and `say`.
 
-    `watcher` sees every task whenever the world was looked at; `say` is told what a signal does.
+    `watcher` sees every task whenever the world was looked at; `say` is told what a signal does, of limits and of
+    retries. `yes`: run although the worst case of the plan breaks a limit, which then ends the run.
 
     Tasks that fail do not raise: they are in the result, each with its reason.
 
     Raises:
-        PreflightError: the plan cannot run here, or its results folder cannot be written; nothing was created.
+        PreflightError: the plan cannot run here, its worst case breaks a limit, or its results folder cannot be
+            written; nothing was created.
         LauncherError: the plan has run already, or the state folder cannot be written; nothing was created.
     """
+    from launcher.orchestrator.journal import Journal
+    from launcher.supervise import Supervision, refuse_beyond_budget
+
+    refuse_beyond_budget(plan, yes=yes)
+    return _complete(Supervision(plan=plan, journal=Journal.default(), watcher=watcher, say=say))
+
+
+def detach(plan: Plan, *, yes: bool = False) -> int:
+    """Run a plan in a background process, which is the supervisor when this returns; returns that process's id.
+
+    Raises as `run` does; nothing is left running then.
+    """
+    from launcher.errors import LauncherError
+    from launcher.orchestrator import detached
+    from launcher.orchestrator.journal import Fact, Journal
+    from launcher.supervise import begin, begin_folder, refuse_beyond_budget
+
+    refuse_beyond_budget(plan, yes=yes)
+    folder, journal = Path(plan.output_dir) / plan.invocation, Journal.default()
+    begin_folder(plan, folder)
+    begin(plan, journal)
+    try:
+        return detached.start(journal, plan.invocation, folder, ["supervise", plan.invocation])
+    except LauncherError as error:
+        journal.record(plan.invocation, Fact.RUN_ENDED, exit_code=error.exit_code, error=str(error))
+        raise
+
+
+def resume(
+    invocation: str,
+    *,
+    change: Callable[[Plan], Plan] = lambda plan: plan,
+    watcher: Watcher | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> RunResult:
+    """Go on with an invocation whose launcher is gone, that was stopped, or that failed; blocks like `run`.
+
+    Tasks that have scores are kept. Others go on: a job that still runs is taken up, anything else gets a further
+    attempt, which repeats no request that was answered. `change` may return a plan with other operational settings.
+
+    Raises LeaseHeld while another process runs it, NotFound if there is no such invocation.
+    """
+    from launcher.orchestrator.journal import Journal
+    from launcher.supervise import stored_plan, take_up
+
+    journal = Journal.default()
+    found = journal.find(invocation)
+    plan = change(stored_plan(journal, found))
+    return _complete(take_up(journal, found, plan, watcher=watcher, say=say))
+
+
+def resume_detached(invocation: str, *, change: Callable[[Plan], Plan] = lambda plan: plan) -> int:
+    """Go on with an invocation in a background process; returns its id. Raises as `resume` and `detach` do."""
+    from launcher.errors import LeaseHeld
+    from launcher.orchestrator import detached
+    from launcher.orchestrator.journal import Journal, RunState
+    from launcher.supervise import begin_folder, take_up
+
+    journal = Journal.default()
+    found = journal.find(invocation)
+    if journal.state(found) is RunState.RUNNING:
+        raise LeaseHeld(f"{found.id}: is being run; see: nv-eval attach {found.id}")
+    plan = change(stored_plan(found.id))
+    begin_folder(plan, Path(plan.output_dir) / plan.invocation)
+    take_up(journal, found, plan)  # keeps the changed plan, which the supervisor reads
+    journal.give_up_lease(found.id)
+    return detached.start(journal, found.id, Path(plan.output_dir) / plan.invocation, ["supervise", found.id])
+
+
+def stored_plan(invocation: str) -> Plan:
+    """The plan that an invocation was begun, or resumed, with. Raises NotFound."""
+    from launcher import supervise
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    return supervise.stored_plan(journal, journal.find(invocation))
+
+
+def changed(
+    plan: Plan, overrides: Sequence[str] = (), *, config_name: str | None = None, config_dir: str | None = None
+) -> Plan:
+    """The plan of the same invocation with another config: its own with `overrides`, or a named one.
+
+    Raises ConfigError if that would change what is measured.
+    """
+    from launcher.config import Request
+    from launcher.errors import ConfigError
+    from launcher.plan.build import build
+    from launcher.plan.changes import changes
+    from launcher.results.write import config_folder
+
+    with config_folder(plan) as folder:
+        request = Request(
+            name=config_name or "config",
+            overrides=tuple(overrides),
+            config_dir=config_dir if config_name else str(folder),
+        )
+        made = build(_load(request), plan.invocation)
+    found = [change for change in changes(plan.config, made.config) if not change.is_operational]
+    if found:
+        raise ConfigError([f"{change}: would mix scores of two settings; start a new run for it" for change in found])
+    return made
+
+
+def end(invocation: str, *, say: Callable[[str], None] = lambda _: None) -> RunResult:
+    """Tear down what an invocation left whose launcher is gone; what is scored is kept. Raises as `resume` does."""
+    from launcher.orchestrator.journal import Journal
+    from launcher.supervise import stored_plan, take_up
+
+    journal = Journal.default()
+    found = journal.find(invocation)
+    return _complete(take_up(journal, found, stored_plan(journal, found), say=say, ends=True))
+
+
+def _complete(supervision: Supervision) -> RunResult:
     from launcher.orchestrator.blocking import Interrupts, complete
 
     interrupts = Interrupts()
-    return complete(_run(plan, watcher, say, interrupts), interrupts)
-
-
-async def _run(plan: Plan, watcher: Watcher | None, say: Callable[[str], None], interrupts: Interrupts) -> RunResult:
-    from launcher.errors import PreflightError
-    from launcher.orchestrator.journal import Journal
-    from launcher.orchestrator.run import Run
-    from launcher.orchestrator.signals import handled, reaction
-    from launcher.platforms import open_platform
-    from launcher.platforms.base import CheckState
-    from launcher.results import write
-
-    platform = open_platform(plan.execution_config())
-    checks = await platform.preflight(plan)
-    problems = [check.message for check in checks if check.state is CheckState.PROBLEM]
-    if problems:
-        await platform.close()
-        raise PreflightError(problems)
-    for note in (check.message for check in checks if check.state is CheckState.NOTE):
-        say(note)
-    live = Run(plan, platform, Journal.default(), watcher=watcher)
     try:
-        write.begin(plan, live.folder)
-    except OSError as error:
-        await platform.close()
-        raise PreflightError(
-            f"{live.folder}: cannot write results: {error.strerror}; set execution.output_dir"
-        ) from None
-    interrupts.react = reaction(live, say)
-    with handled(live, say):
-        outcome = await live.run()
-    try:
-        written = write.finish(plan, outcome, live.folder)
+        return complete(supervision.run(interrupts), interrupts)
     finally:
-        live.conclude(outcome)
-    for problem in written.problems:
-        say(problem)
-    return RunResult(
-        invocation=plan.invocation, folder=live.folder, record=written.record, outcome=outcome, saved=written.saved
-    )
+        supervision.journal.give_up_lease(supervision.plan.invocation)
 
 
 def status(invocation: str) -> RunStatus:

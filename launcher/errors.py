@@ -10,6 +10,8 @@ LauncherError ............. 1   a defect of the launcher itself
  +- PlatformError ......... 7   the platform refused or did not answer
  +- ResultsError .......... 8   files of a harness are missing, broken or incomplete
  +- LimitReached .......... 9   a limit of the config ended the run
+ +- LeaseHeld ............ 10   another nv-eval runs this invocation; nothing was done
+ +- LeaseLost ............ 11   another nv-eval took this invocation over; what it made is that one's to end
  +- Interrupted ......... 130   the person asked to stop
 """
 
@@ -89,6 +91,18 @@ class LimitReached(LauncherError):
     """A limit of the config ended the run; what was scored before is kept."""
 
     exit_code = 9
+
+
+class LeaseHeld(LauncherError):
+    """Another nv-eval runs this invocation. Nothing was done."""
+
+    exit_code = 10
+
+
+class LeaseLost(LauncherError):
+    """Another nv-eval has taken this invocation over. What this one made is now the other's to end."""
+
+    exit_code = 11
 
 
 class Interrupted(LauncherError):

@@ -69,12 +69,18 @@ class _Finder(CompletionFinder):
         return list(actions["overrides"].completer(cword_prefix, parsed_args))
 
 
+def _overrides_or_ids(prefix: str, args: argparse.Namespace) -> Iterable[str]:
+    """`resume` takes both in one place."""
+    ids = _invocations(prefix, args) if getattr(args, "command", None) == "resume" else []
+    return [*ids, *_overrides(prefix, args)]
+
+
 def _completer(argument: str) -> Any:
     """What completes an argument, in the form argcomplete calls it."""
     if argument in ("config_dir", "config_path", "include_path"):
         return DirectoriesCompleter()
     known: dict[str, Completer] = {
-        "overrides": _overrides,
+        "overrides": _overrides_or_ids,
         "override": _overrides,
         "config_name": _config_names,
         "package": _packages,

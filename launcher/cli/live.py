@@ -131,7 +131,7 @@ class Lines:
 def describe(task: TaskState) -> str:
     """Phase of a task in a word; how it ended, once it has."""
     if task.phase is not Phase.ENDED:
-        return task.phase.value
+        return task.phase.value + (f" (attempt {task.attempt})" if task.attempt > 1 else "")
     if task.reason is Reason.COMPLETED:
         return "scored"
     return (task.reason or Reason.STOPPED).value.replace("_", " ")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +15,8 @@ from launcher.cli.text import plain
 from launcher.errors import NotFound, nearest
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.platforms.progress import LogFilter, readable
+
+Writer = Callable[[Path, str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--endpoint", action="store_true", help="only the servers' output")
     which.add_argument("--job", action="store_true", help="only the jobs' output")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the invocation ends")
+    parser.add_argument("--json", action="store_true", help="print each line as a JSON object")
     parser.add_argument("-n", "--lines", type=int, metavar="N", help="only the last N lines of each")
 
 
@@ -31,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
     journal = Journal.default()
     invocation = _invocation(journal, args.invocation)
     files = _files(invocation, args)
-    prefix = len(files) > 1
+    write = _as_json if args.json else partial(_write, prefix=len(files) > 1)
     for path in files:
         for line in _last(path, args.lines):
-            _write(path, line, prefix=prefix)
+            write(path, line)
     if args.follow:
-        _follow(journal, invocation, files, prefix=prefix)
+        _follow(journal, invocation, files, write)
     elif not any(path.is_file() for path in files):
         raise NotFound(f"{invocation.id}: no output yet")
     return 0
@@ -73,7 +78,12 @@ def _write(path: Path, line: str, *, prefix: bool) -> None:
     sys.stdout.write(f"{path.parent.name}/{path.stem} | {line}\n" if prefix else f"{line}\n")
 
 
-def _follow(journal: Journal, invocation: Invocation, files: list[Path], *, prefix: bool) -> None:
+def _as_json(path: Path, line: str) -> None:
+    document = {"schema": "nv-eval.log/1", "task": path.parent.name, "source": path.stem, "line": line}
+    sys.stdout.write(json.dumps(document) + "\n")
+
+
+def _follow(journal: Journal, invocation: Invocation, files: list[Path], write: Writer) -> None:
     """Print what is added to the files until the invocation has ended and all has been printed."""
     sizes = {path: path.stat().st_size if path.is_file() else 0 for path in files}
     filters = {path: LogFilter() for path in files}
@@ -87,7 +97,7 @@ def _follow(journal: Journal, invocation: Invocation, files: list[Path], *, pref
                     for line in _whole_lines(file):
                         text = filters[path].line(line.decode(errors="replace").rstrip("\n"))
                         if text is not None:
-                            _write(path, text, prefix=prefix)
+                            write(path, text)
                     sizes[path] = file.tell()
         sys.stdout.flush()
         if running:

@@ -33,18 +33,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
-    from launcher.orchestrator.journal import Journal
+    from launcher.orchestrator.journal import Journal, RunState
 
     journal = Journal.default()
+    costs = journal.costs()
     rows: list[dict[str, object]] = []
     for found in journal.invocations(limit=args.limit):
-        ended = journal.ended(found.id)
+        ended, state = journal.ended(found.id), journal.state(found)
+        left = ended.data.get("leftovers", []) if ended else []
+        unknown = state in (RunState.INTERRUPTED, RunState.UNKNOWN) and found.execution != "local"
         rows.append(
             {
                 "id": found.id,
                 "begun": time.strftime("%Y-%m-%d %H:%M", time.localtime(found.created)),
-                "state": journal.state(found).value,
+                "state": state.value,
                 "exit": ended.data.get("exit_code") if ended else None,
+                "usd": costs.get(found.id),
+                "alive": "?" if unknown or left else ("yes" if state is RunState.RUNNING else "no"),
                 "execution": found.execution,
                 "deployment": found.deployment,
                 "tasks": ",".join(found.tasks),

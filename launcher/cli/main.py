@@ -14,10 +14,15 @@ from launcher.errors import ConfigError, LauncherError, nearest
 
 COMMANDS = {
     "run": "deploy, evaluate, collect scores, tear down",
+    "attach": "watch an invocation that runs in the background",
     "status": "what an invocation is doing, and what it did",
     "logs": "output of an invocation's servers and jobs",
     "results": "scores of invocations",
     "stop": "end an invocation and tear it down",
+    "resume": "go on with an invocation that was interrupted or stopped, or that failed",
+    "cleanup": "remove endpoints, jobs and storage of an invocation, from any machine",
+    "gc": "find and remove everything of ours that nobody needs any more",
+    "doctor": "what this machine can run, and how to mend what it cannot",
     "ls": "list runs, tasks, deployments, executions",
     "login": "keep a platform's credentials",
     "init": "write a commented config to start from",
@@ -25,6 +30,9 @@ COMMANDS = {
     "completion": "print shell completion",
     "version": "print versions",
 }
+
+HIDDEN = ("supervise",)
+"""Commands that others start; `--help` does not list them."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,13 +53,15 @@ def build_parser(command: str | None = None) -> Parser:
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail; tracebacks for defects")
         if command in (None, name):
             import_module(f"launcher.cli.{name}_command").add_arguments(sub)
+    if command in HIDDEN:
+        import_module(f"launcher.cli.{command}_command").add_arguments(commands.add_parser(command))
     return parser
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Arguments of one call. What argparse leaves over are overrides, or options that do not exist."""
     command = next((word for word in argv if not word.startswith("-")), None)
-    if command is not None and command not in COMMANDS:
+    if command is not None and command not in (*COMMANDS, *HIDDEN):
         raise ConfigError(f"nv-eval {command}: no such command{nearest(command, COMMANDS)}")
     parser = build_parser(command or "")
     args, rest = parser.parse_known_args(argv)

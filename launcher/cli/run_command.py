@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from launcher.api import RunResult
     from launcher.config import Request
     from launcher.plan.model import Plan
+    from launcher.supervise import RunResult
 
 _EPILOG = """\
 overrides are in Hydra's grammar: key=value, +key=value, ~key, group=option; for example
@@ -24,6 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its checks; create nothing")
+    parser.add_argument("-d", "--detach", action="store_true", help="run in the background; see: nv-eval attach")
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="run although the worst case breaks a limit, which then ends the run"
+    )
     parser.add_argument("--json", action="store_true", help="print the plan, or the results, as JSON")
     parser.add_argument("--cfg", choices=("job", "hydra", "all"), help="print the composed config and exit")
     parser.add_argument("--package", help="with --cfg: only this part of the config, for example deployment")
@@ -106,11 +110,32 @@ def _run(args: argparse.Namespace) -> int:
     from launcher.cli.live import open_view
 
     made = _plan(args)
+    if args.detach:
+        from launcher.api import detach
+
+        print_detached(made.invocation, detach(made, yes=args.yes), as_json=args.json)
+        return 0
     with open_view(made, quiet=args.json) as view:
-        result = run(made, watcher=view.update, say=view.say)
-    with suppress(OSError):  # nobody reads: the exit code and the files still tell
-        _print(result, as_json=args.json)
+        result = run(made, watcher=view.update, say=view.say, yes=args.yes)
+    print_result(result, as_json=args.json)
     return result.exit_code
+
+
+def print_result(result: RunResult, *, as_json: bool) -> None:
+    """Print how a run ended. If nobody reads, the exit code and the files still tell."""
+    with suppress(OSError):
+        _print(result, as_json=as_json)
+
+
+def print_detached(invocation: str, pid: int, *, as_json: bool) -> None:
+    """Print how to reach a run in the background."""
+    if as_json:
+        import json
+
+        print(json.dumps({"schema": "nv-eval.detached/1", "invocation": invocation, "pid": pid}))
+        return
+    print(f"{invocation} runs in the background (process {pid}).")
+    print(f"Watch it: nv-eval attach {invocation}. End it: nv-eval stop {invocation}.")
 
 
 def _print(result: RunResult, *, as_json: bool) -> None:

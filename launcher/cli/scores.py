@@ -29,7 +29,9 @@ def print_record(record: Record, *, folder: str) -> None:
         if task.status != "scored":
             sys.stdout.write(_failure(task))
     if record.left:
-        sys.stdout.write(f"May still be running: {', '.join(record.left)}. See: nv-eval status {record.invocation}\n")
+        sys.stdout.write(
+            f"May still be running: {', '.join(record.left)}. Remove it: nv-eval cleanup {record.invocation}\n"
+        )
     scored = sum(task.status == "scored" for task in record.tasks)
     sys.stdout.write(f"{scored} of {len(record.tasks)} tasks scored in {duration(record.seconds)}{_cost(record)}.\n")
     sys.stdout.write(f"Results: {folder}\n")

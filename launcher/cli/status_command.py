@@ -5,48 +5,83 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from launcher.orchestrator.journal import Journal
+from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, TaskStatus, of
+
+CLEAR = "\x1b[H\x1b[2J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.add_argument("invocations", nargs="*", metavar="ID", help="id or unique prefix; default: the newest")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("-w", "--watch", action="store_true", help="show it again and again until it has ended")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, metavar="S", help="seconds between two looks; default: 1"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with --watch a line for each look")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
     wanted = [journal.find(prefix) for prefix in args.invocations] or journal.invocations(limit=1)
-    found = [of(journal, invocation) for invocation in wanted]
+    while True:
+        found = [of(journal, invocation) for invocation in wanted]
+        _show(found, args)
+        if not args.watch or not any(status.state is RunState.RUNNING for status in found):
+            return 0
+        time.sleep(max(0.1, args.interval))
+        wanted = _again(journal, wanted)
+
+
+def _again(journal: Journal, wanted: list[Invocation]) -> list[Invocation]:
+    """As they are now: resuming may move their folders."""
+    return [journal.find(invocation.id) for invocation in wanted]
+
+
+def _show(found: list[RunStatus], args: argparse.Namespace) -> None:
     if args.json:
         sys.stdout.write(json.dumps({"schema": "nv-eval.status/1", "invocations": [asdict(s) for s in found]}) + "\n")
-        return 0
-    if not found:
+    elif not found:
         sys.stdout.write("No invocation yet; start one with: nv-eval run\n")
-    for status in found:
-        _print(status)
-    return 0
+    else:
+        clear = CLEAR if args.watch and sys.stdout.isatty() else ""
+        sys.stdout.write(clear + "".join(f"{line}\n" for status in found for line in lines(status)))
+    sys.stdout.flush()
 
 
-def _print(status: RunStatus) -> None:
+def lines(status: RunStatus) -> Iterator[str]:
+    """A status in lines for people."""
     code = "" if status.exit_code is None else f", exit code {status.exit_code}"
-    print(f"{status.invocation}  {status.state.value}{code}, {status.deployment} on {status.execution}")
+    cost = "" if not status.usd else f", {status.usd:.2f} USD"
+    yield f"{status.invocation}  {status.state.value}{code}, {status.deployment} on {status.execution}{cost}"
     width = max(len(task.task) for task in status.tasks)
     for task in status.tasks:
-        print(f"  {task.task:<{width}}  {_line(task)}")
-    print(f"  last sign of life {ago(status.age)}; results in {status.folder}")
+        yield f"  {task.task:<{width}}  {describe(task)} ({ago(task.age)})"
+    yield f"  last sign of life {ago(status.age)}; results in {status.folder}"
+    yield from _advice(status)
 
 
-def _line(task: TaskStatus) -> str:
+def describe(task: TaskStatus) -> str:
+    """Where a task is, or how it ended, in words."""
     words = task.reason.replace("_", " ") if task.reason else task.phase
     count = f" {task.done or 0}/{task.total}" if task.total and not task.reason else ""
+    attempt = f", attempt {task.attempt}" if task.attempt > 1 else ""
     alive = {True: "", False: "", None: "; unknown whether it still runs"}[task.alive]
     detail = f": {task.detail}" if task.detail else ""
-    return f"{words}{count}{detail} ({ago(task.age)}){alive}"
+    return f"{words}{count}{attempt}{detail}{alive}"
+
+
+def _advice(status: RunStatus) -> Iterator[str]:
+    """What can be done about an invocation that nobody runs any more."""
+    if status.state in (RunState.INTERRUPTED, RunState.UNKNOWN):
+        yield f"  go on: nv-eval resume {status.invocation}; end and remove it: nv-eval stop {status.invocation}"
+    elif status.state is RunState.FINISHED and any(task.alive is not False for task in status.tasks):
+        yield f"  remove what is left: nv-eval cleanup {status.invocation}"
 
 
 def ago(seconds: float | None) -> str:

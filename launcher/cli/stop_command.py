@@ -1,28 +1,32 @@
-"""`nv-eval stop`: ask the launcher of an invocation to tear it down, and wait until it has."""
+"""`nv-eval stop`: end invocations and tear them down; what is scored and the evidence are kept."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import signal
 import sys
 import time
 
 from launcher.errors import Leftover
-from launcher.orchestrator.journal import Invocation, Journal, RunState, process_start
+from launcher.orchestrator.journal import Invocation, Journal, RunState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.add_argument("invocations", nargs="+", metavar="ID", help="id or unique prefix")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to wait; default: 180")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
-    for invocation in [journal.find(prefix) for prefix in args.invocations]:
-        sys.stdout.write(f"{invocation.id}: {_stop(journal, invocation, args.timeout)}\n")
+    said = {found.id: _stop(journal, found, args.timeout) for found in map(journal.find, args.invocations)}
+    if args.json:
+        sys.stdout.write(json.dumps({"schema": "nv-eval.stop/1", "invocations": said}) + "\n")
+    else:
+        sys.stdout.write("".join(f"{invocation}: {text}\n" for invocation, text in said.items()))
     return 0
 
 
@@ -30,12 +34,16 @@ def _stop(journal: Journal, invocation: Invocation, timeout: float) -> str:
     state = journal.state(invocation)
     if state is RunState.FINISHED:
         return "had ended already"
-    if state is RunState.INTERRUPTED:
-        return "its launcher is gone; what ran on this machine ended with it"
-    if state is RunState.UNKNOWN:
-        raise Leftover(f"{invocation.id}: runs on {invocation.host}; stop it there")
-    if process_start(invocation.pid) == invocation.pid_start:
-        os.kill(invocation.pid, signal.SIGTERM)
+    lease = journal.lease(invocation.id)
+    if state is RunState.RUNNING and lease is not None and not lease.is_here:
+        raise Leftover(f"{invocation.id}: runs on {lease.host}; stop it there")
+    if lease is None or not lease.signal(signal.SIGTERM):
+        return _end(invocation)
+    _wait(journal, invocation, timeout)
+    return "stopped"
+
+
+def _wait(journal: Journal, invocation: Invocation, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while journal.state(invocation) is RunState.RUNNING:
         if time.monotonic() > deadline:
@@ -43,4 +51,16 @@ def _stop(journal: Journal, invocation: Invocation, timeout: float) -> str:
                 f"{invocation.id}: still tearing down after {timeout:.0f} s; see: nv-eval status {invocation.id}"
             )
         time.sleep(0.1)
-    return "stopped"
+
+
+def _end(invocation: Invocation) -> str:
+    """Tear down what a launcher left that is gone."""
+    from launcher.api import end
+
+    outcome = end(invocation.id, say=lambda text: print(text, file=sys.stderr)).outcome
+    if outcome.leftovers:
+        raise Leftover(
+            f"{invocation.id}: may still be running: {', '.join(outcome.leftovers)}; "
+            f"try again: nv-eval cleanup {invocation.id}"
+        )
+    return "its launcher was gone; nothing of it is left"

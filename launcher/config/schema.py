@@ -8,7 +8,7 @@ from typing import Literal
 from launcher.config.deployment import DEPLOYMENTS, AnyDeployment, NoDeployment, Smollm
 from launcher.config.evaluation import EndpointType, Evaluation, Settings, Task
 from launcher.config.execution import EXECUTIONS, AnyExecution, Local
-from launcher.config.fields import Count, Name, Seconds, key
+from launcher.config.fields import Count, GpuHours, Name, Seconds, Usd, key
 from launcher.config.pricing import Pricing
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Export",
     "Limits",
     "NoDeployment",
+    "Notify",
     "Pricing",
     "Settings",
     "Target",
@@ -63,6 +64,28 @@ class Limits:
     max_parallel_endpoints: Count | None = key(None, "most endpoints alive at once; further tasks wait, longest first")
     max_gpus: Count | None = key(None, "most GPUs in use at once; further tasks wait, longest first")
     max_duration: Seconds | None = key(None, "time after which the run is ended and torn down; scores so far are kept")
+    max_cost_usd: Usd | None = key(
+        None, "cost of all endpoints at which the run is ended and torn down; scores so far are kept"
+    )
+    max_gpu_hours: GpuHours | None = key(
+        None, "GPU time of all endpoints at which the run is ended and torn down; scores so far are kept"
+    )
+    max_attempts: Count = key(
+        2, "attempts of one task, the first included, where its end is one that trying again can mend"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notify:
+    """Who is told how a run goes."""
+
+    url_names: list[Name] = key(
+        factory=list, doc="environment variables that hold Apprise addresses (mail, chat, web hooks); names, not values"
+    )
+    events: list[Literal["finished", "failed", "budget", "leftover"]] = key(
+        factory=lambda: ["finished", "failed", "budget", "leftover"],
+        doc="finished: all tasks scored; failed: not all; budget: near or at a limit; leftover: something would not go",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,4 +101,5 @@ class Config:
     evaluation: Evaluation = key(factory=Evaluation, doc="which benchmarks run")
     export: Export = key(factory=Export, doc="files written beside the results")
     limits: Limits = key(factory=Limits, doc="bounds of one invocation")
+    notify: Notify = key(factory=Notify, doc="who is told how a run goes")
     pricing: Pricing = key(factory=Pricing, doc="what the platform's resource shapes cost")

@@ -58,6 +58,9 @@ class NemoEvaluator:
     A task is `harness.task`, for example `simple_evals.gpqa_diamond`, or a bare name that only one harness has.
     `params` are nemo-evaluator's own: `task` and `extra` go where they belong, all others into `extra`. Tasks that are
     not known run with `endpoint_type` set, in `image` or in the image of the named harness.
+
+    A further attempt finds the answers that its lm-evaluation-harness keeps in the output folder by itself. The caching
+    interceptor is left off: it gives repeated questions one answer, and its SQLite needs a local disk.
     """
 
     name = "nemo_evaluator"

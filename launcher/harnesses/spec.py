@@ -10,6 +10,9 @@ from typing import Any, Literal, Protocol
 from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.fields import Env
 
+CACHE = "cache"
+"""Folder below a job's output folder for what lets a further attempt go on where this one ends; it is no result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
@@ -40,6 +43,8 @@ class TargetInfo:
     remote_tokenizer: bool
     model_id: str
     max_length: int | None = None
+    served_by: str = ""
+    """Stands for what serves the model: answers of another server are another's."""
 
 
 @dataclass(frozen=True, kw_only=True)

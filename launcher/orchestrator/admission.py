@@ -51,7 +51,7 @@ def fits(used: Need, plan: Plan, capacity: Capacity) -> bool:
     return all(bound is None or amount <= bound for amount, bound in bounds)
 
 
-def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity) -> list[TaskState]:
+def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity, now: float = 0.0) -> list[TaskState]:
     """Queued tasks that may start now, longest first.
 
     A task that does not fit does not hold back a shorter one that does. One that would never fit alone is let in when
@@ -62,15 +62,16 @@ def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity) -> li
     used = sum(map(need, alive), Need(endpoints=0))
     idle = not alive
     chosen: list[TaskState] = []
-    for task in sorted((t for t in tasks if _queued(t)), key=_longest_first):
+    for task in sorted((t for t in tasks if _queued(t, now)), key=_longest_first):
         if fits(used + need(task), plan, capacity) or (idle and not chosen):
             chosen.append(task)
             used = used + need(task)
     return chosen
 
 
-def _queued(task: TaskState) -> bool:
-    return not task.admitted and task.reason is None and not task.done
+def _queued(task: TaskState, now: float) -> bool:
+    waits = task.not_before is not None and now < task.not_before
+    return not task.admitted and task.reason is None and not task.done and not waits
 
 
 def _longest_first(task: TaskState) -> tuple[float, int]:

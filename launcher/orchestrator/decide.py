@@ -82,7 +82,8 @@ def _forward(task: TaskState, world: World) -> Step | None:
         return None
     if task.plan.endpoint is not None and not task.endpoint_created:
         return Step(Action.CREATE_ENDPOINT)
-    if task.job_submitted or _url(task, world) is None:
+    may_appear = task.job_wanted and world.now < task.unheard_until  # an earlier launcher asked for it
+    if task.job_submitted or may_appear or _url(task, world) is None:
         return None
     if world.probe_first and not task.ready:
         return None if task.probing else Step(Action.PROBE)
@@ -97,11 +98,16 @@ def _ending(task: TaskState, world: World) -> Step | None:
     if world.stop is not None:
         return Step(Action.END, world.stop)
     if task.endpoint_created and endpoint is not None and (endpoint.state in ENDED or endpoint.fatal):
-        died = task.evaluating_at is not None
-        return Step(Action.END, Reason.ENDPOINT_DIED if died else Reason.ENDPOINT_EXITED, _said(endpoint))
+        return Step(Action.END, _death(task, endpoint), _said(endpoint))
     if task.job_submitted and job is not None and job.state in ENDED:
-        return Step(Action.END, Reason.JOB_LOST, _said(job))
+        return Step(Action.END, Reason.PREEMPTED if job.preempted else Reason.JOB_LOST, _said(job))
     return _overdue(task, world)
+
+
+def _death(task: TaskState, endpoint: Resource) -> Reason:
+    if endpoint.preempted:
+        return Reason.PREEMPTED
+    return Reason.ENDPOINT_DIED if task.evaluating_at is not None else Reason.ENDPOINT_EXITED
 
 
 def _overdue(task: TaskState, world: World) -> Step | None:
@@ -142,8 +148,12 @@ def _teardown(task: TaskState, world: World) -> Step | None:
     endpoint_remains = task.endpoint_wanted and (world.blind or not is_gone(world.endpoint))
     if job_remains or endpoint_remains:
         return Step(Action.REMOVE)
+    if task.recovered and task.deleting_at is None and (task.job_wanted or task.endpoint_wanted):
+        return Step(Action.REMOVE)  # a list that lags does not show it: it is asked for by its name
+    if task.recovered and world.now < task.unheard_until:
+        return None
     unheard = (task.endpoint_wanted and not task.endpoint_created) or (task.job_wanted and not task.job_submitted)
-    if unheard and world.now - (task.ended_at or world.now) < world.grace:
+    if unheard and world.now < (task.ended_at or world.now) + world.grace:
         return None
     return Step(Action.FINISH)
 

@@ -1,46 +1,39 @@
 """The journal: append-only facts of every invocation, in SQLite, on disk before the world is changed.
 
-Standard library only, so that `nv-eval status` starts fast. One writer per invocation, any number of readers.
+Standard library only, so that `nv-eval status` starts fast. One writer per invocation, the holder of its lease; any
+number of readers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import LauncherError, NotFound
+from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
+from launcher.orchestrator import lease as leases
+from launcher.orchestrator import schema
+from launcher.orchestrator.lease import Lease
 
-VERSION = 1
 HEARTBEAT = 2.0
 """Seconds between two heartbeats of a live run."""
-
-_TABLES = """
-CREATE TABLE invocations (
-  id TEXT PRIMARY KEY, created REAL NOT NULL, execution TEXT NOT NULL, deployment TEXT NOT NULL,
-  folder TEXT NOT NULL, tasks TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, pid_start TEXT NOT NULL
-);
-CREATE TABLE facts (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, invocation TEXT NOT NULL, task TEXT,
-  kind TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', data TEXT NOT NULL DEFAULT '{}'
-);
-CREATE INDEX facts_of ON facts (invocation, seq);
-CREATE TABLE live (invocation TEXT PRIMARY KEY, time REAL NOT NULL, data TEXT NOT NULL);
-"""
 
 
 class Fact(StrEnum):
     """Kinds of facts. An `intend_*` fact is written before the request leaves."""
 
     RUN_STARTED = "run_started"
+    """Also when it is resumed."""
     RUN_ENDED = "run_ended"
     INTEND_CREATE_ENDPOINT = "intend_create_endpoint"
     ENDPOINT_CREATED = "endpoint_created"
@@ -53,7 +46,12 @@ class Fact(StrEnum):
     INTEND_CANCEL_JOB = "intend_cancel_job"
     INTEND_DELETE_ENDPOINT = "intend_delete_endpoint"
     TASK_GONE = "task_gone"
+    TASK_RETRY = "task_retry"
+    """A further attempt of a task begins; what the one before made is gone."""
+    BUDGET_WARNING = "budget_warning"
     LEFTOVER = "leftover"
+    CLEANED = "cleaned"
+    """Somebody removed all of the invocation, and saw that it was gone."""
     STOP_ASKED = "stop_asked"
 
 
@@ -65,7 +63,7 @@ class RunState(StrEnum):
     INTERRUPTED = "interrupted"
     """The launcher is gone and did not say how the run ended."""
     UNKNOWN = "unknown"
-    """The launcher runs on another machine."""
+    """The launcher ran on another machine and has shown no sign of life for a while."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +88,6 @@ class Invocation:
     folder: str
     tasks: tuple[str, ...]
     host: str
-    pid: int
-    pid_start: str
 
 
 def state_folder() -> Path:
@@ -99,16 +95,6 @@ def state_folder() -> Path:
     if os.environ.get("NV_EVAL_HOME"):
         return Path(os.environ["NV_EVAL_HOME"])
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "nv-eval"
-
-
-def process_start(pid: int) -> str:
-    """A mark of one process that a later one with the same pid does not share; empty if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    state, *rest = stat.rpartition(")")[2].split()
-    return "" if state == "Z" else rest[18]
 
 
 class Journal:
@@ -120,6 +106,7 @@ class Journal:
         try:
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._held: dict[str, str] = {}
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._prepare()
         except (sqlite3.Error, OSError) as error:
@@ -134,57 +121,133 @@ class Journal:
         self._db.execute("PRAGMA busy_timeout = 10000")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise LauncherError(f"{self.path}: written by a later nv-eval (schema {version}); update nv-eval")
-        if version == 0:
-            self._create_tables()
+        found = schema.version(self._db)
+        if found > schema.VERSION:
+            raise LauncherError(f"{self.path}: written by a later nv-eval (schema {found}); update nv-eval")
+        if found < schema.VERSION:
+            schema.migrate(self._db)
             self.path.chmod(0o600)
 
-    def _create_tables(self) -> None:
-        with self._writing():
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _TABLES.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {VERSION}")
+    def begin(
+        self,
+        id_: str,
+        *,
+        execution: str,
+        deployment: str,
+        folder: str,
+        tasks: list[str],
+        plan: bytes = b"",
+        hold: bool = True,
+    ) -> None:
+        """Record a new invocation with its plan, and take its lease unless another process will (`hold`).
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-    def begin(self, id_: str, *, execution: str, deployment: str, folder: str, tasks: list[str]) -> None:
-        """Record a new invocation of this process. Raises LauncherError if it cannot, or if there is one of this id."""
+        Raises LauncherError if it cannot, or if there is one of this id.
+        """
         row = (id_, time.time(), execution, deployment, folder, json.dumps(tasks), socket.gethostname())
         try:
-            self._db.execute(
-                "INSERT INTO invocations VALUES (?,?,?,?,?,?,?,?,?)", (*row, os.getpid(), process_start(os.getpid()))
-            )
+            with schema.writing(self._db):
+                self._db.execute(
+                    "INSERT INTO invocations VALUES (?,?,?,?,?,?,?,?,?)",
+                    (*row, os.getpid(), leases.process_start(os.getpid())),
+                )
+                self._db.execute("INSERT INTO plans VALUES (?,?)", (id_, zlib.compress(plan)))
+                if hold:
+                    self._held[id_] = leases.write(self._db, id_).owner
         except sqlite3.IntegrityError:
             raise LauncherError(f"invocation {id_} has run already; make a new plan: plan(config)") from None
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}; nothing was created") from None
 
-    def record(self, invocation: str, kind: Fact, task: str | None = None, name: str = "", **data: Any) -> None:
-        """Append one fact; it is on disk when this returns. Raises LauncherError if it is not."""
-        row = (time.time(), invocation, task, kind.value, name, json.dumps(data))
+    def replan(self, invocation: str, *, folder: str, plan: bytes) -> None:
+        """Keep the plan that an invocation is resumed with. Raises LauncherError if it cannot."""
         try:
-            self._db.execute("INSERT INTO facts (time,invocation,task,kind,name,data) VALUES (?,?,?,?,?,?)", row)
+            with schema.writing(self._db):
+                self._db.execute("UPDATE invocations SET folder = ? WHERE id = ?", (folder, invocation))
+                self._db.execute("INSERT OR REPLACE INTO plans VALUES (?,?)", (invocation, zlib.compress(plan)))
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
 
-    def beat(self, invocation: str, live: list[dict[str, Any]]) -> None:
-        """The heartbeat of a live run, with its live view. A failure is not fatal: facts matter, this does not."""
-        row = (invocation, time.time(), json.dumps(live))
+    # --- the lease --------------------------------------------------------------------------------------------------
+
+    def take_lease(self, invocation: str) -> None:
+        """Become the one supervisor of an invocation. Raises LeaseHeld while another lives."""
         try:
-            self._db.execute("INSERT OR REPLACE INTO live VALUES (?,?,?)", row)
+            with schema.writing(self._db):
+                held = leases.read(self._db, invocation)
+                if held is not None and not held.is_stale:
+                    raise LeaseHeld(_who(held))
+                _end_hung(held)
+                self._held[invocation] = leases.write(self._db, invocation).owner
+        except sqlite3.Error as error:
+            raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
+
+    def keep_lease(self, invocation: str) -> None:
+        """Show that the lease's holder lives, if that is this process. That it cannot be written is not fatal."""
+        update = "UPDATE leases SET beat = ? WHERE invocation = ? AND owner = ?"
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute(update, (time.time(), invocation, self._held.get(invocation)))
+
+    def give_up_lease(self, invocation: str) -> None:
+        """Let another process become the supervisor at once. A failure is not fatal: a lease becomes stale."""
+        owner = self._held.pop(invocation, None)
+        try:
+            self._db.execute("DELETE FROM leases WHERE invocation = ? AND owner = ?", (invocation, owner))
         except sqlite3.Error:
             return
+
+    def lease(self, invocation: str) -> Lease | None:
+        """Who runs an invocation, or ran it last and did not say goodbye."""
+        try:
+            return leases.read(self._db, invocation)
+        except sqlite3.Error as error:
+            raise LauncherError(f"{self.path}: cannot read the journal: {error}") from None
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def record(self, invocation: str, kind: Fact, task: str | None = None, name: str = "", **data: Any) -> None:
+        """Append one fact; it is on disk when this returns.
+
+        Raises LauncherError if it is not, LeaseLost if another process has become the supervisor meanwhile.
+        """
+        row = (time.time(), invocation, task, kind.value, name, json.dumps(data))
+        owner = self._held.get(invocation)
+        condition = "? IS NULL OR EXISTS (SELECT 1 FROM leases WHERE invocation = ? AND owner = ?)"
+        statement = f"INSERT INTO facts (time,invocation,task,kind,name,data) SELECT ?,?,?,?,?,? WHERE {condition}"
+        try:
+            written = self._db.execute(statement, (*row, owner, invocation, owner)).rowcount
+        except sqlite3.Error as error:
+            self._stand_back_if_lost(invocation)
+            raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
+        if written == 0:
+            raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
+
+    def beat(self, invocation: str, live: list[dict[str, Any]]) -> None:
+        """The heartbeat of a live run, with its live view. That it cannot be written is not fatal: facts matter.
+
+        Raises LeaseLost if another process has become the supervisor meanwhile.
+        """
+        now, owner = time.time(), self._held.get(invocation)
+        try:
+            with schema.writing(self._db):
+                update = "UPDATE leases SET beat = ? WHERE invocation = ? AND owner = ?"
+                holds = owner is None or self._db.execute(update, (now, invocation, owner)).rowcount == 1
+                if holds:
+                    self._db.execute("INSERT OR REPLACE INTO live VALUES (?,?,?)", (invocation, now, json.dumps(live)))
+        except sqlite3.Error:
+            self._stand_back_if_lost(invocation)
+            return
+        if not holds:
+            raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
+
+    def _stand_back_if_lost(self, invocation: str) -> None:
+        """What cannot be written does not prove that the lease is still ours; a full disk can be read."""
+        owner = self._held.get(invocation)
+        with contextlib.suppress(sqlite3.Error):
+            held = leases.read(self._db, invocation)
+            if owner is not None and (held is None or held.owner != owner):
+                raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
+
+    # --- reading ----------------------------------------------------------------------------------------------------
 
     def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -197,12 +260,21 @@ class Journal:
         rows = self._query("SELECT time, data FROM live WHERE invocation = ?", (invocation,))
         return (rows[0][0], json.loads(rows[0][1])) if rows else None
 
+    def costs(self) -> dict[str, float]:
+        """Cost of each invocation in USD by its last heartbeat, where prices are known."""
+        found: dict[str, float] = {}
+        for invocation, data in self._query("SELECT invocation, data FROM live WHERE data LIKE '%\"usd\": %'"):
+            known = [row["usd"] for row in json.loads(data) if row.get("usd") is not None]
+            if known:
+                found[invocation] = round(sum(known), 4)
+        return found
+
     def facts(self, invocation: str) -> list[Entry]:
         """All facts of one invocation, oldest first."""
         rows = self._query(
             "SELECT time, kind, task, name, data FROM facts WHERE invocation = ? ORDER BY seq", (invocation,)
         )
-        return [Entry(time=t, kind=Fact(k), task=task, name=n, data=json.loads(d)) for t, k, task, n, d in rows]
+        return [_entry(row) for row in rows]
 
     def invocations(self, limit: int | None = None) -> list[Invocation]:
         """Invocations, newest first."""
@@ -221,26 +293,71 @@ class Journal:
             raise NotFound(f"{prefix}: fits several invocations: {', '.join(row[0] for row in rows[:5])}")
         return _invocation(rows[0])
 
+    def plan(self, invocation: str) -> bytes:
+        """The plan of an invocation as JSON. Raises NotFound if the journal has none."""
+        rows = self._query("SELECT plan FROM plans WHERE invocation = ?", (invocation,))
+        if not rows or not (found := zlib.decompress(rows[0][0])):
+            raise NotFound(f"{invocation}: the journal has no plan of it")
+        return found
+
+    def last(self, invocation: str, *kinds: Fact) -> Entry | None:
+        """The newest fact of these kinds."""
+        marks = ",".join("?" * len(kinds))
+        rows = self._query(
+            f"SELECT time, kind, task, name, data FROM facts WHERE invocation = ? AND kind IN ({marks}) "  # noqa: S608
+            "ORDER BY seq DESC LIMIT 1",
+            (invocation, *(kind.value for kind in kinds)),
+        )
+        return _entry(rows[0]) if rows else None
+
     def ended(self, invocation: str) -> Entry | None:
-        """The fact that ended an invocation, if it ended in order."""
-        return next((fact for fact in reversed(self.facts(invocation)) if fact.kind is Fact.RUN_ENDED), None)
+        """The fact that ended an invocation, if it ended in order and was not resumed since."""
+        last = self.last(invocation, Fact.RUN_STARTED, Fact.RUN_ENDED)
+        return last if last is not None and last.kind is Fact.RUN_ENDED else None
 
     def state(self, invocation: Invocation) -> RunState:
         """State of an invocation; its launcher's process is looked at, never only its pid."""
         if self.ended(invocation.id) is not None:
             return RunState.FINISHED
-        if invocation.host != socket.gethostname():
-            return RunState.UNKNOWN
-        alive = invocation.pid_start and process_start(invocation.pid) == invocation.pid_start
-        return RunState.RUNNING if alive else RunState.INTERRUPTED
+        lease = self.lease(invocation.id)
+        if lease is None or lease.is_here:
+            return RunState.RUNNING if lease is not None and lease.process_lives else RunState.INTERRUPTED
+        return RunState.UNKNOWN if lease.is_stale else RunState.RUNNING
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
 
+def present(facts: Sequence[Entry]) -> list[Entry]:
+    """Of the facts of one task those of its present attempt, oldest first; the TASK_RETRY that began it is the first.
+
+    A task that ended in an earlier life before anything of it was asked for begins with its first intent.
+    """
+    began = max((index for index, fact in enumerate(facts) if fact.kind is Fact.TASK_RETRY), default=0)
+    intents = (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB)
+    asked = (index for index, fact in enumerate(facts) if index >= began and fact.kind in intents)
+    return list(facts[next(asked, began) :])
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    moment, kind, task, name, data = row
+    return Entry(time=moment, kind=Fact(kind), task=task, name=name, data=json.loads(data))
+
+
+def _who(lease: Lease) -> str:
+    where = f"process {lease.pid} on this machine" if lease.is_here else f"a process on {lease.host}"
+    return f"{lease.invocation}: is being run by {where}; see: nv-eval attach {lease.invocation}"
+
+
+def _end_hung(lease: Lease | None) -> None:
+    """A supervisor on this machine that shows no sign of life must not wake up beside the one that takes over."""
+    if lease is not None and lease.process_lives:
+        lease.signal(signal.SIGKILL)
+
+
 def _invocation(row: tuple[Any, ...]) -> Invocation:
-    id_, created, execution, deployment, folder, tasks, host, pid, pid_start = row
+    id_, created, execution, deployment, folder, tasks, host, *_ = row
     return Invocation(
         id=id_,
         created=created,
@@ -249,6 +366,4 @@ def _invocation(row: tuple[Any, ...]) -> Invocation:
         folder=folder,
         tasks=tuple(json.loads(tasks)),
         host=host,
-        pid=pid,
-        pid_start=pid_start,
     )

@@ -27,6 +27,8 @@ class Reason(StrEnum):
     LOGLIKELIHOOD_UNSUPPORTED = "loglikelihood_unsupported"
     LOGLIKELIHOOD_WRONG = "loglikelihood_wrong"
     ENDPOINT_DIED = "endpoint_died"
+    ENDPOINT_OUT_OF_MEMORY = "endpoint_out_of_memory"
+    PREEMPTED = "preempted"
     JOB_NOT_SUBMITTED = "job_not_submitted"
     JOB_LOST = "job_lost"
     HARNESS_FAILED = "harness_failed"
@@ -43,7 +45,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a reason implies. `retry`: trying the same again may help."""
+    """What a reason implies. `retry`: the task is tried again, within limits.max_attempts."""
 
     status: Status
     retry: bool
@@ -52,7 +54,7 @@ class Meaning:
 
 MEANINGS: dict[Reason, Meaning] = {
     Reason.COMPLETED: Meaning(Status.SCORED, False, ""),
-    Reason.ENDPOINT_NOT_CREATED: Meaning(Status.FAILED, True, "the platform did not create it; see its message"),
+    Reason.ENDPOINT_NOT_CREATED: Meaning(Status.FAILED, False, "the platform did not create it; see its message"),
     Reason.ENDPOINT_EXITED: Meaning(Status.FAILED, False, "the server ended before it was ready; see its last lines"),
     Reason.ENDPOINT_START_TIMEOUT: Meaning(
         Status.FAILED, False, "the server never answered; see its log, or raise deployment.start_timeout"
@@ -79,7 +81,13 @@ MEANINGS: dict[Reason, Meaning] = {
         "wrong prompt log-probabilities make scores chance; use vllm or sglang for this task",
     ),
     Reason.ENDPOINT_DIED: Meaning(Status.FAILED, True, "the server ended while the task ran; its last lines say why"),
-    Reason.JOB_NOT_SUBMITTED: Meaning(Status.FAILED, True, "the platform did not start the job; see its message"),
+    Reason.ENDPOINT_OUT_OF_MEMORY: Meaning(
+        Status.FAILED,
+        False,
+        "the server ran out of memory; take a larger shape, or lower deployment.max_model_len or max_num_seqs",
+    ),
+    Reason.PREEMPTED: Meaning(Status.FAILED, True, "the platform gave its place to something of higher priority"),
+    Reason.JOB_NOT_SUBMITTED: Meaning(Status.FAILED, False, "the platform did not start the job; see its message"),
     Reason.JOB_LOST: Meaning(Status.FAILED, True, "the job ended without a word; see its log"),
     Reason.HARNESS_FAILED: Meaning(Status.FAILED, False, "the benchmark program failed; see the job's log"),
     Reason.HARNESS_TIMEOUT: Meaning(Status.FAILED, False, "raise the task's timeout, or lower its limit"),
@@ -88,9 +96,9 @@ MEANINGS: dict[Reason, Meaning] = {
     ),
     Reason.RESULTS_MISSING: Meaning(Status.FAILED, False, "the benchmark program ended well but wrote no results"),
     Reason.RESULTS_INVALID: Meaning(Status.FAILED, False, "the results are broken or incomplete; see the job's log"),
-    Reason.RESULTS_NOT_FETCHED: Meaning(Status.FAILED, True, "the results could not be brought home; see the message"),
-    Reason.STOPPED: Meaning(Status.STOPPED, True, "stopped on request"),
-    Reason.LIMIT_REACHED: Meaning(Status.STOPPED, True, "a limit of the config ended the run"),
+    Reason.RESULTS_NOT_FETCHED: Meaning(Status.FAILED, False, "the results could not be brought home; see the message"),
+    Reason.STOPPED: Meaning(Status.STOPPED, False, "stopped on request; nv-eval resume goes on"),
+    Reason.LIMIT_REACHED: Meaning(Status.STOPPED, False, "a limit ended the run; raise it and nv-eval resume"),
     Reason.LAUNCHER_ERROR: Meaning(Status.FAILED, False, "a defect of the launcher; please report it with its message"),
-    Reason.LAUNCHER_DIED: Meaning(Status.STOPPED, True, "the launcher was killed; everything local ended with it"),
+    Reason.LAUNCHER_DIED: Meaning(Status.STOPPED, False, "the launcher was killed; nv-eval resume goes on"),
 }

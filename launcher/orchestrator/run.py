@@ -8,52 +8,74 @@ says so.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable
-from functools import partial
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from launcher.errors import LauncherError, ResultsError
-from launcher.harnesses import load_harness
+from launcher.errors import LauncherError, LeaseLost
+from launcher.orchestrator import budget
 from launcher.orchestrator.admission import admissible
+from launcher.orchestrator.collecting import collect, put_away
 from launcher.orchestrator.decide import Action, Step, World, decide, is_gone
-from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
+from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Journal
+from launcher.orchestrator.probing import EndpointProblem, Probes
 from launcher.orchestrator.reasons import Reason
-from launcher.orchestrator.state import Evidence, Phase, RunOutcome, TaskOutcome, TaskState
-from launcher.plan.document import job_document
-from launcher.plan.model import Plan
+from launcher.orchestrator.recover import recover
+from launcher.orchestrator.retry import delay
+from launcher.orchestrator.state import Phase, RunOutcome, TaskOutcome, TaskState
+from launcher.orchestrator.strays import Strays
+from launcher.plan.attempts import attempt
+from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.base import Capacity, Observation, Platform, Resource, ResourceState
-from launcher.platforms.progress import readable
-from launcher.platforms.secrets import Secrets
-from launcher.runner import runner
 
-TAIL_LINES = 20
-"""Lines of a log that are kept as evidence of a failure."""
 DELETE_PATIENCE = 120.0
 """Seconds after which something that does not go away is reported as left over."""
 
 Watcher = Callable[[list[TaskState], float], None]
+Teller = Callable[[str, str], None]
+"""Told of what a person should hear at once: an event's name and a sentence."""
 
 
 class Run:
     """One live invocation. Time is the event loop's, so that a test can run it on a virtual clock."""
 
-    def __init__(self, plan: Plan, platform: Platform, journal: Journal, *, watcher: Watcher | None = None) -> None:
-        """Prepare a run; `watcher` is called after each look at the world, with all tasks and the loop's time."""
+    def __init__(
+        self,
+        plan: Plan,
+        platform: Platform,
+        journal: Journal,
+        *,
+        watcher: Watcher | None = None,
+        tell: Teller = lambda _event, _text: None,
+        facts: Sequence[Entry] | None = None,
+    ) -> None:
+        """Prepare a run, a new one or, with the `facts` of an invocation that has begun, the rest of that one.
+
+        `watcher` is called after each look at the world, with all tasks and the loop's time.
+        """
         self.plan = plan
         self.folder = Path(plan.output_dir) / plan.invocation
         self.tasks = [TaskState(plan=task) for task in plan.tasks]
         self._platform = platform
         self._journal = journal
         self._watcher = watcher
+        self._tell = tell
+        self._facts = facts
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._given_up = asyncio.Event()
         self._steps: set[asyncio.Task[None]] = set()
         self._stop: Reason | None = None
         self._abandoned = False
-        self._probes: dict[str, threading.Event] = {}
+        self._lost: LeaseLost | None = None
+        self._warned: set[str] = set()
+        self._has_looked = False
+        self._strays = Strays(platform, DELETE_PATIENCE)
+        self._probes = Probes(plan.invocation)
         self._capacity = Capacity()
         self._looking: asyncio.Future[Observation] | None = None
         self._why_blind = ""
@@ -66,14 +88,14 @@ class Run:
         if self._stop is None:
             self._stop = reason
             self._journal_quietly(Fact.STOP_ASKED, None, reason=reason.value)
-        for probe in self._probes.values():
-            probe.set()
+        self._probes.stop_all()
         self._stopped.set()
         self._look_no_further()
 
     def abandon(self) -> None:
         """Stop waiting for confirmations; what may be left is in the outcome."""
         self._abandoned = True
+        self._given_up.set()
         self._look_no_further()
 
     def _look_no_further(self) -> None:
@@ -87,8 +109,10 @@ class Run:
 
         Raises:
             LauncherError: the journal cannot be written, or the platform cannot be prepared; nothing was created.
+            LeaseLost: another process has become the supervisor; what exists is that one's to end.
         """
         self._begin()
+        self._recover()
         try:
             if await self._open():
                 await self._loop()
@@ -97,24 +121,35 @@ class Run:
             raise
         finally:
             await self._close()
+        if self._lost is not None:
+            raise self._lost
         return self._finish()
 
     def _begin(self) -> None:
         self._started = _now()
-        self._journal.begin(
-            self.plan.invocation,
-            execution=self.plan.execution,
-            deployment=self.plan.deployment,
-            folder=str(self.folder),
-            tasks=[task.key for task in self.plan.tasks],
-        )
-        self._journal.record(self.plan.invocation, Fact.RUN_STARTED)
+        if self._facts is None:
+            self._journal.begin(
+                self.plan.invocation,
+                execution=self.plan.execution,
+                deployment=self.plan.deployment,
+                folder=str(self.folder),
+                tasks=[task.key for task in self.plan.tasks],
+                plan=msgspec.json.encode(self.plan),
+            )
+        self._journal.record(self.plan.invocation, Fact.RUN_STARTED, pid=os.getpid(), resumed=bool(self._facts))
 
     async def _open(self) -> bool:
-        """Prepare the platform; false if the run was stopped meanwhile. Fetching weights may take long."""
+        """Prepare the platform; false if the run was stopped meanwhile. It may take long: weights come, GPUs are busy.
+
+        Where an earlier launcher may have left something, only a second signal keeps from preparing what removes it.
+        """
+        something_left = bool(self._facts) and not self._platform.close_ends_all
         opening = asyncio.ensure_future(self._platform.open(self.plan, self.folder))
-        stopping = asyncio.ensure_future(self._stopped.wait())
-        await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping = asyncio.ensure_future((self._given_up if something_left else self._stopped).wait())
+        while not opening.done() and not stopping.done():
+            await asyncio.wait({opening, stopping}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            self._check_limits()
+            self._beat()
         stopping.cancel()
         if opening.done():
             self._capacity = opening.result()
@@ -123,8 +158,20 @@ class Run:
         await asyncio.gather(opening, return_exceptions=True)
         return False
 
+    def _recover(self) -> None:
+        """Take up what an earlier launcher left, if this run continues another."""
+        if not self._facts:
+            return
+        platform = self._platform
+        self.tasks = recover(self.plan, self._facts, self.folder, now=_now(), grace=platform.create_grace)
+        for task in self.tasks:
+            if platform.close_ends_all and task.admitted and task.reason is None:
+                self._end(task, Reason.LAUNCHER_DIED, "")
+            elif task.reason is not None and task.ended_at is None:  # the journal does not say so yet
+                self._end(task, task.reason, task.detail)
+
     async def _loop(self) -> None:
-        while not all(task.done for task in self.tasks) and not self._abandoned:
+        while not (all(task.done for task in self.tasks) and not self._strays) and not self._abandoned:
             self._wake.clear()
             await self._tick()
             self._beat()
@@ -144,6 +191,9 @@ class Run:
         settled = [task for task in self.tasks if not task.busy]
         seen = await self._look()
         self._check_limits()
+        if seen is None and self._facts and not self._has_looked and self._stop is None:
+            return  # what an earlier launcher left is not known yet
+        self._has_looked = self._has_looked or seen is not None
         if self._stop is None and seen is not None:
             self._admit()
         for task in settled:
@@ -151,6 +201,8 @@ class Run:
                 self._note(task, seen)
             elif self._why_blind:
                 task.waiting_for = f"the platform cannot be asked: {self._why_blind}"
+        if seen is not None:
+            self._strays.look(seen, self.tasks, self._spawn)
         for task in settled:
             step = decide(task, self._world(task, seen))
             if step is not None:
@@ -171,27 +223,37 @@ class Run:
         return seen
 
     def _admit(self) -> None:
-        for task in admissible(self.tasks, self.plan, self._capacity):
+        for task in admissible(self.tasks, self.plan, self._capacity, _now()):
             task.admitted = True
         if all(task.done or not task.admitted for task in self.tasks):
             for task in self.tasks:
-                if not task.admitted and task.reason is None:
+                if not task.admitted and task.reason is None and (task.not_before or 0.0) <= _now():
                     self._end(task, Reason.ENDPOINT_NOT_CREATED, "what it needs is held by something that will not go")
 
     def _check_limits(self) -> None:
-        limit = self.plan.max_duration
-        if limit is not None and self._stop is None and _now() - self._started > limit:
-            self.stop(Reason.LIMIT_REACHED)
+        """Warn where a bound is near, end the run where one is reached."""
+        now = _now()
+        for bound in budget.bounds(self.plan, self.tasks, now=now, elapsed=now - self._started):
+            if bound.share >= 1.0 and self._stop is None:
+                self._tell("budget", f"Limit reached: {bound}. What is scored is kept, the rest is torn down.")
+                self.stop(Reason.LIMIT_REACHED)
+            elif bound.share >= budget.WARN_AT and bound.key not in self._warned:
+                self._warned.add(bound.key)
+                self._journal_quietly(Fact.BUDGET_WARNING, None, bound.key, used=bound.used, most=bound.most)
+                self._tell("budget", f"Near a limit: {bound}.")
 
     def _note(self, task: TaskState, seen: Observation) -> None:
-        """Keep what the world shows of a task's address and progress."""
+        """Keep what the world shows of a task's address and progress; adopt what an earlier launcher made for it."""
         endpoint = task.plan.endpoint
         made = seen.endpoints.get(endpoint.name) if endpoint else None
-        task.url = made.url if made and made.url else task.url
         job = seen.jobs.get(task.plan.job.name)
-        if task.collected and task.job_submitted and is_gone(job):
+        if task.recovered and not task.done:
+            self._adopt(task, made, job)
+        task.url = made.url if made and made.url else task.url
+        certain = task.collected and _now() >= task.unheard_until
+        if certain and task.job_submitted and is_gone(job):
             task.job_wanted = False
-        if task.collected and task.endpoint_created and endpoint and is_gone(seen.endpoints.get(endpoint.name)):
+        if certain and task.endpoint_created and endpoint and is_gone(made):
             task.endpoint_wanted = False
         task.waiting_for = _waiting_for(task, made, job)
         if job is None or job.progress is None:
@@ -201,6 +263,21 @@ class Run:
             task.evaluating_at = _now()
             self._journal_quietly(Fact.TASK_EVALUATING, task)
 
+    def _adopt(self, task: TaskState, endpoint: Resource | None, job: Resource | None) -> None:
+        """What exists under a task's names is the task's, whatever the journal knows of it."""
+        if endpoint is not None and not is_gone(endpoint) and not task.endpoint_created:
+            self._journal_quietly(Fact.INTEND_CREATE_ENDPOINT, task, endpoint.name)
+            self._journal_quietly(Fact.ENDPOINT_CREATED, task, endpoint.name, id=endpoint.id, adopted=True)
+            task.admitted = task.endpoint_wanted = task.endpoint_created = True
+        if job is not None and not is_gone(job) and not task.job_submitted:
+            self._journal_quietly(Fact.INTEND_SUBMIT_JOB, task, job.name)
+            self._journal_quietly(Fact.JOB_SUBMITTED, task, job.name, id=job.id, adopted=True)
+            task.admitted = task.job_wanted = task.job_submitted = True
+        if task.admitted and task.started_at is None:
+            task.started_at = _now()
+        if task.heard and (endpoint or not task.endpoint_wanted) and (job or not task.job_wanted):
+            task.unheard_until = 0.0
+
     def _world(self, task: TaskState, seen: Observation | None) -> World:
         endpoint, job = task.plan.endpoint, task.plan.job.name
         all_ready = self.plan.start_jobs == "all_ready"
@@ -208,8 +285,8 @@ class Run:
             return World(now=_now(), stop=self._stop, blind=True, why_blind=self._why_blind)
         return World(
             now=_now(),
-            endpoint=seen.endpoints.get(endpoint.name) if endpoint else None,
-            job=seen.jobs.get(job),
+            endpoint=_found(task, seen.endpoints, endpoint.name, task.endpoint_created) if endpoint else None,
+            job=_found(task, seen.jobs, job, task.job_submitted),
             stop=self._stop,
             grace=self._platform.create_grace,
             barrier=all_ready and not self._barrier_open(),
@@ -224,7 +301,10 @@ class Run:
 
     def _start(self, task: TaskState, step: Step) -> None:
         task.busy = True
-        running = asyncio.create_task(self._take(task, step))
+        self._spawn(self._take(task, step))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        running = asyncio.create_task(work)
         self._steps.add(running)
         running.add_done_callback(self._steps.discard)
 
@@ -243,6 +323,8 @@ class Run:
                 self._end(task, step.reason or Reason.LAUNCHER_ERROR, step.detail)
             else:
                 await actions[step.action](task)
+        except LeaseLost as error:
+            self._lose(error)
         except LauncherError as error:
             self._failed(task, step.action, str(error))
         except Exception as error:  # a defect must not leave an endpoint running: record it, then tear down
@@ -265,7 +347,7 @@ class Run:
         assert spec is not None
         self._record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
         task.endpoint_wanted = True
-        task.started_at = _now()
+        task.started_at = task.started_at or _now()
         made = await self._platform.create_endpoint(task.plan, spec)
         task.endpoint_created = True
         task.url = made.url
@@ -274,16 +356,13 @@ class Run:
     async def _start_probe(self, task: TaskState) -> None:
         """Probe beside the task's steps: a server that dies meanwhile must be noticed at once."""
         task.probing = True
-        self._probes[task.plan.key] = threading.Event()
-        running = asyncio.create_task(self._probe(task))
-        self._steps.add(running)
-        running.add_done_callback(self._steps.discard)
+        self._spawn(self._probe(task))
 
     async def _probe(self, task: TaskState) -> None:
         """Probe to the end; whatever goes wrong ends the task, or its endpoint would wait for its time-out."""
         try:
-            await self._answers(task)
-        except runner.EndpointProblem as problem:
+            await self._probes.answers(task)
+        except EndpointProblem as problem:
             if self._stop is None and task.reason is None:
                 self._end(task, Reason(problem.reason), problem.detail)
         except LauncherError as error:
@@ -294,15 +373,6 @@ class Run:
             task.ready = True
             self._journal_quietly(Fact.TASK_READY, task)
         self._wake.set()
-
-    async def _answers(self, task: TaskState) -> None:
-        """Ask the endpoint ourselves until it answers; the all_ready barrier waits for this."""
-        url = task.plan.target.url or task.url or ""
-        document = job_document(self.plan.invocation, task.plan, url=url, output_dir="", work_dir="")
-        reference = task.plan.target.api_key
-        key = Secrets().resolve(reference) if reference else None
-        target, stop = runner.Target.from_document(document["target"]), self._probes[task.plan.key]
-        await in_thread(partial(runner.wait_ready, target, key=key, stop=stop))
 
     async def _submit(self, task: TaskState) -> None:
         if task.started_at is None:
@@ -316,50 +386,14 @@ class Run:
     def _end(self, task: TaskState, reason: Reason, detail: str) -> None:
         task.reason, task.detail = reason, detail
         task.ended_at = _now()
-        if task.plan.key in self._probes:
-            self._probes[task.plan.key].set()
+        self._probes.stop(task.plan.key)
         self._journal_quietly(Fact.TASK_ENDED, task, reason=reason.value, detail=detail)
 
     async def _collect(self, task: TaskState) -> None:
         """Bring home what there is: scores of a completed job, evidence of any other end."""
-        if task.reason is Reason.COMPLETED:
-            await self._collect_scores(task)
-        if task.reason is not Reason.COMPLETED:
-            task.evidence = await self._evidence(task)
-        task.collected = True
+        await collect(self._platform, task, self.folder / task.plan.key)
         detail = {"detail": task.detail} if task.reason is not Reason.COMPLETED else {}
         self._journal_quietly(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores), **detail)
-
-    async def _collect_scores(self, task: TaskState) -> None:
-        """Scores of a completed job; whatever is wrong with them becomes the task's reason."""
-        try:
-            await self._fetch_scores(task)
-        except ResultsError as error:
-            task.reason, task.detail = Reason.RESULTS_INVALID, str(error)
-        except (LauncherError, OSError) as error:
-            task.reason, task.detail = Reason.RESULTS_NOT_FETCHED, str(error)
-        except Exception as error:  # a defect in reading one task's results is that task's alone
-            task.reason, task.detail = Reason.LAUNCHER_ERROR, f"{type(error).__name__}: {error}"
-
-    async def _fetch_scores(self, task: TaskState) -> None:
-        folder = self.folder / task.plan.key / "output"
-        await self._platform.fetch(task.plan, folder)
-        harness = load_harness(task.plan.harness)
-        scores = await asyncio.to_thread(harness.parse, folder, task.plan.name, task.plan.settings)
-        (folder.parent / "scores.json").write_bytes(msgspec.json.format(msgspec.json.encode(scores)))
-        task.scores = scores
-
-    async def _evidence(self, task: TaskState) -> Evidence:
-        endpoint = task.plan.endpoint
-        server = await self._tail(endpoint.name, TAIL_LINES) if endpoint and task.endpoint_wanted else []
-        client = readable(await self._tail(task.plan.job.name, 10 * TAIL_LINES)) if task.job_wanted else []
-        return Evidence(endpoint=tuple(server), job=tuple(client[-TAIL_LINES:]))
-
-    async def _tail(self, name: str, lines: int) -> list[str]:
-        try:
-            return await self._platform.tail(name, lines)
-        except (LauncherError, OSError) as error:
-            return [f"(its log cannot be read: {error})"]
 
     async def _remove(self, task: TaskState) -> None:
         """Ask for the end of job and endpoint; neither waits for the other."""
@@ -373,6 +407,8 @@ class Run:
     async def _ask_to_go(self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]]) -> None:
         if task.deleting_at is None:  # asked for the first time
             self._journal_quietly(intent, task, name)
+        if self._lost is not None:
+            return  # what exists under this name is another's now
         try:
             await ask(name)
         except Exception as error:  # not removed as far as we know: it is asked again
@@ -388,20 +424,38 @@ class Run:
         await asyncio.sleep(self._platform.poll_interval)
 
     async def _finish_task(self, task: TaskState) -> None:
-        task.gone_at = _now()
+        """All of an attempt is gone: the task is over, or its next attempt is queued."""
+        task.gone_at = task.gone_at or _now()
         task.endpoint_wanted = task.job_wanted = False
-        task.done = True
         if task.reason is Reason.COMPLETED:
             task.detail = ""  # a removal that was refused at first has come true
         self._journal_quietly(Fact.TASK_GONE, task)
+        wait = delay(task, self.plan.max_attempts) if self._stop is None else None
+        if wait is None:
+            task.done = True
+            return
+        ended, number = task.ended_attempt(), task.attempt + 1
+        seconds = ended.endpoint_seconds
+        said: dict[str, Any] = {
+            "reason": ended.reason.value,
+            "detail": ended.detail,
+            "delay": wait,
+            "endpoint_seconds": seconds,
+        }
+        self._record(Fact.TASK_RETRY, task, attempt=number, **said)
+        put_away(self.folder / task.plan.key, ended.number)
+        task.begin_attempt(number, attempt(self._planned(task), number, self.plan.invocation), _now() + wait)
+        self._tell("retry", f"{task.plan.key}: attempt {number} after {ended.reason.value.replace('_', ' ')}")
+
+    def _planned(self, task: TaskState) -> TaskPlan:
+        return next(planned for planned in self.plan.tasks if planned.key == task.plan.key)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _close(self) -> None:
         """Let go of the platform. On this machine that ends whatever is still alive of this invocation."""
         self._look_no_further()
-        for probe in self._probes.values():
-            probe.set()
+        self._probes.stop_all()
         for step in self._steps:
             step.cancel()
         await asyncio.gather(*self._steps, return_exceptions=True)
@@ -438,13 +492,16 @@ class Run:
             tasks=tuple(self._outcome(task, now) for task in self.tasks),
             seconds=now - self._started,
             ended_by=self._stop,
+            strays=() if self._all_ended else tuple(self._strays.left),
         )
-        self._beat(force=True)
+        with contextlib.suppress(LeaseLost):
+            self._beat(force=True)
         return outcome
 
     def conclude(self, outcome: RunOutcome) -> None:
         """Tell the journal that the run has ended, once its results are written."""
         self._journal_quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
+        self._journal.give_up_lease(self.plan.invocation)
 
     def _outcome(self, task: TaskState, now: float) -> TaskOutcome:
         begun = task.started_at if task.started_at is not None else now
@@ -457,6 +514,7 @@ class Run:
             evidence=task.evidence,
             scores=tuple(task.scores),
             left=() if self._all_ended else _left(task),
+            attempts=tuple(task.past),
             seconds=(task.ended_at or now) - begun,
             gpu_seconds=task.gpu_seconds(now),
             usd=task.usd(now, self.plan.usd_per_gpu_hour),
@@ -464,15 +522,22 @@ class Run:
 
     # --- the journal ------------------------------------------------------------------------------------------------
 
-    def _record(self, kind: Fact, task: TaskState, name: str = "", **data: object) -> None:
+    def _record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
         self._journal.record(self.plan.invocation, kind, task.plan.key, name, **data)
 
-    def _journal_quietly(self, kind: Fact, task: TaskState | None, name: str = "", **data: object) -> None:
+    def _journal_quietly(self, kind: Fact, task: TaskState | None, name: str = "", **data: Any) -> None:
         """For facts that must not keep a teardown from happening when the disk is full."""
         try:
             self._journal.record(self.plan.invocation, kind, task.plan.key if task else None, name, **data)
+        except LeaseLost as error:
+            self._lose(error)
         except LauncherError:
             return
+
+    def _lose(self, error: LeaseLost) -> None:
+        """Stand back: another process runs this invocation, and all that exists is that one's."""
+        self._lost = self._lost or error
+        self.abandon()
 
     def _show(self, now: float) -> None:
         if self._watcher is None:
@@ -487,7 +552,11 @@ class Run:
         self._show(now)
         if force or now - self._last_beat >= HEARTBEAT:
             self._last_beat = now
-            self._journal.beat(self.plan.invocation, [_live_row(task, now) for task in self.tasks])
+            rows = [_live_row(task, now, self.plan.usd_per_gpu_hour) for task in self.tasks]
+            try:
+                self._journal.beat(self.plan.invocation, rows)
+            except LeaseLost as error:
+                self._lose(error)
 
 
 def _waiting_for(task: TaskState, endpoint: Resource | None, job: Resource | None) -> str:
@@ -508,28 +577,15 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def in_thread(work: Callable[[], None]) -> None:
-    """Run blocking work in a daemon thread of its own, which cannot hold up the end of the program."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if not done.done():
-            done.set_exception(error) if error else done.set_result(None)
-
-    def target() -> None:
-        try:
-            work()
-        except BaseException as error:
-            loop.call_soon_threadsafe(settle, error)
-        else:
-            loop.call_soon_threadsafe(settle, None)
-
-    threading.Thread(target=target, daemon=True).start()
-    await done
+def _found(task: TaskState, things: dict[str, Resource], name: str, known: bool) -> Resource | None:
+    """What the world shows under a name. What an earlier launcher made and nobody shows any more is gone."""
+    found = things.get(name)
+    if found is None and task.recovered and known and _now() >= task.unheard_until:
+        return Resource(name=name, state=ResourceState.GONE, detail="it was gone when the run was resumed")
+    return found
 
 
-def _live_row(task: TaskState, now: float) -> dict[str, object]:
+def _live_row(task: TaskState, now: float, usd_per_gpu_hour: float | None) -> dict[str, object]:
     progress = task.progress
     return {
         "task": task.plan.key,
@@ -537,5 +593,7 @@ def _live_row(task: TaskState, now: float) -> dict[str, object]:
         "done": progress.done if progress else None,
         "total": progress.total if progress else None,
         "why": task.why,
+        "attempt": task.attempt,
         "gpu_seconds": round(task.gpu_seconds(now), 1),
+        "usd": task.usd(now, usd_per_gpu_hour),
     }

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal, RunState
+from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal, RunState, present
 
 _PHASES = {
     Fact.INTEND_CREATE_ENDPOINT: "starting",
@@ -34,6 +34,8 @@ class TaskStatus:
     done: int | None = None
     total: int | None = None
     gpu_seconds: float | None = None
+    usd: float | None = None
+    attempt: int = 1
     endpoint: str = ""
     job: str = ""
     alive: bool | None = False
@@ -52,6 +54,11 @@ class RunStatus:
     folder: str
     exit_code: int | None
     tasks: tuple[TaskStatus, ...]
+    usd: float | None = None
+    """What its endpoints have cost so far, where prices are known."""
+    host: str = ""
+    pid: int | None = None
+    """The process that runs it, on that host; None if none does."""
 
 
 def of(journal: Journal, invocation: Invocation) -> RunStatus:
@@ -60,7 +67,10 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
     state = journal.state(invocation)
     beat = journal.live(invocation.id)
     live = {row["task"]: row for row in beat[1]} if beat else {}
-    ended = next((fact for fact in reversed(facts) if fact.kind is Fact.RUN_ENDED), None)
+    ended, lease = journal.ended(invocation.id), journal.lease(invocation.id)
+    cleaned = journal.last(invocation.id, Fact.RUN_STARTED, Fact.CLEANED)
+    is_clean = cleaned is not None and cleaned.kind is Fact.CLEANED
+    costs = [row["usd"] for row in live.values() if row.get("usd") is not None]
     last = max([fact.time for fact in facts] + ([beat[0]] if beat else []), default=None)
     return RunStatus(
         invocation=invocation.id,
@@ -72,9 +82,12 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
         folder=invocation.folder,
         exit_code=ended.data.get("exit_code") if ended else None,
         tasks=tuple(
-            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, invocation, ended)
+            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, invocation, ended, is_clean)
             for key in invocation.tasks
         ),
+        usd=round(sum(costs), 4) if costs else None,
+        host=lease.host if lease else "",
+        pid=lease.pid if lease and state is RunState.RUNNING else None,
     )
 
 
@@ -85,7 +98,11 @@ def _task(
     state: RunState,
     invocation: Invocation,
     run_ended: Entry | None,
+    is_clean: bool,
 ) -> TaskStatus:
+    retries = [fact for fact in facts if fact.kind is Fact.TASK_RETRY]
+    attempt = retries[-1].data["attempt"] if retries else 1
+    facts = present(facts)
     gone = any(fact.kind is Fact.TASK_GONE for fact in facts)
     died = state is RunState.INTERRUPTED and not gone
     return TaskStatus(
@@ -97,9 +114,11 @@ def _task(
         done=live.get("done"),
         total=live.get("total"),
         gpu_seconds=live.get("gpu_seconds"),
+        usd=live.get("usd"),
+        attempt=attempt,
         endpoint=_name(facts, Fact.INTEND_CREATE_ENDPOINT),
         job=_name(facts, Fact.INTEND_SUBMIT_JOB),
-        alive=False if gone else _alive(facts, state, invocation, run_ended),
+        alive=False if gone or is_clean else _alive(facts, state, invocation, run_ended),
     )
 
 

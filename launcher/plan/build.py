@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+import msgspec
 
 from launcher.config.deployment import ONLY_ON_LEPTON, NoDeployment
 from launcher.config.evaluation import EndpointType, Generation, Settings, Task
@@ -75,8 +78,11 @@ class _Builder:
             max_parallel_endpoints=limits.max_parallel_endpoints,
             max_gpus=limits.max_gpus,
             max_duration=limits.max_duration,
+            max_cost_usd=limits.max_cost_usd,
+            max_gpu_hours=limits.max_gpu_hours,
+            max_attempts=limits.max_attempts,
             usd_per_gpu_hour=execution.usd_per_gpu_hour,
-            worst_case=_worst_case(tasks, execution.usd_per_gpu_hour),
+            worst_case=_worst_case(tasks, execution.usd_per_gpu_hour, limits.max_attempts),
             export_formats=tuple(self.config.export.formats),
             notes=(*self.notes, *self._execution_notes()),
             config=dataclasses.asdict(self.config),
@@ -163,6 +169,7 @@ class _Builder:
             remote_tokenizer=self.server is not None and self.server.remote_tokenizer,
             model_id=self.server.model_id if self.server else self.served_name,
             max_length=self.server.max_length if self.server else None,
+            served_by=_served_by(self.server) if self.server else self.url or "",
         )
 
     def _target(self, endpoint_type: EndpointType, info: TaskInfo) -> TargetPlan:
@@ -232,6 +239,12 @@ class _Builder:
 
     def _execution_notes(self) -> list[str]:
         return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []
+
+
+def _served_by(server: ServerSpec) -> str:
+    """A digest of all of a server that its answers may depend on; of secrets only their names."""
+    parts = (server.type, server.model_id, server.revision, server.image, server.command, server.env, server.files)
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
 def _without_generation(task: Task, settings: Settings) -> Settings:
@@ -355,8 +368,8 @@ def _guess(info: TaskInfo, settings: Settings) -> float | None:
     return max(1.0, 0.1 * samples)
 
 
-def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None) -> WorstCase:
-    """`price` in USD per GPU-hour, for endpoints whose shape has none of its own."""
+def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None, attempts: int) -> WorstCase:
+    """`price` in USD per GPU-hour, for endpoints whose shape has none of its own; `attempts` of each task."""
     gpu_hours = usd = 0.0
     known = price is not None or any(task.endpoint or task.job.usd_per_hour for task in tasks)
     for task in tasks:
@@ -367,4 +380,4 @@ def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None) -> WorstCase:
             known = known and hourly is not None
             gpu_hours += hours * task.endpoint.gpus
             usd += hours * (hourly or 0.0)
-    return WorstCase(gpu_hours=round(gpu_hours, 3), usd=round(usd, 2) if known else None)
+    return WorstCase(gpu_hours=round(attempts * gpu_hours, 3), usd=round(attempts * usd, 2) if known else None)

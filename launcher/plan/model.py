@@ -14,6 +14,7 @@ from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.execution import EXECUTIONS, AnyExecution
 from launcher.config.fields import Reference
 from launcher.config.pricing import Pricing
+from launcher.config.schema import Notify
 from launcher.deployments.spec import ServerSpec
 from launcher.harnesses.spec import HarnessJob
 
@@ -132,6 +133,10 @@ class Plan:
     max_parallel_endpoints: int | None = None
     max_gpus: int | None = None
     max_duration: float | None = None
+    max_cost_usd: float | None = None
+    max_gpu_hours: float | None = None
+    max_attempts: int = 1
+    """Attempts of one task, the first included, where its end is one that trying again can mend."""
     usd_per_gpu_hour: float | None = None
     worst_case: WorstCase = field(default_factory=lambda: WorstCase(gpu_hours=0.0))
     export_formats: tuple[str, ...] = ()
@@ -140,6 +145,10 @@ class Plan:
     config: dict[str, Any] = field(default_factory=dict)
     """The resolved config the plan was built from, with references in place of secrets."""
     schema: str = SCHEMA
+
+    def notify_config(self) -> Notify:
+        """The typed keys of `notify`."""
+        return msgspec.convert(self.config.get("notify", {}), Notify)
 
     def execution_config(self) -> AnyExecution:
         """The typed keys of `execution`, for the platform."""

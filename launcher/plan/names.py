@@ -30,9 +30,12 @@ def new_invocation_id() -> str:
     return secrets.choice("abcdef") + secrets.token_hex(4)[:7]
 
 
-def resource_name(kind: str, task: str, index: int, invocation: str) -> str:
-    """`{kind}-{task}-{index}-{invocation}` in lower-case letters, digits and hyphens, at most MAX_LENGTH long."""
-    tail = f"-{index}-{invocation}"
+def resource_name(kind: str, task: str, index: int, invocation: str, *, attempt: int = 1) -> str:
+    """`{kind}-{task}-{index}-{invocation}` in lower-case letters, digits and hyphens, at most MAX_LENGTH long.
+
+    In a further attempt `r{attempt}` follows the index.
+    """
+    tail = f"-{index}{f'r{attempt}' if attempt > 1 else ''}-{invocation}"
     head = _slug(f"{kind}-{task}")
     room = MAX_LENGTH - len(tail)
     if len(head) > room:

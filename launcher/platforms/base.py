@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 
@@ -78,6 +78,8 @@ class Resource:
     """Why it is in this state, in one line, where the platform says so."""
     fatal: bool = False
     """The platform says that this endpoint can never start."""
+    preempted: bool = False
+    """It ended because the platform gave its place to something else."""
     progress: Progress | None = None
     end: RunnerEnd | None = None
     accelerators: tuple[int, ...] = ()
@@ -110,14 +112,27 @@ class LogLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """Something in the account that carries our mark. `age` in seconds, `usd_per_hour` where priced."""
+    """Something that carries our mark. Times are seconds; what the platform does not tell is None or empty."""
 
-    kind: Literal["endpoint", "job", "storage"]
+    kind: Literal["endpoint", "job", "network", "storage"]
     name: str
     invocation: str
     id: str = ""
+    """How `remove` finds it."""
+    state: ResourceState = ResourceState.UNKNOWN
+    said: str = ""
+    """Its state in the platform's own word."""
     age: float | None = None
+    expires_in: float | None = None
+    """Time until the platform ends it by itself, as it stands now."""
     usd_per_hour: float | None = None
+    """What it costs now; 0 where it stands still."""
+    owner: str = ""
+    """Whose it is, in the platform's words."""
+    launcher_alive: bool | None = None
+    """Whether the launcher that made it runs on this machine; None where nothing says which that is."""
+    is_record: bool = False
+    """Only the memory of something that has ended: it costs nothing, cannot run again, and may never vanish."""
 
 
 class Platform(Protocol):
@@ -174,8 +189,22 @@ class Platform(Protocol):
         """Bring a job's results into `folder`: all of them, or PlatformError."""
         ...
 
-    async def sweep(self) -> list[Leftover]:
-        """Everything that carries our mark, of any invocation."""
+    async def sweep(self, invocation: str = "") -> list[Leftover]:
+        """Everything that carries our mark, of all invocations whose id begins with `invocation`.
+
+        Like the two below it needs no `open`: the keys of `execution` and the credentials suffice, on any machine.
+        """
+        ...
+
+    async def remove(self, leftover: Leftover) -> None:
+        """Ask for the removal of what `sweep` showed; only a later `sweep` tells that it is gone.
+
+        Asking again, or for something that does not exist any more, is no error.
+        """
+        ...
+
+    async def unseen(self) -> list[str]:
+        """What may be there and cannot be seen by `sweep`: one line each, with what to do."""
         ...
 
     async def close(self, *, at_once: bool = False) -> None:
@@ -185,4 +214,13 @@ class Platform(Protocol):
 
         Raises errors.Leftover if something refuses to end.
         """
+        ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """A platform whose `open` may have to wait until another run gives something back."""
+
+    def attend(self, say: Callable[[str], None], *, creates: bool) -> None:
+        """Before `open`: who is told what it waits for. Without `creates` nothing will be created: it need not wait."""
         ...

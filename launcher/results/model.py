@@ -20,6 +20,17 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttemptRecord:
+    """An attempt of a task that was followed by another."""
+
+    number: int
+    reason: str
+    detail: str = ""
+    endpoint_seconds: float = 0.0
+    evidence: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskRecord:
     """How one task went. `seconds` from the creation of its endpoint to the end of its evaluation."""
 
@@ -36,6 +47,8 @@ class TaskRecord:
     evidence: dict[str, list[str]] = field(default_factory=dict)
     """Last lines of the `endpoint`'s and the `job`'s output, for tasks without scores."""
     settings: dict[str, Any] = field(default_factory=dict)
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    """Those before the last one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ import msgspec
 import yaml
 
 from launcher.orchestrator.reasons import Status
-from launcher.orchestrator.state import RunOutcome, TaskOutcome
+from launcher.orchestrator.state import Attempt, RunOutcome, TaskOutcome
 from launcher.plan.model import Plan, TaskPlan
 from launcher.results import provenance, table
-from launcher.results.model import ModelRecord, Record, TaskRecord
+from launcher.results.model import AttemptRecord, ModelRecord, Record, TaskRecord
 
 
 def begin(plan: Plan, folder: Path) -> None:
@@ -24,6 +26,14 @@ def begin(plan: Plan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "config.yaml", yaml.safe_dump(_without_unset(plan.config), sort_keys=False).encode())
     write_atomically(folder / "plan.json", msgspec.json.format(msgspec.json.encode(plan)))
+
+
+@contextmanager
+def config_folder(plan: Plan) -> Iterator[Path]:
+    """A folder with the plan's resolved config as `config.yaml`, for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="nv-eval-") as folder:
+        (Path(folder) / "config.yaml").write_text(yaml.safe_dump(_without_unset(plan.config), sort_keys=False))
+        yield Path(folder)
 
 
 @dataclass(frozen=True)
@@ -112,9 +122,21 @@ def _task(outcome: TaskOutcome, plan: TaskPlan) -> TaskRecord:
         seconds=round(outcome.seconds, 3),
         gpu_seconds=round(outcome.gpu_seconds, 3),
         usd=None if outcome.usd is None else round(outcome.usd, 4),
+        attempts=[_attempt(attempt) for attempt in outcome.attempts],
         scores=list(outcome.scores),
         evidence={name: lines for name, lines in evidence.items() if lines},
         settings=_without_unset(msgspec.to_builtins(plan.settings)),
+    )
+
+
+def _attempt(attempt: Attempt) -> AttemptRecord:
+    evidence = {"endpoint": list(attempt.evidence.endpoint), "job": list(attempt.evidence.job)}
+    return AttemptRecord(
+        number=attempt.number,
+        reason=attempt.reason.value,
+        detail=attempt.detail,
+        endpoint_seconds=round(attempt.endpoint_seconds, 3),
+        evidence={name: lines for name, lines in evidence.items() if lines},
     )
 
 
@@ -140,4 +162,4 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-__all__ = ["Written", "begin", "build", "finish", "write_atomically"]
+__all__ = ["Written", "begin", "build", "config_folder", "finish", "write_atomically"]

@@ -96,6 +96,8 @@ BAR = re.compile(
 )
 """A progress bar of tqdm, of any unit; done and total where it counts one by one."""
 LONGEST_BAR = 1000
+RESUMED_LINE = re.compile(r"^@resumed (?P<kept>\d+)/(?P<asked>\d+)$")
+"""What a harness says that goes on where an earlier attempt ended."""
 PROGRESS_LINE = re.compile(r"^@progress (?P<done>\d+)/(?P<total>\d+)\s*$")
 NOISE = ("fatal: not a git repository",)
 """Lines that harnesses print last without meaning an error."""
@@ -150,11 +152,17 @@ class Output:
 
     def _line(self, raw: bytes) -> None:
         text = raw.decode("utf-8", "replace").rstrip()
-        if not text or self._take_progress(text):
+        if not text or self._take_resumed(text) or self._take_progress(text):
             return
         self._report.line(text)
         if not text.startswith(NOISE):
             self.last = one_line(self._report.redact(text), 400)
+
+    def _take_resumed(self, text: str) -> bool:
+        match = RESUMED_LINE.match(text) if self._style != "none" else None
+        if match:
+            self._report.phase("evaluating", f"resumed: {match['kept']} of {match['asked']} answers kept")
+        return bool(match)
 
     def _take_progress(self, text: str) -> bool:
         if self._style == "none" or len(text) > LONGEST_BAR:

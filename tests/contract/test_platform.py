@@ -14,7 +14,7 @@ import pytest
 from launcher.config.fields import Reference
 from launcher.errors import NotFound, PlatformError
 from launcher.plan.model import TaskPlan
-from launcher.platforms.base import CheckState, Observation, Platform, Resource, ResourceState
+from launcher.platforms.base import CheckState, Leftover, Observation, Platform, Resource, ResourceState
 from tests.contract.bench import Scene, make_plan
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
@@ -78,7 +78,7 @@ async def test_creating_twice_makes_one(scene: Scene) -> None:
         first, second = await asyncio.gather(*(platform.create_endpoint(task, task.endpoint) for _ in range(2)))
         third = await platform.create_endpoint(task, task.endpoint)
         assert first.id == second.id == third.id
-        assert len([found for found in await platform.sweep() if found.invocation == scene.invocation]) == 1
+        assert [left.kind for left in await platform.sweep(scene.invocation) if left.kind != "network"] == ["endpoint"]
 
 
 async def test_deleting_twice_or_something_unknown_is_no_error(scene: Scene) -> None:
@@ -208,12 +208,42 @@ async def test_sweep_shows_what_runs_with_its_age(scene: Scene) -> None:
     async with opened(scene, task) as platform:
         url = (await platform.create_endpoint(task, task.endpoint)).url or ""
         await platform.submit_job(task, task.job, url)
-        found = {left.name: left for left in await platform.sweep() if left.invocation == scene.invocation}
+        found = {left.name: left for left in await platform.sweep(scene.invocation) if left.kind != "network"}
         assert {name: left.kind for name, left in found.items()} == {
             task.endpoint.name: "endpoint",
             task.job.name: "job",
         }
         assert all(left.age is not None and 0 <= left.age < 60 for left in found.values())
+
+
+async def test_what_sweep_shows_can_be_removed_from_another_machine_and_twice(scene: Scene) -> None:
+    task = scene.bench.task(scene.invocation, server=("--workers",), job_seconds=60)
+    assert task.endpoint is not None
+    async with opened(scene, task) as platform:
+        url = (await platform.create_endpoint(task, task.endpoint)).url or ""
+        await platform.submit_job(task, task.job, url)
+        stranger = scene.bench.make()
+        found = await stranger.sweep(scene.invocation[:6])
+        assert {left.invocation for left in found} == {scene.invocation}
+        assert {left.launcher_alive for left in found} == {True}
+        assert {left.state for left in found if left.kind in ("endpoint", "job")} == {ResourceState.RUNNING}
+        first = [left for left in found if left.kind in ("endpoint", "job")]
+        for wave in (first, [left for left in found if left not in first]):
+            for left in (*wave, *wave):
+                await stranger.remove(left)
+            await vanished(scene, stranger, wave)
+        for left in found:
+            await stranger.remove(left)
+        await stranger.close()
+
+
+async def vanished(scene: Scene, platform: Platform, wave: list[Leftover]) -> None:
+    """Wait until a sweep shows nothing of these."""
+    deadline = time.monotonic() + scene.bench.limit
+    ids = {left.id for left in wave}
+    while ids & {left.id for left in await platform.sweep(scene.invocation)}:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
 
 
 async def test_close_leaves_nothing_of_the_invocation(scene: Scene) -> None:

@@ -31,7 +31,12 @@ class Home:
             k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "SSL_CERT_FILE") or k[:4] == "PIP_"
         }
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-        own = {"HOME": str(self.folder), "NV_EVAL_HOME": str(self.folder / "state"), "PYTHONPATH": str(ROOT)}
+        own = {
+            "HOME": str(self.folder),
+            "NV_EVAL_HOME": str(self.folder / "state"),
+            "NV_EVAL_GPU_LOCKS": str(self.folder / "gpu-locks"),
+            "PYTHONPATH": str(ROOT),
+        }
         return {**kept, **own, "XDG_CACHE_HOME": cache, **self.extra}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

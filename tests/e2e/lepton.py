@@ -47,6 +47,11 @@ def job_output(ending: Ending = Ending.COMPLETED, results: str = SCORES, *, not_
     return out.getvalue()
 
 
+def number_of(name: str, place: int) -> int:
+    """The number of a task in a name; further attempts have `r2` and so on behind it."""
+    return int(name.split("-")[place].partition("r")[0])
+
+
 @dataclass
 class Bench:
     """One emulated workspace. `boots` and `lasts` in seconds, by the number of the task."""
@@ -67,12 +72,12 @@ class Bench:
         """A server."""
         self.commands.append(command)
         name = command.env["LEPTON_DEPLOYMENT_NAME"]
-        return Script(output="the server says hello\n", opens_after=self.boots(int(name.split("-")[-2])))
+        return Script(output="the server says hello\n", opens_after=self.boots(number_of(name, -2)))
 
     def job(self, command: Command) -> Script:
         """A job."""
         self.commands.append(command)
-        number = int(command.env["LEPTON_JOB_NAME"].split("-")[-3])
+        number = number_of(command.env["LEPTON_JOB_NAME"], -3)
         return Script(output=self.output(number), seconds=self.lasts(number))
 
     def plan(
@@ -81,6 +86,7 @@ class Bench:
         *,
         deployment: dict[str, Any] | None = None,
         prices: dict[str, float] | None = None,
+        attempts: int = 1,
         **execution: Any,
     ) -> Plan:
         """A plan of some tasks."""
@@ -99,6 +105,7 @@ class Bench:
             "deployment": {**served, **(deployment or {})},
             "evaluation": {"harness": "command", "command": ["true"], "timeout": 30, "tasks": names},
             "pricing": {"usd_per_hour": prices or {}},
+            "limits": {"max_attempts": attempts},
         }
         return build(validate(config))
 
@@ -109,6 +116,7 @@ class Bench:
         execution = plan.execution_config()
         self.platform = LeptonPlatform(
             execution,  # type: ignore[arg-type]
+            pricing=plan.pricing(),
             credentials=access,
             policy=self.policy,
             transport=self.transport,

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from launcher.platforms.local.gpulocks import holders
+from launcher.platforms.local.machine import Gpu
 from tests.e2e.cli import Home, assert_nothing_left, kill, wait_for
 from tests.e2e.scenario import BENCHMARK, benchmark, by_key, run, write_config
 from tests.engines.docker import TEST_IMAGE, engine_socket
 from tests.servers import openai_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine]
+GPUS = (Gpu(number=0, visible="0"),)
 
 
 def program(source: str) -> list[str]:
@@ -50,7 +53,8 @@ def docker_home(home: Home) -> Iterator[Home]:
 
 def remains(client: Any) -> set[str]:
     """Ids of all containers, networks and volumes."""
-    things = (*client.containers.list(all=True), *client.networks.list(), *client.volumes.list())
+    containers = client.containers.list(all=True, ignore_removed=True)  # one may go while they are listed
+    things = (*containers, *client.networks.list(), *client.volumes.list())
     return {thing.id for thing in things}
 
 
@@ -74,18 +78,36 @@ def test_faults_in_containers_end_as_their_own_reasons(docker_home: Home):
     assert code == 4
 
 
-def test_a_container_that_dies_while_loading_is_told_with_its_last_lines(docker_home: Home):
+def test_a_container_that_runs_out_of_memory_while_loading_is_told_with_its_last_lines(docker_home: Home):
     configure(docker_home, [bench("a")], serve("--fault", "die_loading"))
     _, record = run(docker_home)
     task = by_key(record)["a"]
-    assert task["reason"] == "endpoint_exited" and any("OutOfMemory" in line for line in task["evidence"]["endpoint"])
+    assert task["reason"] == "endpoint_out_of_memory"
+    assert any("OutOfMemory" in line for line in task["evidence"]["endpoint"])
 
 
 def test_kill_9_of_the_launcher_removes_containers_and_network(docker_home: Home):
-    configure(docker_home, [bench("a", seconds=60)], serve())
+    gpu = {"runtime": "docker", "gpus": [0]}
+    write_config(docker_home, [bench("a", seconds=60)], {**serve(), "gpus": 1}, execution=gpu)
     process = docker_home.start("run", "--config-dir", ".", "--config-name", "config")
     docker_home.invocation()
     log = docker_home.results / docker_home.invocation() / "a" / "job.log"
     wait_for(lambda: log.is_file() and "@nv-eval" in log.read_text(), "the job runs", timeout=60)
     kill(process)
     process.communicate()
+    reserved = docker_home.folder / "gpu-locks"
+    assert list(holders(GPUS, reserved).holders) == [0]  # its container is still there
+    wait_for(lambda: not holders(GPUS, reserved).holders, "the GPU is free")
+    assert containers_of(docker_home.invocation()) == []
+
+
+def containers_of(invocation: str) -> list[str]:
+    import docker
+
+    from launcher.platforms.local.docker.engine import listed
+
+    client = docker.DockerClient(base_url=engine_socket())
+    try:
+        return [found["Id"] for found in listed(client, invocation)]
+    finally:
+        client.close()

@@ -127,7 +127,7 @@ async def test_repeated_crashes_are_fatal(tmp_path: Path, new: bool) -> None:
     with bench(tmp_path, config) as made:
         task = await made.task()
 
-        assert task.reason is Reason.ENDPOINT_EXITED
+        assert task.reason is Reason.ENDPOINT_OUT_OF_MEMORY
         assert "crashed 3 times" in task.detail
         assert new or "137" in task.detail
         nothing_left(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def test_a_generative_task_is_scored_on_both_routes(endpoint: Endpoint, tmp_path
 
 
 def test_a_second_run_asks_nothing(endpoint: Endpoint, tmp_path: Path) -> None:
-    first = scored("gsm8k_100", settings(limit=3), endpoint, tmp_path)
+    first = scored("gsm8k_100", settings(limit=3, envs={"PYTHONSAFEPATH": "1"}), endpoint, tmp_path)
     before = len(endpoint.asked)
     assert scored("gsm8k_100", settings(limit=3), endpoint, tmp_path) == first
     assert (before, len(endpoint.asked)) == (3, 3)
@@ -247,7 +248,7 @@ def test_sigterm_keeps_the_answers_so_far(endpoint: Endpoint, tmp_path: Path) ->
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert last_line(output) == "stopped by SIGTERM"
-    assert list((tmp_path / "output" / "cache").glob("*.db"))
+    assert list((tmp_path / "output" / "cache").glob("answers"))
 
 
 @pytest.mark.parametrize("task", ["hellaswag_100", "gsm8k_100"])
@@ -425,6 +426,7 @@ def test_an_unknown_task_is_said_plainly(endpoint: Endpoint, tmp_path: Path) -> 
     assert (status, last_line(output)) == (1, f"lm-eval {installed_version()} has no task arc_eazy")
 
 
+BROKEN_OFF = {"index": 0, "finish_reason": "abort", "text": "The answer is"}
 CUT_OFF = {"index": 0, "finish_reason": "length", "message": {"content": None, "reasoning_content": "Let me"}}
 
 
@@ -437,6 +439,7 @@ CUT_OFF = {"index": 0, "finish_reason": "length", "message": {"content": None, "
         ("chat", {"choices": [CUT_OFF]}, "only reasoning that was cut off by the token limit; raise evaluation.max_"),
         ("completions", {"error": "overloaded"}, "the server sent no answer but: overloaded"),
         ("completions", {"choices": []}, "the server sent no answer but"),
+        ("completions", {"choices": [BROKEN_OFF]}, "the server broke off an answer (finish_reason abort)"),
         ("completions", {"choices": [{"index": 0, "text": None}]}, "answer without text (finish_reason None); raise"),
         ("completions", {"choices": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}, "2 answers for 1 prompts"),
     ],
@@ -449,6 +452,19 @@ def test_what_is_no_answer_is_never_scored(
     status, output = run(make_job("gsm8k_100", chosen, route=route), endpoint, tmp_path)
     assert status == 1
     assert line in last_line(output)
+    assert not (tmp_path / "output" / "cache" / "answers").read_bytes(), "nor is it kept"
+
+
+@pytest.mark.parametrize("values", [[None, -0.5], [None] * 200, None])
+def test_log_probabilities_that_are_not_all_there_are_never_scored(
+    values: list[float | None] | None, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    told = {"token_logprobs": values, "top_logprobs": [{}] * 200} if values else None
+    endpoint.mute, endpoint.reply = True, {"choices": [{"index": 0, "text": "", "logprobs": told}]}
+    chosen = settings(limit=1, max_retries=0)
+    status, output = run(make_job("hellaswag_100", chosen), endpoint, tmp_path)
+    assert status == 1
+    assert re.fullmatch(r"the server sent [01] of \d\d+ log-probabilities", last_line(output))
 
 
 def test_an_empty_answer_is_an_answer(endpoint: Endpoint, tmp_path: Path) -> None:

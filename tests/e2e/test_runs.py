@@ -36,7 +36,7 @@ def endpoint_port(folder: Path) -> int:
 
 FAULTS = [
     ("never_start", [], "endpoint_start_timeout", ""),
-    ("die_loading", [], "endpoint_exited", "code 3"),
+    ("die_loading", [], "endpoint_out_of_memory", "code 3"),
     ("healthy_too_early", [], "endpoint_not_serving", ""),
     ("die_mid_run", ["--after", "4"], "endpoint_died", ""),
     ("wrong_model", [], "model_not_found", "other"),
@@ -90,7 +90,7 @@ def test_all_ready_notices_a_server_that_dies_at_once(home: Home):
     deployment = serve("--fault", "die_loading", start_timeout=30)
     write_config(home, [benchmark("a"), benchmark("b")], deployment, execution={"start_jobs": "all_ready"})
     _, record = run(home)
-    assert {task["reason"] for task in record["tasks"]} == {"endpoint_exited"}
+    assert {task["reason"] for task in record["tasks"]} == {"endpoint_out_of_memory"}
     assert record["seconds"] < 15
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from launcher.errors import PlatformError
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
@@ -70,6 +71,7 @@ class FakePlatform:
     left: list[str] | None = None
     """What existed when the platform was closed."""
     observed: int = 0
+    swept: int = 0
 
     def script(self, task: str) -> Script:
         return self.scripts.setdefault(task, Script())
@@ -164,7 +166,32 @@ class FakePlatform:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(self.script(task.key).results)
 
-    async def sweep(self) -> list[Leftover]:
+    async def sweep(self, invocation: str = "") -> list[Leftover]:
+        if _now() < self.blind_until:
+            raise PlatformError("no answer")
+        self.swept += 1
+        kinds: dict[Literal["endpoint", "job"], dict[str, _Thing]] = {"endpoint": self.endpoints, "job": self.jobs}
+        return [
+            Leftover(
+                kind=kind,
+                name=thing.name,
+                invocation=thing.name.rpartition("-")[2],
+                id=thing.name,
+                state=ResourceState.RUNNING,
+                age=_now() - thing.begun,
+            )
+            for kind, things in kinds.items()
+            for thing in things.values()
+            if not _over(thing) and thing.begun <= _now() and thing.name.rpartition("-")[2].startswith(invocation)
+        ]
+
+    async def remove(self, leftover: Leftover) -> None:
+        if leftover.kind == "endpoint":
+            await self.delete_endpoint(leftover.name)
+        else:
+            await self.cancel_job(leftover.name)
+
+    async def unseen(self) -> list[str]:
         return []
 
     async def close(self, *, at_once: bool = False) -> None:

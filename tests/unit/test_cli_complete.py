@@ -49,7 +49,7 @@ def own_configs(tmp_path: Path) -> Path:
 
 
 def test_commands_and_options_complete(ask: Ask) -> None:
-    assert ask("nv-eval re") == ["results"]
+    assert ask("nv-eval re") == ["results", "resume"]
     assert ask("nv-eval run --dry") == ["--dry-run"]
     assert ask("nv-eval results --format ") == ["table", "csv", "json", "markdown"]
     assert ask("nv-eval ls dep") == ["deployments"]
@@ -114,7 +114,7 @@ def test_invocations_and_their_tasks_complete(ask: Ask) -> None:
     journal.close()
 
     assert sorted(ask("nv-eval status ")) == ["aaaa1111", "bbbb2222"]
-    for command in ("logs", "results", "stop"):
+    for command in ("logs", "results", "stop", "attach", "cleanup", "resume"):
         assert ask(f"nv-eval {command} b") == ["bbbb2222"]
     assert ask("nv-eval logs aaaa1111 i") == ["ifeval"]
 

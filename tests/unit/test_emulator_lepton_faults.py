@@ -15,6 +15,8 @@ from launcher.emulators.lepton import (
     DelayLogs,
     ErrorState,
     HoldName,
+    LateEffect,
+    LateListing,
     LeptonEmulator,
     LoseAnswer,
     NoCapacity,
@@ -152,6 +154,30 @@ def test_a_slow_answer_comes_after_its_effect(faulty: LeptonEmulator, plane: Pla
         plane.http.post("/deployments", json=endpoint("tardy"), timeout=0.1)
 
     wait_for(lambda: plane.state("tardy") == "Ready")
+
+
+def test_a_request_can_have_its_effect_when_its_client_is_gone(faulty: LeptonEmulator, plane: Plane) -> None:
+    faulty.inject(LateEffect(route="POST /deployments", resource="queued", seconds=0.3))
+    with pytest.raises(httpx.ReadTimeout):
+        plane.http.post("/deployments", json=endpoint("queued"), timeout=0.1)
+
+    assert plane.state("queued") == "gone"
+    wait_for(lambda: plane.state("queued") == "Ready")
+
+
+def test_lists_can_be_behind(faulty: LeptonEmulator, plane: Plane) -> None:
+    faulty.inject(LateListing(resource="unseen", seconds=100))
+    plane.create_ready("unseen")
+    id = plane.submit("unseen")
+
+    def listed() -> set[str]:
+        endpoints = {found["metadata"]["name"] for found in plane.ok("GET", "/deployments")}
+        return endpoints | {found["metadata"]["id"] for found in plane.ok("GET", "/jobs")["jobs"]}
+
+    assert not {"unseen", id} & listed()
+    assert plane.job_state(id) == "Running"
+    faulty.advance(101)
+    assert {"unseen", id} <= listed()
 
 
 def test_collected_logs_can_lag(faulty: LeptonEmulator, plane: Plane) -> None:

@@ -10,17 +10,25 @@ from typing import Any
 
 import pytest
 
-from launcher.config.evaluation import EndpointType, Generation, Settings
+from launcher.config.deployment import Vllm
+from launcher.config.evaluation import EndpointType, Evaluation, Generation, Settings, Task
 from launcher.config.fields import Reference
+from launcher.config.schema import Config
 from launcher.errors import ConfigError
 from launcher.harnesses import load_harness, offline
 from launcher.harnesses.spec import HarnessJob, TargetInfo
+from launcher.plan.build import build
 
 LM_EVAL = load_harness("lm_eval")
 
 
 def job(
-    task: str = "gsm8k", route: EndpointType = "completions", remote: bool = True, key: bool = False, **values: Any
+    task: str = "gsm8k",
+    route: EndpointType = "completions",
+    remote: bool = True,
+    key: bool = False,
+    served_by: str = "",
+    **values: Any,
 ) -> HarnessJob:
     target = TargetInfo(
         model="served",
@@ -29,6 +37,7 @@ def job(
         remote_tokenizer=remote,
         model_id="org/model",
         max_length=4096,
+        served_by=served_by,
     )
     return LM_EVAL.job(task, Settings(**values), target)
 
@@ -42,7 +51,8 @@ def document(*args: Any, **kwargs: Any) -> dict[str, Any]:
 def test_the_job_is_one_program_with_its_files() -> None:
     made = job("hellaswag")
     assert made.argv == ("{python}", "{work_dir}/driver.py", "{work_dir}/run.json", "{url}", "{output_dir}")
-    assert made.files.keys() == {"driver.py", "run.json"}
+    assert made.files.keys() == {"driver.py", "answers.py", "run.json"}
+    assert "from launcher" not in made.files["driver.py"] + made.files["answers.py"], "the job has only these files"
     assert made.results == ("results_*.json", "provenance.json", "samples_*.jsonl")
     assert made.requires == ("lm_eval",)
     assert made.api_key_env == "OPENAI_API_KEY"
@@ -198,6 +208,7 @@ def test_without_a_key_the_persons_own_key_is_hidden_from_the_endpoint() -> None
 ANSWER_DEPENDS_ON: list[dict[str, Any]] = [
     {"task": "arc_easy"},
     {"route": "chat"},
+    {"served_by": "another server"},
     {"seed": 1},
     {"num_fewshot": 1},
     {"max_gen_tokens": 5},
@@ -223,6 +234,24 @@ def test_answers_are_kept_apart_by_everything_they_depend_on() -> None:
     assert len(set(names)) == len(names)
     assert {document(**values)["cache"] for values in ANSWER_DOES_NOT} == {names[0]}
     assert document(response_cache=False)["cache"] is None
+
+
+def test_a_server_that_may_answer_otherwise_is_another_one() -> None:
+    def kept_for(**deployment: Any) -> str:
+        deployed = Vllm(model_id=deployment.pop("model_id", "org/model"), **deployment)
+        config = Config(deployment=deployed, evaluation=Evaluation(tasks=[Task(name="gsm8k")]))
+        return str(json.loads(build(config).tasks[0].job.run.files["run.json"])["cache"])
+
+    others: list[dict[str, Any]] = [
+        {"model_id": "org/other"},
+        {"revision": "abc"},
+        {"image": "mine:1"},
+        {"quantization": "fp8"},
+        {"envs": {"VLLM_ATTENTION_BACKEND": "X"}},
+    ]
+    digests = [kept_for(), *(kept_for(**other) for other in others)]
+    assert len(set(digests)) == len(digests)
+    assert kept_for() == kept_for(start_timeout=5.0) == digests[0], "of every invocation and attempt"
 
 
 def test_a_users_folder_is_passed_on_by_its_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

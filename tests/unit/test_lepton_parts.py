@@ -447,6 +447,9 @@ def run_script(tmp_path: Path, made: TaskPlan, folder: str | None, path: str = "
 
 def test_the_script_runs_the_runner_and_keeps_its_exit_code(tmp_path: Path) -> None:
     folder = tmp_path / "it's a volume"
+    for name in ("cache/answers", "sub/cache/kept", "results.json"):
+        (folder / "output" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "output" / name).write_text("of an earlier attempt")
 
     done = run_script(tmp_path, task("raise SystemExit(1)"), str(folder))
 
@@ -454,7 +457,10 @@ def test_the_script_runs_the_runner_and_keeps_its_exit_code(tmp_path: Path) -> N
     reader.feed(done.stdout)
     assert reader.end is not None, done
     assert (reader.end.reason, done.returncode) == ("endpoint_not_serving", 11)
-    assert zipfile.is_zipfile(folder / "results.zip")
+    with zipfile.ZipFile(folder / "results.zip") as archive:
+        files = {name for name in archive.namelist() if not name.endswith("/")}
+    assert files == {"results.json", "sub/cache/kept"}, "what is only of use to a further attempt stays there"
+    assert sorted(path.name for path in folder.iterdir()) == ["output", "results.zip"]
 
 
 def test_packages_are_installed_only_where_a_module_is_missing(tmp_path: Path) -> None:

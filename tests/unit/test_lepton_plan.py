@@ -32,6 +32,7 @@ def config(
             "deployment": deployment or DEPLOYMENT,
             "target": {"api_endpoint": target or {}},
             "pricing": {"usd_per_hour": prices or {}},
+            "limits": {"max_attempts": 1},
             "evaluation": {"tasks": [{"name": "arc_easy"}], **evaluation},
         }
     )

@@ -16,8 +16,9 @@ from uuid import uuid4
 import pytest
 
 from launcher.platforms.local import ports
+from launcher.platforms.local.logfiles import Follower
 from launcher.platforms.local.supervised import Command, Mark, Supervised, age, owned_by, supervisors
-from launcher.platforms.local.supervisor import Process, Redactor, read_process
+from launcher.platforms.local.supervisor import LogFile, Process, Redactor, read_process
 
 FAMILY = textwrap.dedent(
     """
@@ -251,6 +252,25 @@ def test_secrets_never_reach_the_log_however_they_are_cut(starter: Starter) -> N
     assert starter.log.read_text() == "key=***-tail\ncanary-1235 stays\n***canary-12"
 
 
+def test_a_long_log_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    log, follower = LogFile(str(path), limit=10_000, end=1_000), Follower(path)
+    followed, largest = b"", 0
+    for number in range(5_000):
+        log.write(f"line {number}\n".encode())
+        followed += follower.read()
+        largest = max(largest, path.stat().st_size)
+    os.close(log.fd)
+    lines = path.read_text().splitlines()
+    assert largest <= 10_000
+    assert lines[:2] == ["line 0", "line 1"]
+    assert lines[-60:] == [f"line {number}" for number in range(4_940, 5_000)]
+    notes = [line for line in lines if "left out" in line]
+    written = len("".join(f"line {number}\n" for number in range(5_000)))
+    assert notes == [f"[... {written - path.stat().st_size + len(notes[0]) + 2} bytes left out ...]"]
+    assert set(followed.split(b"\n")) >= {f"line {number}".encode() for number in range(5_000)}
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 def test_redaction_is_the_same_for_every_size_of_chunk(size: int) -> None:
     text = b"a topsecret b topsecre c secrets topsecrets topsectopsecret topsecret-long end topsecret-lon"
@@ -285,6 +305,13 @@ def test_a_running_supervisor_is_found_by_its_mark_and_shows_no_secret(starter: 
     seconds = age(pid)
     assert seconds is not None
     assert 0 <= seconds < 10
+
+
+def test_what_has_just_been_started_can_be_killed_at_once(starter: Starter) -> None:
+    for _ in range(5):
+        unit = starter.start("sleep", "300")
+        unit.kill()
+        assert end_of(unit) == (-signal.SIGKILL, "killed by SIGKILL")
 
 
 def test_what_has_just_been_started_is_found_at_once(starter: Starter) -> None:

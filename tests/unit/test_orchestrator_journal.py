@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from launcher.errors import LauncherError, NotFound
-from launcher.orchestrator.journal import Fact, Journal, RunState, process_start
+from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
+from launcher.orchestrator import schema
+from launcher.orchestrator.journal import Fact, Journal, RunState, present
+from launcher.orchestrator.lease import STALE, process_start
 
 
 def begin(journal: Journal, id_: str = "abc12345") -> None:
@@ -61,7 +68,7 @@ def test_a_live_launcher_is_running_and_a_dead_one_interrupted(tmp_path: Path):
     begin(journal)
     assert journal.state(journal.find("abc")) is RunState.RUNNING
     with sqlite3.connect(tmp_path / "j.db") as db:
-        db.execute("UPDATE invocations SET pid_start = '1'")  # as if the pid had been given to another process
+        db.execute("UPDATE leases SET pid_start = '1'")  # as if the pid had been given to another process
     assert journal.state(journal.find("abc")) is RunState.INTERRUPTED
     journal.record("abc12345", Fact.RUN_ENDED, exit_code=0)
     assert journal.state(journal.find("abc")) is RunState.FINISHED
@@ -91,3 +98,183 @@ def test_a_journal_of_a_later_version_is_left_alone(tmp_path: Path):
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(LauncherError, match="later nv-eval"):
         Journal(tmp_path / "j.db")
+
+
+# --- earlier versions -------------------------------------------------------------------------------------------------
+
+FIRST_VERSION = """
+CREATE TABLE invocations (
+  id TEXT PRIMARY KEY, created REAL NOT NULL, execution TEXT NOT NULL, deployment TEXT NOT NULL,
+  folder TEXT NOT NULL, tasks TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, pid_start TEXT NOT NULL
+);
+CREATE TABLE facts (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, invocation TEXT NOT NULL, task TEXT,
+  kind TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', data TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX facts_of ON facts (invocation, seq);
+CREATE TABLE live (invocation TEXT PRIMARY KEY, time REAL NOT NULL, data TEXT NOT NULL);
+INSERT INTO invocations VALUES ('old12345', 1.0, 'local', 'smollm', '/r', '["a"]', 'elsewhere', 7, 'then');
+INSERT INTO facts (time, invocation, task, kind) VALUES (2.0, 'old12345', NULL, 'run_started');
+INSERT INTO facts (time, invocation, task, kind, name) VALUES (3.0, 'old12345', 'a', 'intend_create_endpoint', 'n');
+PRAGMA user_version = 1;
+"""
+"""What the first version of the launcher made, as it made it."""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "j.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("PRAGMA journal_mode = WAL;" + FIRST_VERSION)
+    return path
+
+
+def test_a_journal_of_the_first_version_can_be_read_and_gone_on_with(old: Path):
+    journal = Journal(old)
+    assert [fact.kind for fact in journal.facts("old12345")] == [Fact.RUN_STARTED, Fact.INTEND_CREATE_ENDPOINT]
+    held = journal.lease("old12345")
+    assert held is not None and (held.host, held.pid, held.is_stale) == ("elsewhere", 7, True)
+    with pytest.raises(NotFound, match="no plan"):
+        journal.plan("old12345")
+    journal.take_lease("old12345")
+    journal.record("old12345", Fact.TASK_ENDED, "a", reason="stopped")
+    begin(journal)
+    assert [found.id for found in journal.invocations()] == ["abc12345", "old12345"]
+
+
+_OPEN = """
+import pathlib, sys, time
+from launcher.orchestrator.journal import Journal
+path, go = map(pathlib.Path, sys.argv[1:])
+print("ready", flush=True)
+while not go.exists():
+    time.sleep(0.001)
+print(len(Journal(path).facts("old12345")))
+"""
+
+
+def test_processes_that_migrate_at_once_do_it_once(old: Path, tmp_path: Path):
+    command = [sys.executable, "-c", _OPEN, str(old), str(tmp_path / "go")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    (tmp_path / "go").touch()
+    assert [process.communicate(timeout=60)[0] for process in processes] == ["2\n"] * 3
+    assert [process.returncode for process in processes] == [0] * 3
+    with contextlib.closing(sqlite3.connect(old)) as db:
+        assert db.execute("SELECT count(*) FROM leases").fetchone() == (1,)
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(schema, "MIGRATIONS", (schema.MIGRATIONS[0], "CREATE TABLE plans (x); CREATE TABLE plans (x)"))
+    with pytest.raises(LauncherError, match="cannot use the journal"):
+        Journal(old)
+    with contextlib.closing(sqlite3.connect(old)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT name FROM sqlite_master WHERE name = 'plans'").fetchall() == []
+    monkeypatch.undo()
+    assert len(Journal(old).facts("old12345")) == 2
+
+
+def test_a_commit_that_the_disk_refuses_does_not_keep_the_next_one_from_being_made(tmp_path: Path):
+    """SQLite checks a deferred foreign key at the commit, which then fails with the transaction still open."""
+    db = sqlite3.connect(tmp_path / "any.db", isolation_level=None)
+    db.executescript(
+        "PRAGMA foreign_keys = ON; CREATE TABLE a (id INTEGER PRIMARY KEY);"
+        "CREATE TABLE b (a INTEGER REFERENCES a DEFERRABLE INITIALLY DEFERRED);"
+    )
+    with pytest.raises(sqlite3.IntegrityError), schema.writing(db):
+        db.execute("INSERT INTO b VALUES (1)")
+    with schema.writing(db):
+        db.execute("INSERT INTO a VALUES (1)")
+    assert db.execute("SELECT (SELECT count(*) FROM a), (SELECT count(*) FROM b)").fetchone() == (1, 0)
+    db.close()
+
+
+# --- the lease --------------------------------------------------------------------------------------------------------
+
+
+def lease_is(journal: Journal, **columns: object) -> None:
+    """Change what the lease says, as if another process had written it."""
+    with contextlib.closing(sqlite3.connect(journal.path)) as db, db:
+        for name, value in columns.items():
+            db.execute(f"UPDATE leases SET {name} = ?", (value,))
+
+
+def test_there_is_one_supervisor(tmp_path: Path):
+    journal = Journal(tmp_path / "j.db")
+    begin(journal)
+    with pytest.raises(LeaseHeld, match=f"process {os.getpid()} on this machine"):
+        Journal(tmp_path / "j.db").take_lease("abc12345")
+    lease_is(journal, host="elsewhere")
+    with pytest.raises(LeaseHeld, match="a process on elsewhere"):
+        Journal(tmp_path / "j.db").take_lease("abc12345")
+
+
+def test_a_lease_that_was_given_up_can_be_taken_at_once(tmp_path: Path):
+    journal, other = Journal(tmp_path / "j.db"), Journal(tmp_path / "j.db")
+    begin(journal)
+    journal.give_up_lease("abc12345")
+    other.take_lease("abc12345")
+    other.record("abc12345", Fact.RUN_STARTED)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"pid_start": "of another process"}, {"host": "elsewhere", "beat": time.time() - 2 * STALE}]
+)
+def test_the_lease_of_a_launcher_that_is_gone_is_taken_over_and_fences_it_off(
+    tmp_path: Path, columns: dict[str, object]
+):
+    journal, other = Journal(tmp_path / "j.db"), Journal(tmp_path / "j.db")
+    begin(journal)
+    lease_is(journal, **columns)
+    other.take_lease("abc12345")
+    with pytest.raises(LeaseLost):
+        journal.record("abc12345", Fact.INTEND_CREATE_ENDPOINT, "a", "n")
+    with pytest.raises(LeaseLost):
+        journal.beat("abc12345", [])
+    journal.give_up_lease("abc12345")  # which is not its own any more
+    other.record("abc12345", Fact.RUN_STARTED)
+    assert [fact.kind for fact in other.facts("abc12345")] == [Fact.RUN_STARTED]
+
+
+def test_a_launcher_that_hangs_is_ended_before_another_takes_over(tmp_path: Path):
+    hung = subprocess.Popen([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(600)"], stdout=-1)
+    assert hung.stdout is not None and hung.stdout.readline()
+    journal = Journal(tmp_path / "j.db")
+    begin(journal)
+    lease_is(journal, pid=hung.pid, pid_start=process_start(hung.pid), beat=time.time() - 2 * STALE)
+    Journal(tmp_path / "j.db").take_lease("abc12345")
+    assert hung.wait(timeout=10) == -signal.SIGKILL
+    hung.stdout.close()
+
+
+def test_who_lost_the_lease_stands_back_on_a_full_disk_too(tmp_path: Path):
+    journal, other = Journal(tmp_path / "j.db"), Journal(tmp_path / "j.db")
+    begin(journal)
+    fill(journal)
+    with pytest.raises(LauncherError, match="full") as caught:
+        journal.record("abc12345", Fact.TASK_ENDED, "a", detail="x" * 10**6)
+    assert not isinstance(caught.value, LeaseLost)
+    lease_is(journal, pid_start="of another process")
+    other.take_lease("abc12345")
+    with pytest.raises(LeaseLost):
+        journal.record("abc12345", Fact.TASK_ENDED, "a", detail="x" * 10**6)
+
+
+def fill(journal: Journal) -> None:
+    """Let the file grow no more: SQLite then answers as on a full disk."""
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_facts_of_the_present_attempt_begin_with_what_was_asked_for(tmp_path: Path):
+    journal = Journal(tmp_path / "j.db")
+    begin(journal)
+    for kind in (Fact.TASK_ENDED, Fact.TASK_GONE, Fact.INTEND_CREATE_ENDPOINT, Fact.TASK_GONE):
+        journal.record("abc12345", kind, "a", reason="stopped")
+    kinds = [fact.kind for fact in present(journal.facts("abc12345"))]
+    assert kinds == [Fact.INTEND_CREATE_ENDPOINT, Fact.TASK_GONE]
+    journal.record("abc12345", Fact.TASK_RETRY, "a", attempt=2)
+    journal.record("abc12345", Fact.TASK_ENDED, "a", reason="stopped")
+    assert [fact.kind for fact in present(journal.facts("abc12345"))] == [Fact.TASK_RETRY, Fact.TASK_ENDED]

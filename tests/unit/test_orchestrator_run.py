@@ -35,7 +35,7 @@ def make_plan(folder: Path, count: int = 3, **keys: object) -> Plan:
             "health_timeout": 10,
         },
         "evaluation": {"harness": "command", "command": ["bench"], "tasks": tasks, "timeout": 1000},
-        "limits": _section(keys, "limits"),
+        "limits": {"max_attempts": 1, **_section(keys, "limits")},
     }
     config: Config = validate(tree)
     return build(config, "a1234567")

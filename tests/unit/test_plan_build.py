@@ -93,7 +93,7 @@ class TestWhole:
 
 
 class TestWorstCase:
-    def test_it_is_every_time_out_on_every_gpu(self) -> None:
+    def test_it_is_every_time_out_on_every_gpu_in_every_attempt(self) -> None:
         made = plan(
             *VLLM,
             GENERATES,
@@ -102,12 +102,13 @@ class TestWorstCase:
             "deployment.health_timeout=200",
             "evaluation.timeout=2400",
             "execution.usd_per_gpu_hour=2.5",
+            "limits.max_attempts=3",
         )
-        assert (made.worst_case.gpu_hours, made.worst_case.usd) == (4.0, 10.0)
+        assert (made.worst_case.gpu_hours, made.worst_case.usd) == (12.0, 30.0)
 
     def test_without_a_price_it_is_hours_only(self) -> None:
         assert guide().worst_case.usd is None
-        assert guide().worst_case.gpu_hours == pytest.approx(15.25)
+        assert guide().worst_case.gpu_hours == pytest.approx(2 * 15.25)
 
     def test_a_cpu_costs_nothing(self) -> None:
         assert plan("execution.usd_per_gpu_hour=3").worst_case.gpu_hours == 0

@@ -47,7 +47,7 @@ meta/llama-3.1-8b-instruct --enable-tokenizer-info-endpoint
    requests  4 at once, at most 5 min each, 3 retries
    tokenizer the server's own
 
-Worst case, if every time-out runs to its end: 5.083 GPU-hours, 10.17 USD.
+Worst case, if every time-out runs to its end: 10.167 GPU-hours, 20.33 USD.
 Note: the value of HF_TOKEN goes to the workspace, where its members can read it; to avoid that, store it \
 there as a secret and write {secret: NAME}.
 Not checked: credentials: LEPTON_API_TOKEN is not set

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.api import RunResult
 from launcher.config import Request, load
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import Reason
@@ -17,6 +16,7 @@ from launcher.orchestrator.state import RunOutcome, TaskOutcome
 from launcher.plan.build import build
 from launcher.plan.model import Plan
 from launcher.results import provenance, write
+from launcher.supervise import RunResult
 
 EVERY_FILE = {"results.json", "results.parquet", "provenance.json", "scores.csv", "scores.md"}
 

@@ -51,6 +51,14 @@ def test_progress_lines_are_taken_out_whole(capsys: pytest.CaptureFixture[str]) 
     assert [(event["done"], event["total"]) for event in events][-1] == (4, 16)
 
 
+def test_an_attempt_that_goes_on_says_how_much_it_need_not_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    chunks = [b"Requesting API:  25%|##5       | 4/16 [00:01<00:03,  3.5it/s]", b"\n@resumed 412/1", b"000\nbye\n"]
+    lines, events, _ = passed_on(capsys, chunks, "tqdm")
+    assert lines == ["bye"]
+    told = [event for event in events if event["event"] == "phase"]
+    assert told == [{"event": "phase", "phase": "evaluating", "detail": "resumed: 412 of 1000 answers kept"}]
+
+
 def test_progress_is_told_a_few_times_a_second_and_the_last_always(capsys: pytest.CaptureFixture[str]) -> None:
     _, events, _ = passed_on(capsys, [b"@progress %d/5000\n" % done for done in range(1, 5001)], "lines")
     assert events[-1]["done"] == 5000

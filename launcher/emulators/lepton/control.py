@@ -16,7 +16,7 @@ from launcher.emulators.lepton.api import account, endpoints, jobs, logs, storag
 from launcher.emulators.lepton.api.call import Call, Handler, Routes, answer
 from launcher.emulators.lepton.config import Config
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
-from launcher.emulators.lepton.faults import LoseAnswer, Refuse, SlowAnswer
+from launcher.emulators.lepton.faults import LateEffect, LoseAnswer, Refuse, SlowAnswer
 from launcher.emulators.lepton.workspace import Workspace
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -78,6 +78,7 @@ class Control:
         call = Call(request=request, workspace=self.workspace, body=await request.body(), data_plane=self._data_plane)
         path = request.url.path.removeprefix(self._base)
         route, resource = f"{request.method} {path}", _resource(call)
+        await self._hold(resource, route)
         try:
             self._admit(call, route, resource)
             response = await handler(call)
@@ -107,6 +108,10 @@ class Control:
         check_token(call.request.headers.get("authorization", ""), config, self.workspace.clock.now())
         if (fault := self.workspace.faults.pick(Refuse, resource, route)) is not None:
             raise ApiError(fault.status, Code.INTERNAL, fault.message, retry_after=fault.retry_after)
+
+    async def _hold(self, resource: str, route: str) -> None:
+        if (late := self.workspace.faults.pick(LateEffect, resource, route)) is not None:
+            await asyncio.sleep(late.seconds)
 
     async def _delay(self, resource: str, route: str) -> None:
         if (slow := self.workspace.faults.pick(SlowAnswer, resource, route)) is not None:

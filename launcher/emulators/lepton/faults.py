@@ -85,6 +85,13 @@ class HoldName(Fault):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LateListing(Fault):
+    """Lists show the endpoint or job only so many seconds after its creation; its own route shows it at once."""
+
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DelayLogs(Fault):
     """Lines come to the collected logs so many seconds after they were written."""
 
@@ -119,6 +126,13 @@ class SlowAnswer(RouteFault):
     seconds: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class LateEffect(RouteFault):
+    """Do what was asked only after so many seconds, also if the client is gone by then: a gateway that queues."""
+
+    seconds: float = 1.0
+
+
 KINDS: dict[str, type[Fault]] = {
     "slow_start": SlowStart,
     "no_capacity": NoCapacity,
@@ -127,10 +141,12 @@ KINDS: dict[str, type[Fault]] = {
     "error_state": ErrorState,
     "slow_delete": SlowDelete,
     "hold_name": HoldName,
+    "late_listing": LateListing,
     "delay_logs": DelayLogs,
     "refuse": Refuse,
     "lose_answer": LoseAnswer,
     "slow_answer": SlowAnswer,
+    "late_effect": LateEffect,
 }
 """How a config file calls them."""
 

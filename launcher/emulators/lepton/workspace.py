@@ -16,7 +16,7 @@ from launcher.emulators.lepton.config import Config, Shape
 from launcher.emulators.lepton.container import Translator
 from launcher.emulators.lepton.endpoint import Endpoint
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
-from launcher.emulators.lepton.faults import DelayLogs, FaultBook, HoldName
+from launcher.emulators.lepton.faults import DelayLogs, FaultBook, HoldName, LateListing
 from launcher.emulators.lepton.history import History
 from launcher.emulators.lepton.job import FINISHED, ID_LETTERS, Job, JobState
 from launcher.emulators.lepton.ledger import Ledger
@@ -83,6 +83,7 @@ class Workspace:
         self.ledger = Ledger(clock, lambda shape: self._shape(shape).usd_per_hour)
         self._books: dict[str, LogBook] = {}
         self._held: dict[str, float] = {}
+        self._listed_from: dict[str, float] = {}
         self._created: list[Endpoint | Job] = []
         self._dice = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         self.machine = Machine(
@@ -153,7 +154,7 @@ class Workspace:
         document = self._secured(document, spec)
         endpoint = Endpoint(self.machine, self._metadata(metadata, name, name), document, self._book(name, name, spec))
         self.endpoints[name] = endpoint
-        self._created.append(endpoint)
+        self._keep(endpoint, name, name)
         return endpoint
 
     def create_job(self, metadata: Metadata, document: Json) -> Job:
@@ -166,8 +167,16 @@ class Workspace:
         id = f"{name}-{''.join(self._dice.choices(ID_LETTERS, k=4))}"
         job = Job(self.machine, self._metadata(metadata, name, id), document, self._book(id, name, spec))
         self.jobs[id] = job
-        self._created.append(job)
+        self._keep(job, name, id)
         return job
+
+    def listed_endpoints(self) -> list[Endpoint]:
+        """What the list of endpoints shows."""
+        return [endpoint for name, endpoint in self.endpoints.items() if self._is_listed(name)]
+
+    def listed_jobs(self) -> list[Job]:
+        """What the list of jobs shows before its filters."""
+        return [job for id, job in self.jobs.items() if self._is_listed(id)]
 
     def check_endpoint(self, document: Json) -> EndpointSpec:
         """The spec, if it would be accepted. Raises ApiError 400."""
@@ -235,6 +244,14 @@ class Workspace:
             jobs=tuple(item for item in items if item.kind == "job"),
             secrets=tuple(self.secrets),
         )
+
+    def _keep(self, resource: Endpoint | Job, name: str, id: str) -> None:
+        self._created.append(resource)
+        late = self.faults.pick(LateListing, name)
+        self._listed_from[id] = self.clock.now() + (late.seconds if late else 0.0)
+
+    def _is_listed(self, id: str) -> bool:
+        return self.clock.now() >= self._listed_from[id]
 
     def _unfinished_jobs(self) -> list[Job]:
         return [job for job in self.jobs.values() if job.completed is None and not job.spec.stopped]

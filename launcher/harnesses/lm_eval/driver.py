@@ -2,15 +2,18 @@
 
 The job's own program: it travels to wherever the job runs, so it needs nothing but Python and `lm-eval[api]`. URL is
 the endpoint's base without /v1. The endpoint's key, if it has one, is in OPENAI_API_KEY. In OUTPUT_DIR it leaves
-lm-eval's results_*.json and samples_*.jsonl, provenance.json, and cache/ with the answers so far. The last line on
-standard error says why it failed.
+lm-eval's results_*.json and samples_*.jsonl, provenance.json, and cache/ with the answers so far: run again with the
+same OUTPUT_DIR, it asks only what has no answer yet. A line `@resumed KEPT/ASKED` on standard error says how many have
+one. The last line there says why it failed.
 
 HF_ALLOW_CODE_EVAL=1 in the environment allows tasks that run generated code, as it does in lm-eval.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import copy
 import gc
 import json
 import logging
@@ -21,10 +24,10 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property, partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from itertools import chain
 from pathlib import Path
@@ -37,6 +40,8 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 from lm_eval.tasks import TaskManager
+
+from launcher.harnesses.lm_eval.answers import Answers
 
 WORTH_A_RETRY = {408, 409, 425, 429}
 """Client errors that may pass; all others are final."""
@@ -64,12 +69,17 @@ class NoAnswer(Exception):
     """A server said 200 and sent no answer. An Exception, so that lm-eval tries again: it may only be overloaded."""
 
 
+CUT_SHORT = ("abort", "error")
+"""What servers give as finish_reason of an answer that they broke off, when they are told to end for example."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What RUN.json says.
 
     `evaluate` are arguments of simple_evaluate. `folders` are the ones below lm_eval/tasks that define the task;
-    `include_path` is a folder of the user's own. `cache` names the file of answers; None keeps none.
+    `include_path` is a folder of the user's own. `cache` stands for all that answers depend on beside the request
+    itself, the server above all; None keeps no answers.
     """
 
     task: str
@@ -83,6 +93,15 @@ class Run:
     cache: str | None
 
 
+@dataclass
+class Requests:
+    """Prompts of this run: all so far, those that the server answered, and those with an answer of an earlier run."""
+
+    asked: int = 0
+    sent: int = 0
+    from_cache: int = 0
+
+
 class Endpoint:
     """What both model classes do differently from lm-eval's."""
 
@@ -90,6 +109,16 @@ class Endpoint:
     base_url: str
     api_key: str
     eos_string: str | None
+    create_message: Callable[[list[Any]], Any]
+    _seed: int
+    _concurrent: int
+
+    def __init__(self, *, answers: Answers, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.answers = answers
+        self.counts = Requests()
+        self._at_once = self._concurrent
+        self._concurrent = max(2, self._at_once)  # for a single request at once lm-eval has a second way: not taken
 
     @cached_property
     def header(self) -> dict[str, str]:
@@ -97,25 +126,57 @@ class Endpoint:
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
 
     def _create_payload(self, *args: Any, eos: str | None = None, **kwargs: Any) -> Any:
-        """The same stop strings at any concurrency; lm-eval leaves the end-of-sequence string out above 1."""
+        """With the end-of-sequence string among the stop strings, which lm-eval leaves out here."""
         return super()._create_payload(*args, eos=eos or self.eos_string, **kwargs)  # type: ignore[misc]
 
-    def model_call(self, messages: Any, **kwargs: Any) -> Any:
-        """One request, concurrency 1."""
-        try:
-            outputs = super().model_call(messages, **kwargs)  # type: ignore[misc]
-        except requests.HTTPError as error:
-            answer = error.response
-            if answer is not None and is_final(answer.status_code):
-                raise self._refused(f"{answer.status_code} {answer.reason}", answer.text) from None
-            raise
-        check_count(len(choices_of(outputs)), len(messages))
-        return outputs
+    async def get_batched_requests(
+        self,
+        requests: Any,
+        cache_keys: Any,  # noqa: ARG002  lm-eval's keys say neither model nor seed
+        *,
+        ctxlens: list[int] | None = None,
+        **kwargs: Any,
+    ) -> list[list[Any]]:
+        """The answers to all prompts; only those without an answer from an earlier run are sent."""
+        contexts: Sequence[int | None] = ctxlens or [None] * len(requests)
+        keys = [self._key(*asked, **kwargs) for asked in zip(requests, contexts, strict=True)]
+        answers = [self.answers.take(key) for key in keys]
+        missing = [index for index, answer in enumerate(answers) if answer is None]
+        self._count(asked=len(answers), from_cache=len(answers) - len(missing))
+        if missing:
+            self._turns = asyncio.Semaphore(self._at_once)
+            batches = await super().get_batched_requests(  # type: ignore[misc]
+                [requests[index] for index in missing],
+                [keys[index] for index in missing],
+                ctxlens=[contexts[index] for index in missing],
+                **kwargs,
+            )
+            for index, answer in zip(missing, chain.from_iterable(batches), strict=True):
+                answers[index] = answer
+        return [[tuple(answer) if isinstance(answer, list) else answer for answer in answers]]
 
-    async def amodel_call(self, session: Any, sem: Any, messages: Any, **kwargs: Any) -> Any:
-        """One request, concurrency above 1."""
-        answers = await super().amodel_call(Refusing(session, self._refused), sem, messages, **kwargs)  # type: ignore[misc]
+    def _key(self, prompt: Any, context: int | None, **kwargs: Any) -> str:
+        """Of a request with this prompt alone. An answer is of what follows `context` tokens, None: of all."""
+        options = {"seed": self._seed, **copy.deepcopy(kwargs)}
+        payload = self._create_payload(self.create_message([prompt]), **options)
+        if isinstance(payload.get("prompt"), list) and len(payload["prompt"]) == 1:
+            payload["prompt"] = payload["prompt"][0]  # the same in a request of one prompt and in one of many
+        return self.answers.key(["ask", payload, context])
+
+    def _count(self, asked: int, from_cache: int) -> None:
+        self.counts.asked += asked
+        self.counts.from_cache += from_cache
+        if from_cache:
+            sys.stderr.write(f"\n@resumed {self.counts.from_cache}/{self.counts.asked}\n")
+
+    async def amodel_call(self, session: Any, sem: Any, messages: Any, *, cache_keys: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """One request. What it answers is kept once it is known to be an answer."""
+        refusing = Refusing(session, self._refused)
+        answers = await super().amodel_call(refusing, self._turns, messages, **kwargs)  # type: ignore[misc]
         check_count(len(answers), len(messages))
+        self.counts.sent += len(answers)
+        for key, answer in zip(cache_keys, answers, strict=True):
+            self.answers.keep(key, answer)
         return answers
 
     def _refused(self, status: str, body: str) -> Failed:
@@ -123,9 +184,16 @@ class Endpoint:
 
     def parse_generations(self, outputs: Any, **kwargs: Any) -> Any:
         """The texts of an answer; lm-eval takes an error, or no text at all, for an empty answer and scores it."""
-        for output in outputs if isinstance(outputs, list) else [outputs]:
-            check_texts(choices_of(output))
+        check_texts(choices_of(outputs))
         return super().parse_generations(outputs=outputs, **kwargs)  # type: ignore[misc]
+
+    def parse_logprobs(self, outputs: Any, tokens: Any, **kwargs: Any) -> Any:
+        """The scores of an answer; lm-eval sums whatever log-probabilities there are."""
+        choices = choices_of(outputs)
+        check_count(len(choices), len(tokens))
+        for choice in choices:
+            check_logprobs(choice, len(tokens[int(choice["index"])]))
+        return super().parse_logprobs(outputs=outputs, tokens=tokens, **kwargs)  # type: ignore[misc]
 
 
 class Refusing:
@@ -162,12 +230,15 @@ def words_of(body: str) -> str:
 
 
 def choices_of(output: Any) -> list[dict[str, Any]]:
-    """The choices of an answer in their order. Raises NoAnswer where they are missing or malformed."""
+    """The choices of an answer. Raises NoAnswer where they are missing, malformed or broken off."""
     choices = output.get("choices") if isinstance(output, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise NoAnswer(f"the server sent no answer but: {words_of(json.dumps(output))}")
     if sorted(str(choice.get("index")) for choice in choices) != sorted(map(str, range(len(choices)))):
         raise NoAnswer(f"the server did not number its answers: {words_of(json.dumps(output))}")
+    for choice in choices:
+        if choice.get("finish_reason") in CUT_SHORT:
+            raise NoAnswer(f"the server broke off an answer (finish_reason {choice['finish_reason']})")
     return choices
 
 
@@ -196,6 +267,15 @@ def check_texts(choices: list[dict[str, Any]]) -> None:
         )
 
 
+def check_logprobs(choice: dict[str, Any], prompt: int) -> None:
+    """A log-probability for each of the prompt's tokens but the first, and for the one after them. Raises NoAnswer."""
+    told = choice.get("logprobs")
+    values = told.get("token_logprobs") if isinstance(told, dict) else None
+    known = sum(value is not None for value in values[1:]) if isinstance(values, list) else 0
+    if known < prompt:
+        raise NoAnswer(f"the server sent {known} of {prompt} log-probabilities")
+
+
 class Chat(Endpoint, LocalChatCompletion):  # type: ignore[misc]
     """An endpoint's chat route."""
 
@@ -206,7 +286,17 @@ class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.tokenizer_backend == "remote":
-            self.tokenizer.encode = cache(self.tokenizer.encode)
+            ask, of = self.tokenizer.encode, self.tokenizer.tokenizer_info
+            self.tokenizer.encode = cache(partial(self._tokens, ask, self.answers.key(["tokenizer", of])))
+
+    def _tokens(self, ask: Callable[[str], list[int]], tokenizer: str, text: str) -> list[int]:
+        """The tokens of a text, kept like answers: asking for them again takes as long as many a question."""
+        key = self.answers.key(["tokenize", tokenizer, text])
+        tokens: list[int] | None = self.answers.take(key)
+        if tokens is None:
+            tokens = ask(text)
+            self.answers.keep(key, tokens)
+        return tokens
 
     def loglikelihood(self, requests: list[Any], **kwargs: Any) -> Any:
         """lm-eval asks a remote tokenizer twice for every choice, one after the other; this asks ahead, in parallel."""
@@ -223,7 +313,7 @@ class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
             for continuation in continuations[context]:
                 self._encode_pair(context, continuation)
 
-        with ThreadPoolExecutor(min(self._concurrent, 10)) as pool:
+        with ThreadPoolExecutor(min(self._at_once, 10)) as pool:
             list(pool.map(tokenize, filter(None, continuations)))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> Any:
@@ -317,7 +407,7 @@ def only_folders(folders: list[str]) -> Iterator[None]:
         TaskIndex._iter_yaml_files = staticmethod(everything)
 
 
-def endpoint(run: Run, base: str) -> Any:
+def endpoint(run: Run, base: str, answers: Answers) -> Any:
     """The model object. The key is given to it here and is in none of the recorded arguments."""
     route = "chat/completions" if run.chat else "completions"
     arguments = dict(run.model_args)
@@ -325,7 +415,8 @@ def endpoint(run: Run, base: str) -> Any:
         arguments["max_length"] = served_length(base, arguments["model"]) or UNKNOWN_LENGTH
     key = os.environ.get("OPENAI_API_KEY") or None
     try:
-        return (Chat if run.chat else Completions)(base_url=f"{base}/v1/{route}", auth_token=key, **arguments)
+        model = Chat if run.chat else Completions
+        return model(answers=answers, base_url=f"{base}/v1/{route}", auth_token=key, **arguments)
     except Exception as error:
         log.exception("connecting")
         raise Failed(f"the tokenizer ({arguments['tokenizer_backend']}) cannot be used: {one_line(error)}") from error
@@ -349,7 +440,8 @@ def evaluate(run: Run, base: str, output: Path) -> None:
     """The whole run, from loading the task to the last file."""
     tasks = task_manager(run)
     tracker = EvaluationTracker(output_path=str(output / "results.json"))
-    model = endpoint(run, base)
+    answers = Answers(output / "cache" / "answers" if run.cache else None, run.cache or "")
+    model = endpoint(run, base, answers)
     recorded = run.model_args | {"base_url": model.base_url, "max_length": model.max_length + 1}
     try:
         results = simple_evaluate(
@@ -357,7 +449,6 @@ def evaluate(run: Run, base: str, output: Path) -> None:
             model_args=recorded,
             tasks=[run.task],
             task_manager=tasks,
-            use_cache=str(output / "cache" / run.cache) if run.cache else None,
             batch_size=run.model_args["batch_size"],
             evaluation_tracker=tracker,
             random_seed=run.seed,
@@ -368,15 +459,16 @@ def evaluate(run: Run, base: str, output: Path) -> None:
             **run.evaluate,
         )
     finally:
-        if run.cache and model.cache_hook.dbdict is not None:
-            model.cache_hook.dbdict.commit()
+        answers.close()
     results["config"]["model"] = tracker.general_config_tracker.model_source = (
         "local-chat-completions" if run.chat else "local-completions"
     )
-    save(run, tasks, tracker, results, output)
+    save(run, tasks, tracker, results, model.counts, output)
 
 
-def save(run: Run, tasks: Tasks, tracker: EvaluationTracker, results: dict[str, Any], output: Path) -> None:
+def save(
+    run: Run, tasks: Tasks, tracker: EvaluationTracker, results: dict[str, Any], counts: Requests, output: Path
+) -> None:
     """Writes all files. lm-eval only warns when it cannot write: that is checked here."""
     samples = results.pop("samples", None) or {}
     tracker.save_results_aggregated(results=results, samples=samples)
@@ -387,7 +479,7 @@ def save(run: Run, tasks: Tasks, tracker: EvaluationTracker, results: dict[str, 
     missing = [name for name in expected if not (output / name).is_file()]
     if missing:
         raise Failed(f"{missing[0]} could not be written to {output}")
-    record = provenance(run, tasks, results)
+    record = provenance(run, tasks, results) | {"requests": asdict(counts)}
     (output / "provenance.json").write_text(json.dumps(record, indent=1, default=str, ensure_ascii=False) + "\n")
 
 
@@ -537,8 +629,9 @@ def log_to_stderr() -> None:
 
 
 def stop(_number: int, _frame: object) -> None:
-    """SIGTERM ends the run as Ctrl-C does, so that the cache is closed."""
-    raise Failed("stopped by SIGTERM")
+    """SIGTERM ends the run at once: every answer is kept when it comes. An error might be caught on its way up."""
+    os.write(sys.stderr.fileno(), b"\nstopped by SIGTERM\n")
+    os._exit(1)
 
 
 def main(arguments: list[str]) -> int:

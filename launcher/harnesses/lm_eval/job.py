@@ -45,6 +45,9 @@ _HINTS = {
 }
 """Modules a job may need: how to get each, or to do without."""
 
+_BESIDE = "sys.path.insert(0, str(Path(__file__).parent))\n"
+"""Finds the files beside a program even where PYTHONSAFEPATH is set."""
+
 _PLACEHOLDER = re.compile(r"\{(?=(?:python|url|output_dir|work_dir|model|host|port|threads|brace)\})")
 
 
@@ -58,7 +61,8 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         argv=("{python}", "{work_dir}/driver.py", "{work_dir}/run.json", "{url}", "{output_dir}"),
         env=_env(settings, target),
         files={
-            "driver.py": files(__package__).joinpath("driver.py").read_text("utf-8"),
+            "driver.py": _source("driver.py").replace(f"from {__package__}.answers", _BESIDE + "from answers"),
+            "answers.py": _source("answers.py"),
             "run.json": _literal(json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True)),
             **(offline.definition(entry.name) if is_offline else {}),
         },
@@ -71,6 +75,11 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         hints=_HINTS,
         tokenizer=_tokenizer_in_words(model_args),
     )
+
+
+def _source(name: str) -> str:
+    """A program of this folder; in the job it is alone with the files beside it."""
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _literal(text: str) -> str:
@@ -115,7 +124,8 @@ def _document(entry: IndexEntry, settings: Settings, target: TargetInfo) -> dict
         "fewshot_as_multiturn": _multiturn(settings, template),
     }
     seed = _given(settings.seed, 1234)
-    identity = [entry.name, target.model_id, target.endpoint_type, _cached_args(model_args), evaluate, seed]
+    server = [target.model_id, target.endpoint_type, target.served_by]
+    identity = [entry.name, server, _cached_args(model_args), evaluate, seed, settings.metadata]
     return {
         "task": entry.name,
         "chat": target.endpoint_type == "chat",
@@ -125,7 +135,7 @@ def _document(entry: IndexEntry, settings: Settings, target: TargetInfo) -> dict
         "folders": list(entry.folders),
         "include_path": entry.include_path or _absolute(settings.include_path),
         "metadata": settings.metadata or {},
-        "cache": None if settings.response_cache is False else _digest([*identity, settings.metadata]),
+        "cache": None if settings.response_cache is False else _digest(identity),
     }
 
 

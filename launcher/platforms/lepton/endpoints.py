@@ -133,7 +133,7 @@ class Endpoints:
         self._extras = Pace(now, EXTRAS)
         self._tracked: dict[str, Tracked] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._looked = False
+        self._may_show_more_until = now + APPEARS_WITHIN
         self._asking = Background()
 
     async def create(self, wanted: Endpoint) -> Resource:
@@ -191,12 +191,11 @@ class Endpoints:
         self._asking.check()
         now = _now()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
-        settled = all(entry.is_settled for entry in alive)
-        due = self._pace.is_due(now, slower=SETTLED if settled else 1.0, leaving_since=_leaving_since(alive))
-        if (self._looked and not alive) or not due:
+        slower = SETTLED if all(entry.is_settled for entry in alive) else 1.0
+        nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
+        if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=_leaving_since(alive)):
             return
         found = await self._client.endpoints()
-        self._looked = True
         self._pace.asked(now)
         ours = {endpoint.name: endpoint for endpoint in found if endpoint.invocation == self._invocation}
         for name, endpoint in ours.items():

@@ -16,7 +16,7 @@ from launcher.platforms.lepton import states
 from launcher.platforms.lepton.background import Background
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.creation import create_once
-from launcher.platforms.lepton.endpoints import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG
+from launcher.platforms.lepton.endpoints import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG, SETTLED
 from launcher.platforms.lepton.logs import Entry, LogWindow
 from launcher.platforms.lepton.pace import EXTRAS, Pace, share_of
 from launcher.platforms.lepton.types import Job, JobState
@@ -120,7 +120,7 @@ class Jobs:
         self._extras = Pace(now, EXTRAS)
         self._tracked: dict[str, Tracked] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._looked = False
+        self._may_show_more_until = now + APPEARS_WITHIN
         self._reading = Background()
 
     async def submit(self, name: str, make: Callable[[], Job]) -> Resource:
@@ -181,10 +181,11 @@ class Jobs:
         self._reading.check()
         now = _now()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
-        if (self._looked and not alive) or not self._pace.is_due(now, leaving_since=_leaving_since(alive)):
+        slower = 1.0 if alive else SETTLED
+        nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
+        if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=_leaving_since(alive)):
             return
         found = await self._client.jobs(containing=self._invocation)
-        self._looked = True
         self._pace.asked(now)
         for job in found:
             if job.invocation == self._invocation and job.state is not JobState.DELETED:

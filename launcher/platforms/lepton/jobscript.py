@@ -13,11 +13,12 @@ import shlex
 import zipfile
 
 from launcher.errors import PlatformError
+from launcher.harnesses.spec import CACHE
 from launcher.plan.document import job_document, runner_source
 from launcher.plan.model import TaskPlan
 
 ARCHIVE = "results.zip"
-"""Everything a job wrote, in its folder on the storage: one file, so that it comes home in one request."""
+"""All results of a job, in its folder on the storage: one file, so that they come home in one request."""
 MOST_BYTES = 120_000
 """Linux takes no argument of 128 KiB or more."""
 
@@ -50,8 +51,14 @@ then "$python" -m pip install --quiet --disable-pip-version-check {packages}
 fi
 """
 _KEEP = """\
-cd "$folder"
-"$python" -c 'import shutil; shutil.make_archive("part", "zip", "output")' && mv part.zip {archive} || true
+cd "$folder/output"
+"$python" -I - <<'NV_EVAL_END' && mv ../part.zip ../{archive} || true
+import pathlib, zipfile
+with zipfile.ZipFile("../part.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    for path in sorted(pathlib.Path().rglob("*")):
+        if path.parts[0] != "{cache}":
+            archive.write(path)
+NV_EVAL_END
 """
 
 
@@ -65,7 +72,7 @@ def script(invocation: str, task: TaskPlan, *, url: str, folder: str | None) -> 
         folder=shlex.quote(folder) if folder else '"$(mktemp -d)"',
         packed=_packed({"runner.py": runner_source(), "job.json": json.dumps(document)}),
         install=_install(task),
-        keep=_KEEP.format(archive=ARCHIVE) if folder else "",
+        keep=_KEEP.format(archive=ARCHIVE, cache=CACHE) if folder else "",
     )
     if len(text.encode()) > MOST_BYTES:
         raise PlatformError(

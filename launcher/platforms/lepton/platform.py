@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from typing import Literal
 import httpx
 
 from launcher.config.execution import Lepton
+from launcher.config.pricing import Pricing
 from launcher.errors import NotFound, PlatformError
 from launcher.plan.lepton import ENDPOINT_TOKEN, on_volume
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource
 from launcher.platforms.http import RequestFailed, RetryPolicy, patience
 from launcher.platforms.lepton import credentials as files
-from launcher.platforms.lepton import home, preflight, sources
+from launcher.platforms.lepton import home, preflight, sources, sweeping
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.endpoints import Endpoints
@@ -28,7 +28,7 @@ from launcher.platforms.lepton.jobs import Jobs
 from launcher.platforms.lepton.jobscript import ARCHIVE, script
 from launcher.platforms.lepton.logs import SECOND, LogWindow
 from launcher.platforms.lepton.requests import Filling, environment, ids_of
-from launcher.platforms.lepton.types import Endpoint, Job, JobState, NodeGroup
+from launcher.platforms.lepton.types import Job, NodeGroup
 from launcher.platforms.secrets import Secrets
 
 EVIDENCE_LINES = 1000
@@ -39,7 +39,6 @@ LOOK_PATIENCE = 20.0
 SETTLE_TIME = 90.0
 """Seconds that the end of a run waits for ended jobs, which cost nothing, to vanish after their removal."""
 SHORTEST_POLL, LONGEST_POLL, POLL_SHARE = 0.2, 1.0, 0.01
-_OVER = (JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, JobState.ARCHIVED, JobState.DELETED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +64,14 @@ class LeptonPlatform:
         self,
         execution: Lepton,
         *,
+        pricing: Pricing | None = None,
         credentials: Credentials | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         policy: RetryPolicy | None = None,
     ) -> None:
         """Prepare the platform; nothing is sent yet. Raises PreflightError without credentials."""
         self._execution = execution
+        self._pricing = pricing or Pricing()
         self._credentials = credentials or files.find(workspace=execution.workspace_id)
         self._client = LeptonClient(self._credentials, transport=transport, policy=policy)
         self._groups: list[NodeGroup] | None = None
@@ -275,46 +276,17 @@ class LeptonPlatform:
 
     # --- the account --------------------------------------------------------------------------------------------------
 
-    async def sweep(self) -> list[Leftover]:
-        """Endpoints and jobs of the workspace that carry our mark, of any invocation; ended jobs do not count."""
-        endpoints, jobs = await asyncio.gather(self._client.endpoints(), self._client.jobs())
-        return [
-            *(self._left_endpoint(endpoint) for endpoint in endpoints if endpoint.invocation),
-            *(self._left_job(job) for job in jobs if job.invocation and job.state not in _OVER),
-        ]
+    async def sweep(self, invocation: str = "") -> list[Leftover]:
+        """Endpoints, jobs and folders of the workspace that carry our mark, ended and archived jobs too."""
+        return await sweeping.sweep(self._client, self._execution, self._pricing, invocation)
 
-    def _left_endpoint(self, endpoint: Endpoint) -> Leftover:
-        resources = endpoint.spec.resource_requirement
-        price = self._price(resources.resource_shape if resources else None)
-        replicas = (resources.min_replicas if resources else None) or 0
-        return Leftover(
-            kind="endpoint",
-            name=endpoint.name,
-            invocation=endpoint.invocation or "",
-            id=endpoint.metadata.id or endpoint.name,
-            age=_age(endpoint.metadata.created_at),
-            usd_per_hour=None if price is None else price * replicas,
-        )
+    async def remove(self, leftover: Leftover) -> None:
+        """Ask for its removal; endpoints and jobs take a while to go."""
+        await sweeping.remove(self._client, self._execution, leftover)
 
-    def _left_job(self, job: Job) -> Leftover:
-        return Leftover(
-            kind="job",
-            name=job.metadata.name or job.id,
-            invocation=job.invocation or "",
-            id=job.id,
-            age=_age(job.metadata.created_at),
-            usd_per_hour=self._price(job.spec.resource_shape),
-        )
-
-    def _price(self, shape: str | None) -> float | None:
-        return self._session.plan.pricing().of(shape) if self._session is not None else None
-
-    async def remove_storage(self, invocation: str) -> bool:
-        """Remove the folder of an invocation; False where there is none, or no route to it. Raises RequestFailed."""
-        config = self._execution.storage
-        if config.volume is None or not await self._client.stores():
-            return False
-        return await self._client.remove_folder(on_volume(config, f"{config.workspace.rstrip('/')}/{invocation}"))
+    async def unseen(self) -> list[str]:
+        """The storage, where the workspace serves no routes to it."""
+        return await sweeping.unseen(self._client, self._execution)
 
     async def close(self, *, at_once: bool = False) -> None:
         """Close the connections. What still exists in the workspace stays: it is the orchestrator that removes it."""
@@ -340,7 +312,3 @@ def _left_out(jobs: Jobs, name: str) -> bool:
     """Whether the runner says that some results were too large for its log."""
     end = jobs.resources()[name].end
     return bool(end and end.data.get("not_printed"))
-
-
-def _age(created_at: float | None) -> float | None:
-    return None if created_at is None else max(0.0, time.time() - created_at / 1000)

@@ -183,6 +183,11 @@ def check(plan: Plan, execution: Lepton, world: World, token: str, environment: 
     return list(dict.fromkeys(found))
 
 
+def account(world: World, token: str) -> list[Check]:
+    """What can be said without a plan: the workspace's state and the token's end."""
+    return [*_workspace(world), *_token(world, token, 0.0)]
+
+
 def _ok(name: str, message: str = "") -> Check:
     return Check(name, CheckState.OK, message)
 

@@ -12,6 +12,7 @@ from launcher.config.execution import Local
 from launcher.plan.document import API_KEY_ENV, job_document, runner_source
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.local import environment
+from launcher.platforms.local.gpulocks import GpuLocks
 from launcher.platforms.secrets import Secrets, url_passwords
 
 PYTHON = sys.executable
@@ -20,13 +21,17 @@ PYTHON = sys.executable
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """What both runtimes need to know. `threads` is the number of CPU threads of one server."""
+    """What both runtimes need to know.
+
+    `threads` is the number of CPU threads of one server. What may outlive the launcher keeps its part of `gpu_locks`.
+    """
 
     plan: Plan
     folder: Path
     execution: Local
     secrets: Secrets
     threads: int
+    gpu_locks: GpuLocks
 
     def task_folder(self, task: TaskPlan) -> Path:
         """The folder of one task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,9 +24,12 @@ class Follower:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def read(self) -> bytes:
-        """What was written since the last call."""
+        """What was written since the last call. Once the middle of a long file was left out, its end comes again."""
         try:
             with self._path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < self._position:
+                    self._position = max(0, size - TAIL_BYTES)
                 file.seek(self._position)
                 data = file.read()
         except FileNotFoundError:

@@ -16,10 +16,14 @@ GIB = 1024**3
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU. `visible` is what CUDA_VISIBLE_DEVICES calls it: its number on the PCI bus, or a MIG device's name."""
+    """One GPU. `visible` is what CUDA_VISIBLE_DEVICES calls it: its number on the PCI bus, or a MIG device's name.
+
+    `uuid` is empty where there is no NVML to ask.
+    """
 
     number: int
     visible: str
+    uuid: str = ""
     name: str = ""
     memory_gib: float | None = None
 
@@ -50,9 +54,11 @@ def memory_gib(execution: Local) -> float | None:
 
 def gpus(execution: Local, environment: Mapping[str, str] | None = None) -> tuple[Gpu, ...]:
     """GPUs to hand out: the configured numbers, else all that NVML finds and CUDA_VISIBLE_DEVICES lets us see."""
-    if execution.gpus != "auto":
-        return tuple(Gpu(number=number, visible=str(number)) for number in execution.gpus)
     found = _detect()
+    if execution.gpus != "auto":
+        known = {gpu.number: gpu for gpu in found.values()}
+        numbers = dict.fromkeys(execution.gpus)
+        return tuple(known.get(number) or Gpu(number=number, visible=str(number)) for number in numbers)
     visible = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
     return tuple(found.values()) if visible is None else _restrict(found, visible)
 
@@ -62,7 +68,7 @@ def _restrict(found: dict[str, Gpu], visible: str) -> tuple[Gpu, ...]:
     chosen: list[Gpu] = []
     for position, entry in enumerate(part.strip() for part in visible.split(",")):
         if entry.startswith("MIG-"):
-            chosen.append(Gpu(number=position, visible=entry, name="MIG device"))
+            chosen.append(Gpu(number=position, visible=entry, uuid=entry, name="MIG device"))
             continue
         match = next(
             (gpu for uuid, gpu in found.items() if entry and (entry == gpu.visible or _names(entry, uuid))), None
@@ -90,9 +96,10 @@ def _detect() -> dict[str, Gpu]:
     try:
         handles = [(number, pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(pynvml.nvmlDeviceGetCount())]
         return {
-            _text(pynvml.nvmlDeviceGetUUID(handle)): Gpu(
+            (uuid := _text(pynvml.nvmlDeviceGetUUID(handle))): Gpu(
                 number=number,
                 visible=str(number),
+                uuid=uuid,
                 name=_text(pynvml.nvmlDeviceGetName(handle)),
                 memory_gib=pynvml.nvmlDeviceGetMemoryInfo(handle).total / GIB,
             )
@@ -141,13 +148,29 @@ def visible_devices(taken: tuple[Gpu, ...]) -> dict[str, str]:
 
 def most_at_once(plan: Plan, *, gpus: int, memory_gib: float | None) -> int:
     """Most endpoints of a plan that can be alive at the same time, at least 1."""
-    served = [task for task in plan.tasks if task.endpoint is not None]
+    served = _served(plan)
     bounds = [len(served), plan.max_parallel_endpoints or len(served)]
     if (need := min(map(gpus_of, served), default=0)) > 0:
         bounds.append(min(gpus, plan.max_gpus or gpus) // need)
     if memory_gib is not None and (size := min(map(_memory_of, served), default=0.0)) > 0:
         bounds.append(int(memory_gib // size))
     return max(1, min(bounds))
+
+
+def largest(plan: Plan) -> int:
+    """GPUs of the largest endpoint of a plan."""
+    return max(map(gpus_of, _served(plan)), default=0)
+
+
+def most_gpus(plan: Plan, *, gpus: int, memory_gib: float | None) -> int:
+    """Most GPUs, of this many, that the endpoints of a plan can use at the same time."""
+    needs = sorted(map(gpus_of, _served(plan)), reverse=True)
+    at_once = most_at_once(plan, gpus=gpus, memory_gib=memory_gib)
+    return min(sum(needs[:at_once]), plan.max_gpus or gpus, gpus)
+
+
+def _served(plan: Plan) -> list[TaskPlan]:
+    return [task for task in plan.tasks if task.endpoint is not None]
 
 
 def gpus_of(task: TaskPlan) -> int:

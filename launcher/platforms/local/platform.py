@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,7 +17,8 @@ from launcher.config.execution import Local
 from launcher.errors import MissingExtra, NotFound, PlatformError
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource, ResourceState
-from launcher.platforms.local import logfiles, machine, preflight
+from launcher.platforms.local import logfiles, machine, preflight, sweeping
+from launcher.platforms.local.gpulocks import GpuLocks
 from launcher.platforms.local.invocation import Invocation
 from launcher.platforms.local.machine import Gpu, GpuPool
 from launcher.platforms.local.process import ProcessRuntime
@@ -26,6 +27,8 @@ from launcher.platforms.progress import ProgressReader
 from launcher.platforms.secrets import Secrets
 
 CLOSE_POLL = 0.02
+GPU_POLL = 0.2
+"""Seconds between two tries to reserve GPUs that others have."""
 KILL_TIME = 10.0
 """Seconds that the kernel or the engine has to end what was told to end at once."""
 
@@ -120,16 +123,27 @@ class LocalPlatform:
         self._entries: dict[str, _Entry] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pool = GpuPool(())
+        self._gpu_locks: GpuLocks | None = None
+        self._say: Callable[[str], None] = lambda _: None
+        self._creates = True
         self._opened: tuple[Invocation, Runtime] | None = None
+
+    def attend(self, say: Callable[[str], None], *, creates: bool) -> None:
+        """`say` is told which GPUs `open` waits for; without `creates` it reserves none."""
+        self._say, self._creates = say, creates
 
     async def preflight(self, plan: Plan) -> list[Check]:
         """Reads, never writes: everything that would keep the plan from running, all at once."""
         return await preflight.check(plan, self._execution)
 
     async def open(self, plan: Plan, folder: Path) -> Capacity:
-        """Make the folders, run what servers need first, and say what endpoints may use."""
-        self._pool = GpuPool(machine.gpus(self._execution))
+        """Reserve GPUs, make the folders, run what servers need first, and say what endpoints may use.
+
+        Waits while fewer GPUs are free than the largest endpoint needs.
+        """
         cores, memory = machine.cores(self._execution), machine.memory_gib(self._execution)
+        locks = self._gpu_locks = GpuLocks(plan.invocation)
+        self._pool = GpuPool(await self._reserve(locks, plan, memory) if self._creates else ())
         at_once = machine.most_at_once(plan, gpus=len(self._pool.gpus), memory_gib=memory)
         invocation = Invocation(
             plan=plan,
@@ -137,12 +151,34 @@ class LocalPlatform:
             execution=self._execution,
             secrets=Secrets(),
             threads=max(1, cores // at_once),
+            gpu_locks=locks,
         )
         invocation.make_folders()
         runtime = _make_runtime(invocation)
         self._opened = (invocation, runtime)
         await runtime.prepare()
         return Capacity(gpus=len(self._pool.gpus), cpus=float(cores), memory_gib=memory)
+
+    async def _reserve(self, locks: GpuLocks, plan: Plan, memory: float | None) -> tuple[Gpu, ...]:
+        """As many free GPUs as the plan can use at once; what one waits for is said once."""
+        gpus = machine.gpus(self._execution)
+        most = machine.most_gpus(plan, gpus=len(gpus), memory_gib=memory)
+        least = min(machine.largest(plan), most)
+        if most == 0:
+            return ()
+        told = False
+        try:
+            while len((attempt := locks.take(gpus, least=least, most=most)).taken) < least:
+                if attempt.holders and not told:
+                    told = True
+                    self._say(
+                        f"Waiting for {least} free GPU{'s' if least > 1 else ''} (Ctrl-C ends it): {attempt.who}."
+                    )
+                await asyncio.sleep(GPU_POLL)
+        except OSError as error:
+            self._say(f"GPUs cannot be reserved, so another run may use the same: {error.filename}: {error.strerror}.")
+            return gpus
+        return attempt.taken
 
     async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
         """Idempotent by name. Raises PlatformError if it cannot be started or too few GPUs are free."""
@@ -223,23 +259,35 @@ class LocalPlatform:
             raise PlatformError(f"no file matches {', '.join(missing)} in {output}")
         await asyncio.to_thread(_bring_home, invocation.secrets, output, folder)
 
-    async def sweep(self) -> list[Leftover]:
-        """Everything on this machine that carries our mark, of any invocation."""
-        from launcher.platforms.local import sweeping
+    async def sweep(self, invocation: str = "") -> list[Leftover]:
+        """Everything of this user on this machine that carries our mark; containers where an engine answers."""
+        return await sweeping.sweep(self._execution, invocation)
 
-        return await sweeping.sweep(self._execution)
+    async def remove(self, leftover: Leftover) -> None:
+        """Ask for its end; what an engine holds is removed by force."""
+        await sweeping.remove(self._execution, leftover)
+
+    async def unseen(self) -> list[str]:
+        """Containers, if an engine should be there and does not answer."""
+        return await sweeping.unseen(self._execution)
 
     async def close(self, *, at_once: bool = False) -> None:
         """End everything of this invocation and wait for it. Raises errors.Leftover if something refuses to end."""
-        if self._opened is None:
-            return
+        try:
+            if self._opened is not None:
+                await self._end_all(at_once=at_once)
+        finally:
+            if self._gpu_locks is not None:
+                self._gpu_locks.release()
+
+    async def _end_all(self, *, at_once: bool) -> None:
         for name in list(self._entries):
             await self._leave(name)
         if not await self._wait_for_all(0.0 if at_once else self._execution.stop_grace + 1):
             for entry in self._entries.values():
                 entry.unit.kill()
             await self._wait_for_all(KILL_TIME)
-        _, runtime = self._opened
+        _, runtime = self._session()
         try:
             await runtime.close()
             left = [entry.name for entry in self._entries.values() if not entry.is_gone]

@@ -17,7 +17,7 @@ from launcher.deployments.spec import ServerSpec
 from launcher.errors import MissingExtra
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.base import Check, CheckState
-from launcher.platforms.local import environment, machine, ports
+from launcher.platforms.local import environment, gpulocks, machine, ports
 from launcher.platforms.local.invocation import PYTHON, fill
 from launcher.platforms.local.process import has_free_port
 from launcher.platforms.secrets import references, unresolvable
@@ -112,6 +112,8 @@ def _gpus(plan: Plan, execution: Local) -> Iterator[Check]:
     if needed <= available:
         names = ", ".join(sorted({gpu.name for gpu in found if gpu.name}))
         yield ok("gpus", f"{len(found)} found{f' ({names})' if names else ''}, {needed} for the largest endpoint")
+        if (others := gpulocks.holders(found)).holders:
+            yield ok("gpus", f"note: in use by other runs, and not used by this one: {others.who}")
         return
     source = "limits.max_gpus allows" if needed <= len(found) else "this machine has"
     yield problem("gpus", f"one endpoint needs {needed} GPUs and {source} {available}; check the parallel sizes")

@@ -11,11 +11,10 @@ from launcher.config.fields import Reference
 from launcher.deployments.spec import ServerSpec
 from launcher.errors import PlatformError
 from launcher.plan.model import EndpointPlan, JobPlan, TaskPlan
-from launcher.platforms.base import Leftover
 from launcher.platforms.local import logfiles, ports
 from launcher.platforms.local.invocation import PYTHON, Invocation, fill, fill_text
 from launcher.platforms.local.machine import Gpu, visible_devices
-from launcher.platforms.local.supervised import Command, Kind, Mark, Supervised, age, supervisors
+from launcher.platforms.local.supervised import Command, Kind, Mark, Supervised
 from launcher.platforms.local.unit import Unit
 
 PREPARE_POLL = 0.05
@@ -55,7 +54,7 @@ class ProcessRuntime:
             values = self._values(reservation.port)
             env = self._inherited | self._defaults(server, gpus) | self._server_env(server, values)
             log = self._invocation.endpoint_log(task)
-            unit = self._supervise("endpoint", spec.name, fill(server.command, values), env, log, reservation)
+            unit = self._supervise("endpoint", spec.name, fill(server.command, values), env, log, reservation, gpus)
         return unit, f"http://{ports.HOST}:{reservation.port}"
 
     async def start_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Unit:
@@ -93,6 +92,7 @@ class ProcessRuntime:
         env: dict[str, str],
         log: Path,
         reservation: ports.Reservation | None = None,
+        gpus: tuple[Gpu, ...] = (),
     ) -> Supervised:
         command = Command(
             argv=argv,
@@ -102,7 +102,8 @@ class ProcessRuntime:
             grace=self._invocation.execution.stop_grace,
             secrets=tuple(self._invocation.secrets.forms()),
         )
-        return Supervised(Mark(invocation=self._invocation.plan.invocation, name=name, kind=kind), command, reservation)
+        mark = Mark(invocation=self._invocation.plan.invocation, name=name, kind=kind)
+        return Supervised(mark, command, reservation, self._invocation.gpu_locks.descriptors(gpus))
 
 
 def has_free_port(server: ServerSpec) -> bool:
@@ -117,18 +118,3 @@ def _reserve(server: ServerSpec) -> ports.Reservation:
         return ports.reserve(port)
     except OSError as error:
         raise PlatformError(f"port {port} cannot be used: {os.strerror(error.errno or 0)}") from error
-
-
-def sweep_processes() -> list[Leftover]:
-    """Servers and jobs of every invocation that run as processes of this machine."""
-    return [
-        Leftover(
-            kind="endpoint" if mark.kind == "endpoint" else "job",
-            name=mark.name,
-            invocation=mark.invocation,
-            id=f"pid:{pid}",
-            age=age(pid),
-        )
-        for mark, pid in supervisors()
-        if mark.kind != "emulated"
-    ]

@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from launcher.errors import PlatformError
-from launcher.platforms.local import supervisor
+from launcher.platforms.local import cgroups, supervisor
+from launcher.platforms.local.launchers import Launcher
 from launcher.platforms.local.ports import Reservation
 from launcher.platforms.local.unit import Ending
 
 OWNER = "NV_EVAL_OWNER"
 """Variable in the environment of everything a supervisor starts: `INVOCATION/NAME`. It finds what a killed one left."""
+LAUNCHED = "NV_EVAL_LAUNCHED"
+"""Variable beside it: `KIND/HOST/PID/START`, the kind and the launcher."""
 
 VISIBLE_WITHIN = 10.0
 """Seconds within which a supervisor must show its mark; it takes far less than one."""
@@ -36,15 +39,26 @@ class Mark:
     invocation: str
     name: str
     kind: Kind
+    launcher: Launcher | None = field(default_factory=Launcher.own)
+    """None where what was found does not name one."""
 
     @property
     def owner(self) -> str:
         """The value of OWNER."""
         return f"{self.invocation}/{self.name}"
 
+    @property
+    def launched(self) -> str:
+        """The value of LAUNCHED."""
+        return f"{self.kind}/{self.launcher}"
+
+    def group_words(self) -> tuple[str, ...]:
+        """The mark in the name of a control group."""
+        return (self.invocation, self.name, self.kind, *str(self.launcher).split("/"))
+
     def arguments(self) -> list[str]:
         """The mark as arguments."""
-        return [supervisor.MARK, self.invocation, self.name, self.kind]
+        return [supervisor.MARK, self.invocation, self.name, self.kind, str(self.launcher)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +81,20 @@ class Command:
 class Supervised:
     """One command under its supervisor. `look` reads what the supervisor has told; nothing here waits for it.
 
-    Once this is made, `supervisors` finds it. Raises PlatformError if the supervisor cannot be started.
+    The supervisor, not the command, keeps the descriptors `locks` open until nothing is left of its subtree. Once this
+    is made, `supervisors` finds it. Raises PlatformError if the supervisor cannot be started.
     """
 
-    def __init__(self, mark: Mark, command: Command, reservation: Reservation | None = None) -> None:
+    def __init__(
+        self, mark: Mark, command: Command, reservation: Reservation | None = None, locks: tuple[int, ...] = ()
+    ) -> None:
         self.mark = mark
         self._ending: Ending | None = None
         self._buffer = b""
         self._closed = False
-        self._supervisor, self._orders, self._events = _start(mark, reservation)
-        self._say(_document(mark, command, reservation))
+        self._supervisor, self._orders, self._events = _start(mark, reservation, locks)
+        self._group = cgroups.make(mark.group_words())
+        self._say(_document(mark, command, reservation, locks, self._group))
 
     @property
     def id(self) -> str:
@@ -137,11 +155,14 @@ class Supervised:
         for process in owned_by(self.mark.owner):
             process.signal(signal.SIGKILL)
         if next(owned_by(self.mark.owner), None) is None:
+            cgroups.remove(self._group)
             self._ending = Ending(exit_code=None, detail="its supervisor was killed")
             self.close()
 
 
-def _start(mark: Mark, reservation: Reservation | None) -> tuple[subprocess.Popen[bytes], int, int]:
+def _start(
+    mark: Mark, reservation: Reservation | None, locks: tuple[int, ...]
+) -> tuple[subprocess.Popen[bytes], int, int]:
     """The supervisor, where to write its orders, and where to read its events without blocking."""
     orders_read, orders = os.pipe()
     events, events_write = os.pipe()
@@ -153,7 +174,7 @@ def _start(mark: Mark, reservation: Reservation | None) -> tuple[subprocess.Pope
             stdout=events_write,
             stderr=subprocess.DEVNULL,
             env={name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
-            pass_fds=() if reservation is None else (reservation.fd,),
+            pass_fds=locks if reservation is None else (reservation.fd, *locks),
             start_new_session=True,
         )
     except OSError as error:
@@ -175,7 +196,7 @@ def _start(mark: Mark, reservation: Reservation | None) -> tuple[subprocess.Pope
 def _shows_mark(process: subprocess.Popen[bytes]) -> bool:
     """Wait until a sweep can find the supervisor: the kernel shows its arguments a moment after exec has begun."""
     deadline = time.monotonic() + VISIBLE_WITHIN
-    while _mark_of(process.pid) is None:
+    while mark_of(process.pid) is None:
         if process.poll() is not None:
             return True  # it has ended already: there is nothing to find, and `look` tells
         if time.monotonic() > deadline:
@@ -184,16 +205,20 @@ def _shows_mark(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _document(mark: Mark, command: Command, reservation: Reservation | None) -> bytes:
+def _document(
+    mark: Mark, command: Command, reservation: Reservation | None, locks: tuple[int, ...], group: Path | None
+) -> bytes:
     document = {
         "argv": command.argv,
-        "env": {**command.env, OWNER: mark.owner},
+        "env": {**command.env, OWNER: mark.owner, LAUNCHED: mark.launched},
         "cwd": str(command.cwd),
         "log": str(command.log),
         "record": str(command.record),
         "grace": command.grace,
         "parent": os.getpid(),
         "hold_fd": None if reservation is None else reservation.fd,
+        "lock_fds": locks,
+        "cgroup": None if group is None else str(group),
         "secrets": command.secrets,
     }
     return json.dumps(document).encode() + b"\n"
@@ -219,19 +244,47 @@ def _say_how(code: int | None, *, by_itself: bool) -> str:
 
 
 def owned_by(owner: str) -> Iterator[supervisor.Process]:
-    """Living processes of this user that one supervisor's command started, by their environment."""
-    wanted = f"{OWNER}={owner}".encode()
+    """Living processes of this user that one supervisor's command started."""
+    return (process for mark, process in marked() if mark.owner == owner)
+
+
+def marked() -> Iterator[tuple[Mark, supervisor.Process]]:
+    """Living processes whose environment, or control group, says which supervisor's command started them.
+
+    As far as it can be read. A pid that is used again meanwhile gets no signal: the start time is read first.
+    """
     for pid in _pids():
-        with contextlib.suppress(OSError):
-            process = supervisor.read_process(pid)
-            if process is not None and wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                yield process
+        process = supervisor.read_process(pid)
+        mark = None if process is None or process.state in "ZX" else _mark_in_group(pid) or _mark_in_environment(pid)
+        if process is not None and mark is not None:
+            yield mark, process
+
+
+def _mark_in_group(pid: int) -> Mark | None:
+    match cgroups.words_of(pid):
+        case [invocation, name, kind, *launcher] if kind in get_args(Kind):
+            launched_by = Launcher.parse("/".join(launcher))
+            return Mark(invocation=invocation, name=name, kind=cast(Kind, kind), launcher=launched_by)
+    return None
+
+
+def _mark_in_environment(pid: int) -> Mark | None:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    variables = dict(entry.partition("=")[::2] for entry in environment.decode(errors="replace").split("\0"))
+    invocation, _, name = variables.get(OWNER, "").partition("/")
+    kind, _, launcher = variables.get(LAUNCHED, "").partition("/")
+    if not name or kind not in get_args(Kind):
+        return None
+    return Mark(invocation=invocation, name=name, kind=cast(Kind, kind), launcher=Launcher.parse(launcher))
 
 
 def supervisors() -> Iterator[tuple[Mark, int]]:
     """Every supervisor on this machine that can be seen, of any invocation, with its pid."""
     for pid in _pids():
-        if (mark := _mark_of(pid)) is not None:
+        if (mark := mark_of(pid)) is not None:
             yield mark, pid
 
 
@@ -244,7 +297,8 @@ def age(pid: int) -> float | None:
     return max(0.0, uptime - int(process.start) / os.sysconf("SC_CLK_TCK"))
 
 
-def _mark_of(pid: int) -> Mark | None:
+def mark_of(pid: int) -> Mark | None:
+    """The mark of a supervisor; None if no supervisor has this pid."""
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -256,9 +310,10 @@ def _mark_of(pid: int) -> Mark | None:
             invocation,
             name,
             ("endpoint" | "job" | "prepare" | "emulated") as kind,
-            *_,
+            *rest,
         ] if Path(program).name == Path(supervisor.__file__).name:
-            return Mark(invocation=invocation, name=name, kind=kind)
+            launcher = Launcher.parse(rest[0]) if rest else None
+            return Mark(invocation=invocation, name=name, kind=kind, launcher=launcher)
     return None
 
 

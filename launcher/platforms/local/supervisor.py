@@ -8,7 +8,7 @@ standard input (`Spec`), because that is the one way in that shows nowhere.
 - When the launcher dies (its pidfd, or end of file on standard input) the whole subtree gets SIGKILL at once.
 - The line `stop` or SIGTERM: SIGTERM to the whole subtree, SIGKILL after the grace time. The line `kill`: SIGKILL.
 - When the command ends by itself, what is left of its subtree gets SIGKILL.
-- Output goes to the log from the first byte, with secret values replaced.
+- Output goes to the log from the first byte, with secret values replaced; the middle of a very long one is left out.
 - When nothing is left and the log is complete, the exit record is written: a file, and a JSON line on standard output.
 """
 
@@ -29,6 +29,9 @@ MARK = "--nv-eval"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 REPLACEMENT = b"***"
+LOG_LIMIT = 200 * 2**20
+LOG_END = 2**20
+"""Bytes. The middle of a log beyond the limit is left out; of its beginning half the limit stays, of its end this."""
 POLL = 0.02
 """Seconds between two looks at a subtree that is ending."""
 
@@ -74,7 +77,11 @@ def _overlap(data: bytes, secret: bytes) -> int:
 
 
 class Spec:
-    """What to run. `hold_fd` is a bound socket that keeps the server's port from everybody else; times are seconds."""
+    """What to run; times are seconds.
+
+    `hold_fd` is a bound socket that keeps the server's port from everybody else, `lock_fds` the locks on its GPUs,
+    `cgroup` the folder of a control group of its own, where there is one.
+    """
 
     def __init__(
         self,
@@ -87,24 +94,57 @@ class Spec:
         grace: float,
         parent: int,
         hold_fd: int | None,
+        lock_fds: list[int],
+        cgroup: str | None,
         secrets: list[str],
     ) -> None:
         self.argv, self.env, self.cwd = argv, env, cwd
         self.log, self.record = log, record
-        self.grace, self.parent, self.hold_fd = grace, parent, hold_fd
+        self.grace, self.parent, self.hold_fd, self.lock_fds = grace, parent, hold_fd, lock_fds
+        self.cgroup = cgroup
         self.secrets = [secret.encode() for secret in secrets]
 
 
+class LogFile:
+    """A file that is appended to and never grows beyond a limit in bytes. A full disk loses lines, nothing else."""
+
+    def __init__(self, path: str, limit: int = LOG_LIMIT, end: int = LOG_END) -> None:
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._limit, self._end = limit, end
+        self._left_out = 0
+        self._note = b""
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+            if os.fstat(self.fd).st_size > self._limit:
+                self._leave_out_middle()
+        except OSError:
+            return
+
+    def _leave_out_middle(self) -> None:
+        """Between two whole lines, if lines are shorter than what is kept of the end."""
+        size, head = os.fstat(self.fd).st_size, self._limit // 2
+        end = os.pread(self.fd, self._end, size - self._end)
+        end = end[end.find(b"\n") + 1 :]
+        self._left_out += size - head - len(self._note) - len(end)
+        self._note = f"\n[... {self._left_out} bytes left out ...]\n".encode()
+        os.ftruncate(self.fd, head)
+        os.write(self.fd, self._note + end)
+
+
 class Log:
-    """The command's output on its way into the log file. A full disk loses lines, never the supervision."""
+    """The command's output on its way into the log file."""
 
     def __init__(self, path: str, secrets: Sequence[bytes]) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = LogFile(path)
         self._redactor = Redactor(secrets)
         self._recent = b""
         self.read_fd, self.write_fd = os.pipe()
         os.set_blocking(self.read_fd, False)
-        os.dup2(self._file, 2)
+        os.dup2(self._file.fd, 2)
 
     def pump(self) -> None:
         """Move what is there into the file."""
@@ -114,31 +154,24 @@ class Log:
             except BlockingIOError:
                 return
             self._recent = (self._recent + chunk)[-4096:]
-            self._write(self._redactor.feed(chunk))
+            self._file.write(self._redactor.feed(chunk))
 
     def finish(self) -> None:
         """Write what is left when nobody can write any more."""
         self.pump()
-        self._write(self._redactor.flush())
+        self._file.write(self._redactor.flush())
 
     def says_port_in_use(self) -> bool:
         """Whether the last output blames a port that is taken."""
         recent = self._recent.lower()
         return b"address already in use" in recent or b"eaddrinuse" in recent or b"errno 98" in recent
 
-    def _write(self, data: bytes) -> None:
-        try:
-            while data:
-                data = data[os.write(self._file, data) :]
-        except OSError:
-            return
-
 
 class Process:
     """One process of the subtree, identified by pid and start time so that a reused pid is never hit."""
 
-    def __init__(self, pid: int, parent: int, start: str) -> None:
-        self.pid, self.parent, self.start = pid, parent, start
+    def __init__(self, pid: int, parent: int, start: str, state: str = "") -> None:
+        self.pid, self.parent, self.start, self.state = pid, parent, start, state
 
     def signal(self, number: int) -> None:
         """Send a signal to this very process, if it still exists."""
@@ -168,7 +201,7 @@ def read_process(pid: int) -> Process | None:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
         return None
-    return Process(pid, int(fields[1]), fields[19].decode())
+    return Process(pid, int(fields[1]), fields[19].decode(), fields[0].decode())
 
 
 def descendants(root: int) -> list[Process]:
@@ -223,11 +256,9 @@ class Supervisor:
         self._child, self._error = _spawn(self._spec, self._log.write_fd)
 
     def _watch(self) -> None:
-        while True:
+        while not self._is_over(children_left=self._reap()):
             for descriptor, _ in self._poll.poll(self._patience()):
                 self._handle(descriptor)
-            if self._is_over(children_left=self._reap()):
-                return
 
     def _is_over(self, *, children_left: bool) -> bool:
         """Whether what is left has to be killed now. After a polite request all of the subtree has the grace time."""
@@ -301,7 +332,9 @@ class Supervisor:
         return os.waitstatus_to_exitcode(self._status or 0) > 0 and self._log.says_port_in_use()
 
     def _kill_all(self) -> None:
-        """SIGKILL until nothing is left. The command's process group goes first: it costs no search."""
+        """SIGKILL until nothing is left. The command's groups go first: they cost no search."""
+        if self._spec.cgroup is not None:
+            _tell_kernel(self._spec.cgroup, "cgroup.kill", "1")
         if self._child and self._status is None:
             try:
                 os.killpg(self._child, signal.SIGKILL)
@@ -313,6 +346,8 @@ class Supervisor:
             self._log.pump()
             select.select([self._wake], [], [], POLL)
             _drain(self._wake)
+        if self._spec.cgroup is not None:
+            _remove_group(self._spec.cgroup)
 
     def _report(self) -> None:
         record = {
@@ -332,6 +367,22 @@ class Supervisor:
             os.write(1, line.encode())
         except OSError:
             pass  # the launcher is gone: the file tells
+
+
+def _tell_kernel(cgroup: str, file: str, text: str) -> None:
+    """Write into a file of a control group. Groups are a help; that one cannot be used is no failure."""
+    try:
+        with open(f"{cgroup}/{file}", "w") as control:  # noqa: PTH123
+            control.write(text)
+    except OSError:
+        return
+
+
+def _remove_group(cgroup: str) -> None:
+    try:
+        os.rmdir(cgroup)  # noqa: PTH106
+    except OSError:
+        return
 
 
 def _spawn(spec: Spec, output: int) -> tuple[int, str]:
@@ -368,6 +419,8 @@ def _become(spec: Spec, output: int, supervisor: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != supervisor:
         os._exit(127)
+    if spec.cgroup is not None:
+        _tell_kernel(spec.cgroup, "cgroup.procs", "0")
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -430,8 +483,8 @@ def _read_spec() -> tuple[Spec, bytes] | None:
         data += chunk
     line, _, commands = data.partition(b"\n")
     spec = Spec(**json.loads(line))
-    if spec.hold_fd is not None:
-        os.set_inheritable(spec.hold_fd, False)
+    for descriptor in (*spec.lock_fds, *([] if spec.hold_fd is None else [spec.hold_fd])):
+        os.set_inheritable(descriptor, False)
     return spec, commands
 
 

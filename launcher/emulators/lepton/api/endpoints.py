@@ -60,7 +60,7 @@ class LegacyFamily:
         for endpoint in endpoints:
             endpoint.read()
         call.workspace.tick()
-        return answer([self.show(endpoint, call) for endpoint in call.workspace.endpoints.values()])
+        return answer([self.show(endpoint, call) for endpoint in call.workspace.listed_endpoints()])
 
     async def create(self, call: Call) -> Response:
         """201 with everything, a token that the server made included."""

@@ -37,7 +37,7 @@ async def list_jobs(call: Call) -> Response:
     for job in call.workspace.jobs.values():
         job.read()
     call.workspace.tick()
-    found = [job for job in call.workspace.jobs.values() if _matches(job, call)]
+    found = [job for job in call.workspace.listed_jobs() if _matches(job, call)]
     size = min(PAGE_SIZE, call.number("page_size", PAGE_SIZE) or PAGE_SIZE)
     first = (max(1, call.number("page", 1)) - 1) * size
     return answer({"jobs": [show(job) for job in found[first : first + size]], "total": len(found)})

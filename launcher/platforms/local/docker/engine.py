@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from launcher.errors import PlatformError
-from launcher.platforms.base import Leftover
+from launcher.platforms.base import Leftover, ResourceState
+from launcher.platforms.local.launchers import Launcher
 
 INVOCATION = "nv-eval.invocation"
 NAME = "nv-eval.name"
 KIND = "nv-eval.kind"
+LAUNCHER = "nv-eval.launcher"
 SOCKET = "/var/run/docker.sock"
 TIMEOUT = 60.0
 """Seconds the engine has for one answer, or for the next piece of a long one."""
 ENGINE_ERRORS = (DockerException, RequestException)
+_STATES = {
+    "created": ResourceState.PENDING,
+    "running": ResourceState.RUNNING,
+    "restarting": ResourceState.RUNNING,
+    "paused": ResourceState.RUNNING,
+    "removing": ResourceState.RUNNING,
+    "exited": ResourceState.FAILED,
+    "dead": ResourceState.FAILED,
+}
+"""Whether one that has exited did well, its list does not tell."""
 
 
 def address(configured: str | None) -> str:
@@ -52,7 +67,7 @@ def explain(error: Exception) -> str:
 
 def labels(invocation: str, name: str, kind: str) -> dict[str, str]:
     """The mark of one thing."""
-    return {INVOCATION: invocation, NAME: name, KIND: kind}
+    return {INVOCATION: invocation, NAME: name, KIND: kind, LAUNCHER: str(Launcher.own())}
 
 
 def listed(client: docker.DockerClient, invocation: str | None = None) -> list[dict[str, Any]]:
@@ -84,29 +99,98 @@ def remove(client: docker.DockerClient, container: str) -> None:
             raise
 
 
+def is_named(configured: str | None) -> bool:
+    """Whether somebody said where the engine is."""
+    return bool(configured or os.environ.get("DOCKER_HOST"))
+
+
+def is_expected(configured: str | None) -> bool:
+    """Whether an engine should be there: somebody named one, or there is a socket that this user may use."""
+    scheme, _, path = address(configured).partition("://")
+    return is_named(configured) or (scheme == "unix" and Path(path).is_socket() and os.access(path, os.W_OK))
+
+
 def sweep(host: str) -> list[Leftover]:
-    """Our containers of every invocation; none where no engine answers."""
+    """Our containers, networks and volumes of every invocation. Raises PlatformError if the engine cannot be asked."""
+    client = connect(host)
     try:
-        client = connect(host)
-    except PlatformError:
-        return []
-    try:
-        return [_leftover(container) for container in listed(client)]
+        return [
+            *map(_container, listed(client)),
+            *(_other("network", network.attrs, network.id) for network in _marked(client.networks)),
+            *(_other("storage", volume.attrs, volume.id) for volume in _marked(client.volumes)),
+        ]
     except ENGINE_ERRORS as error:
-        raise PlatformError(f"the engine at {host} does not list its containers: {explain(error)}") from error
+        raise PlatformError(f"the engine at {host} does not list what it has: {explain(error)}") from error
     finally:
         client.close()
 
 
-def _leftover(container: dict[str, Any]) -> Leftover:
+def _marked(collection: Any) -> Iterable[Any]:
+    found: Iterable[Any] = collection.list(filters={"label": INVOCATION})
+    return found
+
+
+def _container(container: dict[str, Any]) -> Leftover:
     mark: dict[str, str] = container["Labels"]
+    state = str(container.get("State", ""))
     return Leftover(
         kind="job" if mark.get(KIND) == "job" else "endpoint",
         name=mark.get(NAME, ""),
         invocation=mark[INVOCATION],
-        id=container["Id"],
+        id=f"container:{container['Id']}",
+        state=_STATES.get(state, ResourceState.UNKNOWN),
+        said=state,
         age=max(0.0, time.time() - container["Created"]),
+        usd_per_hour=0.0,
+        launcher_alive=_launcher_alive(mark),
     )
+
+
+def _other(kind: Literal["network", "storage"], attributes: dict[str, Any], id_: str) -> Leftover:
+    mark: dict[str, str] = attributes["Labels"]
+    return Leftover(
+        kind=kind,
+        name=mark.get(NAME, ""),
+        invocation=mark[INVOCATION],
+        id=f"{kind}:{id_}",
+        state=ResourceState.RUNNING,
+        age=_age(attributes.get("Created") or attributes.get("CreatedAt") or ""),
+        usd_per_hour=0.0,
+        launcher_alive=_launcher_alive(mark),
+    )
+
+
+def _launcher_alive(mark: dict[str, str]) -> bool | None:
+    launcher = Launcher.parse(mark.get(LAUNCHER, ""))
+    return launcher.is_alive if launcher is not None else None
+
+
+def _age(created: str) -> float | None:
+    """Seconds since a time stamp of the engine, which has nanoseconds that Python does not read."""
+    try:
+        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", created))
+    except ValueError:
+        return None
+    return max(0.0, time.time() - moment.timestamp())
+
+
+def remove_left(host: str, leftover: Leftover) -> None:
+    """Remove one thing that `sweep` found; one that is gone is no error. Raises PlatformError."""
+    kind, _, id_ = leftover.id.partition(":")
+    client = connect(host)
+    try:
+        if kind == "container":
+            remove(client, id_)
+        elif kind == "network":
+            client.networks.get(id_).remove()
+        else:
+            client.volumes.get(id_).remove(force=True)
+    except NotFound:
+        return
+    except ENGINE_ERRORS as error:
+        raise PlatformError(f"the engine at {host} does not remove {leftover.name}: {explain(error)}") from error
+    finally:
+        client.close()
 
 
 def exists(client: docker.DockerClient, invocation: str) -> bool:

@@ -27,14 +27,18 @@ PAUSE = 0.1
 DONE = "done"
 
 
-def start(host: str, invocation: str) -> subprocess.Popen[bytes]:
-    """Start the reaper of an invocation. A launcher that dies before it watches is dead when it looks."""
+def start(host: str, invocation: str, locks: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start the reaper of an invocation, which keeps the descriptors `locks` open until it ends.
+
+    A launcher that dies before it watches is dead when it looks.
+    """
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, "--nv-eval-reaper", invocation],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=inherited() | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        pass_fds=locks,
         start_new_session=True,
     )
     _say(process, {"host": host, "invocation": invocation, "parent": os.getpid()})

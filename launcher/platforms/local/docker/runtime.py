@@ -64,7 +64,7 @@ class DockerRuntime:
 
     async def prepare(self) -> None:
         """Start the reaper, then make the network."""
-        self._reaper = reaper.start(self._host, self._id)
+        self._reaper = reaper.start(self._host, self._id, self._invocation.gpu_locks.descriptors())
         mark = engine.labels(self._id, self._network, "network")
         await self._ask(lambda: self._client.networks.create(self._network, driver="bridge", labels=mark))
 

@@ -1,0 +1,87 @@
+"""`nv-eval resume`: go on with invocations that were interrupted or stopped, or that failed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launcher.plan.model import Plan
+
+_EPILOG = """\
+Tasks that have scores are kept; the others go on, and no request that was answered is sent again. Overrides may change
+time-outs, limits, concurrency and where results go; what would change the scores is refused:
+  nv-eval resume a1b2c3d4 limits.max_cost_usd=40 evaluation.timeout=7200
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("overrides", nargs="*", metavar="ID|OVERRIDE", help="ids or unique prefixes, and key=value")
+    parser.add_argument("--config-name", "-cn", help="compare with this config instead of the invocation's own")
+    parser.add_argument("--config-dir", "-cd", help="folder with configs of your own, searched first")
+    parser.add_argument("-d", "--detach", action="store_true", help="go on in the background")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from launcher.errors import ConfigError
+
+    ids = [word for word in args.overrides if "=" not in word and not word.startswith(("+", "~"))]
+    overrides = tuple(word for word in args.overrides if word not in ids)
+    if not ids:
+        raise ConfigError("nv-eval resume: names no invocation; see: nv-eval ls runs")
+    return max(_resume(args, prefix, overrides) for prefix in ids)
+
+
+def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> int:
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    found = journal.find(prefix)
+    ended = journal.ended(found.id)
+    if ended is not None and ended.data.get("exit_code") == 0:
+        sys.stdout.write(f"{found.id}: has all its scores; see: nv-eval results {found.id}\n")
+        return 0
+    change = _change(args, overrides)
+    if args.detach:
+        return _detach(found.id, change, as_json=args.json)
+    return _foreground(found.id, change, as_json=args.json)
+
+
+def _foreground(invocation: str, change: Callable[[Plan], Plan], *, as_json: bool) -> int:
+    from launcher.api import resume, stored_plan
+    from launcher.cli.live import open_view
+    from launcher.cli.run_command import print_result
+
+    plan = change(stored_plan(invocation))
+    with open_view(plan, quiet=as_json) as view:
+        result = resume(invocation, change=lambda _: plan, watcher=view.update, say=view.say)
+    print_result(result, as_json=as_json)
+    return result.exit_code
+
+
+def _detach(invocation: str, change: Callable[[Plan], Plan], *, as_json: bool) -> int:
+    from launcher.api import resume_detached
+    from launcher.cli.run_command import print_detached
+
+    print_detached(invocation, resume_detached(invocation, change=change), as_json=as_json)
+    return 0
+
+
+def _change(args: argparse.Namespace, overrides: tuple[str, ...]) -> Callable[[Plan], Plan]:
+    """What makes the plan to go on with of the one that was begun."""
+
+    def change(plan: Plan) -> Plan:
+        if not overrides and args.config_name is None:
+            return plan
+        from launcher.api import changed
+
+        return changed(plan, overrides, config_name=args.config_name, config_dir=args.config_dir)
+
+    return change

@@ -1,0 +1,23 @@
+"""`nv-eval supervise`: what `run --detach` and `resume --detach` start in the background."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the arguments."""
+    parser.add_argument("invocation", metavar="ID", help="id of an invocation that has been recorded")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from launcher.api import resume, stored_plan
+    from launcher.cli.live import Lines
+    from launcher.cli.run_command import print_result
+
+    view = Lines(stored_plan(args.invocation))
+    view.say(f"Invocation {args.invocation}: supervisor started.")
+    result = resume(args.invocation, watcher=view.update, say=view.say)
+    print_result(result, as_json=False)
+    return result.exit_code

@@ -1,0 +1,277 @@
+"""Removing all of one invocation: with the journal that knows it, or from any machine that has the credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from launcher import errors
+from launcher.config.execution import EXECUTIONS, AnyExecution
+from launcher.config.pricing import Pricing
+from launcher.errors import LauncherError, LeaseHeld, NotFound, PlatformError, PreflightError
+from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState
+from launcher.orchestrator.removal import Cleared, Removal, opened
+from launcher.platforms import within_reach
+from launcher.platforms.base import Leftover, Platform
+
+SHORTEST_PREFIX = 4
+"""Characters of an id that the journal does not know: a workspace is shared, and a slip would hit somebody else's."""
+
+
+class Outcome(StrEnum):
+    """How the removal of one invocation ended."""
+
+    REMOVED = "removed"
+    NOTHING_LEFT = "nothing_left"
+    LEFT = "left"
+    """Something is still there."""
+    UNKNOWN = "unknown"
+    """A platform could not be asked, so that nobody knows what is there."""
+    RUNNING = "running"
+    """Its launcher is alive: nothing was done."""
+    AMBIGUOUS = "ambiguous"
+    """The prefix fits several invocations, or is too short: nothing was done."""
+
+
+EXIT_CODES = {
+    Outcome.LEFT: errors.Leftover.exit_code,
+    Outcome.UNKNOWN: errors.PlatformError.exit_code,
+    Outcome.RUNNING: errors.LeaseHeld.exit_code,
+    Outcome.AMBIGUOUS: errors.NotFound.exit_code,
+}
+"""Of several invocations the first that fits decides; without any it is 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What to remove, and how. Times are seconds.
+
+    `executions`: where to look; None: where the journal says, else everywhere that this machine has credentials for.
+    `grace`: how long after the last creation more may appear; None: as the platform says.
+    """
+
+    executions: Sequence[AnyExecution] | None = None
+    keep_storage: bool = False
+    force: bool = False
+    timeout: float = 300.0
+    grace: float | None = None
+    pricing: Pricing | None = None
+    """Prices of what is found, for the person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What became of one invocation. `message` says why nothing was done, where nothing was."""
+
+    invocation: str
+    outcome: Outcome
+    message: str = ""
+    places: tuple[Cleared, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Places that were not looked at, each with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What was asked for: an invocation that the journal knows, or a word that may be one's id."""
+
+    word: str
+    known: Invocation | None = None
+    state: RunState | None = None
+    last_sign: float | None = None
+    """Seconds since its launcher's last sign of life."""
+    execution: AnyExecution | None = None
+
+
+def find(journal: Journal | None, word: str) -> Target:
+    """What the journal says of an id or a prefix of it. Raises NotFound if it fits several."""
+    fitting = [found for found in (journal.invocations() if journal else ()) if found.id.startswith(word)]
+    exact = [found for found in fitting if found.id == word]
+    if len(exact or fitting) > 1:
+        raise NotFound(f"{word}: fits several invocations: {', '.join(found.id for found in fitting[:5])}")
+    if journal is None or not fitting:
+        return Target(word=word)
+    known = (exact or fitting)[0]
+    return Target(
+        word=known.id,
+        known=known,
+        state=journal.state(known),
+        last_sign=_last_sign(journal, known),
+        execution=execution_of(journal, known),
+    )
+
+
+def _last_sign(journal: Journal, invocation: Invocation) -> float:
+    beat = journal.live(invocation.id)
+    last_facts = [fact.time for fact in journal.facts(invocation.id)[-1:]]
+    last = max([invocation.created, *last_facts, *([beat[0]] if beat else [])])
+    return max(0.0, time.time() - last)
+
+
+def execution_of(journal: Journal, invocation: Invocation) -> AnyExecution | None:
+    """The keys of `execution` that an invocation was planned with; None if nothing has kept them."""
+    try:
+        document = journal.plan(invocation.id)
+    except NotFound:
+        path = Path(invocation.folder) / "plan.json"
+        if not path.is_file():
+            return None
+        document = path.read_bytes()
+    try:
+        plan = msgspec.json.decode(document, type=_Plan)
+        return msgspec.convert(plan.config["execution"], EXECUTIONS[plan.execution])
+    except (msgspec.DecodeError, KeyError):
+        return None
+
+
+class _Plan(msgspec.Struct):
+    """As much of a plan as is needed here."""
+
+    execution: str
+    config: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+async def cleanup(target: Target, wish: Wish, journal: Journal | None = None) -> Cleaned:
+    """Remove everything of an invocation and wait until it is gone; the journal that knows it learns of that."""
+    if journal is None or target.known is None:
+        return await _cleanup(target, wish)
+    try:
+        async with _held(journal, target.word, force=wish.force):
+            cleaned = await _cleanup(target, wish)
+            if cleaned.outcome in (Outcome.REMOVED, Outcome.NOTHING_LEFT):
+                with contextlib.suppress(LauncherError):  # what is gone is gone, whoever knows
+                    journal.record(target.word, Fact.CLEANED)
+            return cleaned
+    except LeaseHeld:
+        return _running(target.word)
+
+
+@asynccontextmanager
+async def _held(journal: Journal, invocation: str, *, force: bool) -> AsyncIterator[None]:
+    """Within, nobody else runs the invocation. Raises LeaseHeld if somebody does, unless `force`.
+
+    A journal that cannot be written keeps nothing from being removed.
+    """
+    if not force:
+        try:
+            journal.take_lease(invocation)
+        except LeaseHeld:
+            raise
+        except LauncherError:
+            force = True
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            journal.keep_lease(invocation)
+
+    beating = None if force else asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        if beating is not None:
+            beating.cancel()
+            journal.give_up_lease(invocation)
+
+
+async def _cleanup(target: Target, wish: Wish) -> Cleaned:
+    if target.state is RunState.RUNNING and not wish.force:
+        return _running(target.word)
+    executions, notes = _where(target, wish)
+    try:
+        async with opened(executions, wish.pricing) as platforms:
+            found = None if target.known else await _identify(target.word, platforms)
+            if found is not None and found.launcher_alive and not wish.force:
+                return _running(found.invocation)
+            invocation = found.invocation if found else target.word
+            reachable = found.platforms if found else platforms
+            places = [*(found.places if found else ()), *await _clear(reachable, invocation, target, wish)]
+    except NotFound as error:
+        return Cleaned(invocation=target.word, outcome=Outcome.AMBIGUOUS, message=str(error))
+    except PreflightError as error:
+        return Cleaned(invocation=target.word, outcome=Outcome.UNKNOWN, message=str(error))
+    return Cleaned(invocation=invocation, outcome=_outcome(places), places=tuple(places), notes=tuple(notes))
+
+
+def _running(invocation: str) -> Cleaned:
+    message = f"{invocation}: its launcher is alive; end it first: nv-eval stop {invocation} (or add --force)"
+    return Cleaned(invocation=invocation, outcome=Outcome.RUNNING, message=message)
+
+
+def _where(target: Target, wish: Wish) -> tuple[Sequence[AnyExecution], list[str]]:
+    if wish.executions is not None:
+        return wish.executions, []
+    return ([target.execution], []) if target.execution is not None else within_reach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Which invocation a word means, by what the platforms show, and which of them could be asked."""
+
+    invocation: str
+    launcher_alive: bool
+    platforms: list[Platform]
+    places: list[Cleared]
+    """Those that could not be asked."""
+
+
+async def _identify(word: str, platforms: list[Platform]) -> _Found:
+    """Raises NotFound if the word may mean several, or is too short to be trusted."""
+    if len(word) < SHORTEST_PREFIX:
+        raise NotFound(f"{word}: not in this machine's journal; give at least {SHORTEST_PREFIX} characters of the id")
+    answers = await asyncio.gather(*(_look(platform, word) for platform in platforms))
+    seen = [left for answer in answers if not isinstance(answer, str) for left in answer]
+    ids = sorted({left.invocation for left in seen})
+    if len(ids) > 1 and word not in ids:
+        raise NotFound(f"{word}: fits several invocations: {', '.join(ids[:5])}")
+    invocation = ids[0] if len(ids) == 1 else word
+    pairs = list(zip(platforms, answers, strict=True))
+    return _Found(
+        invocation=invocation,
+        launcher_alive=any(left.launcher_alive for left in seen if left.invocation == invocation),
+        platforms=[platform for platform, answer in pairs if not isinstance(answer, str)],
+        places=[Cleared(platform=p.name, unknown=answer) for p, answer in pairs if isinstance(answer, str)],
+    )
+
+
+async def _look(platform: Platform, invocation: str) -> list[Leftover] | str:
+    """What is there, or why nobody knows."""
+    try:
+        return await platform.sweep(invocation)
+    except (PlatformError, PreflightError) as error:
+        return str(error)
+
+
+async def _clear(platforms: list[Platform], invocation: str, target: Target, wish: Wish) -> list[Cleared]:
+    def wanted(left: Leftover) -> bool:
+        return left.invocation == invocation and not (wish.keep_storage and left.kind == "storage")
+
+    return await asyncio.gather(
+        *(
+            Removal(
+                platform=platform,
+                wanted=wanted,
+                invocation=invocation,
+                timeout=wish.timeout,
+                grace=platform.create_grace if wish.grace is None else wish.grace,
+                last_sign=target.last_sign,
+            ).run()
+            for platform in platforms
+        )
+    )
+
+
+def _outcome(places: Sequence[Cleared]) -> Outcome:
+    if any(place.unknown for place in places):
+        return Outcome.UNKNOWN
+    if any(place.left for place in places):
+        return Outcome.LEFT
+    return Outcome.REMOVED if any(place.removed for place in places) else Outcome.NOTHING_LEFT

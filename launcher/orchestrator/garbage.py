@@ -1,0 +1,129 @@
+"""What of everything that carries our mark nobody needs any more, and why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from launcher.config.execution import AnyExecution
+from launcher.config.pricing import Pricing
+from launcher.errors import PlatformError, PreflightError
+from launcher.orchestrator.journal import Journal, RunState
+from launcher.orchestrator.removal import Cleared, Removal, opened
+from launcher.platforms.base import Leftover, Platform
+
+
+class Why(StrEnum):
+    """Why something is garbage, or why it is not."""
+
+    RUN_ENDED = "run_ended"
+    LAUNCHER_GONE = "launcher_gone"
+    OLD = "old"
+    RUNNING = "running"
+    YOUNG = "young"
+    AGE_UNKNOWN = "age_unknown"
+    STORAGE = "storage"
+    STORAGE_UNKNOWN = "storage_unknown"
+    RECORD = "record"
+
+
+GARBAGE = frozenset({Why.RUN_ENDED, Why.LAUNCHER_GONE, Why.OLD})
+
+WORDS = {
+    Why.RUN_ENDED: "its run has ended",
+    Why.LAUNCHER_GONE: "its launcher is gone",
+    Why.OLD: "not in this machine's journal, and old",
+    Why.RUNNING: "its launcher is alive",
+    Why.YOUNG: "not in this machine's journal, and young: it may be somebody's run",
+    Why.AGE_UNKNOWN: "not in this machine's journal, and of unknown age",
+    Why.STORAGE: "storage is kept; --storage removes it",
+    Why.STORAGE_UNKNOWN: "storage of a run that this machine's journal does not know; nv-eval cleanup ID removes it",
+    Why.RECORD: "the platform's record of an ended job: it costs nothing",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What decides. `runs`: state of the invocations that this machine's journal knows; `older_than` in seconds."""
+
+    runs: Mapping[str, RunState] = field(default_factory=dict)
+    older_than: float = 86_400.0
+    storage: bool = False
+
+    def judge(self, left: Leftover) -> Why:
+        """What is to be said of one thing."""
+        run = self.runs.get(left.invocation)
+        if left.launcher_alive or run is RunState.RUNNING:
+            return Why.RUNNING
+        if left.is_record:
+            return Why.RECORD
+        if left.kind == "storage" and (not self.storage or run in (None, RunState.UNKNOWN)):
+            return Why.STORAGE if not self.storage else Why.STORAGE_UNKNOWN
+        if run is RunState.FINISHED:
+            return Why.RUN_ENDED
+        if run is RunState.INTERRUPTED or left.launcher_alive is False:
+            return Why.LAUNCHER_GONE
+        return self._by_age(left)
+
+    def _by_age(self, left: Leftover) -> Why:
+        if left.age is None and self.older_than > 0:
+            return Why.AGE_UNKNOWN
+        return Why.OLD if (left.age or 0.0) >= self.older_than else Why.YOUNG
+
+    def is_garbage(self, left: Leftover) -> bool:
+        """Whether it may go."""
+        return self.judge(left) in GARBAGE
+
+
+def runs_of(journal: Journal | None) -> dict[str, RunState]:
+    """State of all invocations that a journal knows."""
+    return {found.id: journal.state(found) for found in journal.invocations()} if journal else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One thing on one platform, with the verdict."""
+
+    platform: str
+    left: Leftover
+    why: Why
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What there was, and what became of the garbage; `places` has no removals in a dry run."""
+
+    found: tuple[Found, ...]
+    places: tuple[Cleared, ...]
+
+
+async def collect(
+    executions: Sequence[AnyExecution], rules: Rules, *, remove: bool, timeout: float, pricing: Pricing | None = None
+) -> Collection:
+    """Look everywhere; with `remove` also remove what is garbage and wait until it is gone. `timeout` in seconds.
+
+    Raises PreflightError for an execution without credentials.
+    """
+    async with opened(executions, pricing) as platforms:
+        answers = await asyncio.gather(*(_collect(p, rules, remove=remove, timeout=timeout) for p in platforms))
+    return Collection(
+        found=tuple(thing for found, _ in answers for thing in found), places=tuple(place for _, place in answers)
+    )
+
+
+async def _collect(platform: Platform, rules: Rules, *, remove: bool, timeout: float) -> tuple[list[Found], Cleared]:
+    try:
+        unseen, seen = await asyncio.gather(platform.unseen(), platform.sweep())
+    except (PlatformError, PreflightError) as error:
+        return [], Cleared(platform=platform.name, unknown=str(error))
+    found = [Found(platform=platform.name, left=left, why=rules.judge(left)) for left in seen]
+    garbage = {(thing.left.kind, thing.left.id) for thing in found if thing.why in GARBAGE}
+    if not remove or not garbage:
+        return found, Cleared(platform=platform.name, unseen=tuple(unseen))
+
+    def wanted(left: Leftover) -> bool:
+        return (left.kind, left.id) in garbage
+
+    return found, await Removal(platform=platform, wanted=wanted, timeout=timeout).run()

@@ -1,0 +1,118 @@
+"""From the journal of a launcher that is gone to the state of its tasks: what is scored stays, the rest goes on.
+
+Facts say what was asked for; only the world says what exists. A state made here is marked `recovered`, and the run
+looks before it believes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from launcher.harnesses.spec import Score
+from launcher.orchestrator.journal import Entry, Fact, present
+from launcher.orchestrator.reasons import Reason
+from launcher.orchestrator.state import Attempt, TaskState
+from launcher.plan.attempts import attempt
+from launcher.plan.model import Plan, TaskPlan
+
+SCORES = "scores.json"
+
+_ANSWERS = (
+    (Fact.INTEND_CREATE_ENDPOINT, Fact.ENDPOINT_CREATED),
+    (Fact.INTEND_SUBMIT_JOB, Fact.JOB_SUBMITTED),
+)
+
+
+def recover(plan: Plan, facts: Sequence[Entry], folder: Path, *, now: float, grace: float) -> list[TaskState]:
+    """State of all tasks. `now` is the loop's clock; `grace` the seconds in which what was asked for may appear."""
+    shift = now - time.time()
+    facts = [replace(fact, time=min(fact.time + shift, now)) for fact in facts]  # wall clocks jump
+    return [_task(plan, task, [f for f in facts if f.task == task.key], folder, now, grace) for task in plan.tasks]
+
+
+def _task(plan: Plan, task: TaskPlan, facts: list[Entry], folder: Path, now: float, grace: float) -> TaskState:
+    retries = [fact for fact in facts if fact.kind is Fact.TASK_RETRY]
+    number = retries[-1].data["attempt"] if retries else 1
+    facts = present(facts)
+    first = {fact.kind: fact for fact in reversed(facts)}
+    state = TaskState(
+        plan=attempt(task, number, plan.invocation),
+        attempt=number,
+        past=[_past(fact) for fact in retries],
+        recovered=True,
+        again=True,
+    )
+    _requests(state, facts, first, now + grace)
+    if not state.admitted:
+        return state
+    _ending(state, facts, first, folder / task.key / SCORES)
+    return state
+
+
+def _past(fact: Entry) -> Attempt:
+    return Attempt(
+        number=fact.data["attempt"] - 1,
+        reason=Reason(fact.data["reason"]),
+        detail=fact.data.get("detail", ""),
+        endpoint_seconds=fact.data.get("endpoint_seconds", 0.0),
+    )
+
+
+def _requests(state: TaskState, facts: list[Entry], first: dict[Fact, Entry], unheard_until: float) -> None:
+    """What was asked for in this attempt, and what was heard of it.
+
+    How long ago it was asked for nobody knows, as wall clocks jump: the grace time begins anew.
+    """
+    endpoint, job = first.get(Fact.INTEND_CREATE_ENDPOINT), first.get(Fact.INTEND_SUBMIT_JOB)
+    asked = [fact.time for fact in (endpoint, job) if fact is not None]
+    evaluating = first.get(Fact.TASK_EVALUATING)
+    state.admitted = bool(asked)
+    state.started_at = min(asked, default=None)
+    state.endpoint_wanted = endpoint is not None
+    state.endpoint_created = Fact.ENDPOINT_CREATED in first
+    state.job_wanted = job is not None
+    state.job_submitted = Fact.JOB_SUBMITTED in first
+    state.unheard_until = unheard_until if asked else 0.0
+    kinds = Counter(fact.kind for fact in facts)
+    state.heard = all(kinds[intent] == kinds[answer] for intent, answer in _ANSWERS)
+    state.ready = Fact.TASK_READY in first
+    state.evaluating_at = evaluating.time if evaluating else None
+
+
+def _ending(state: TaskState, facts: list[Entry], first: dict[Fact, Entry], scores: Path) -> None:
+    """How this attempt ended, as far as it did.
+
+    Scores that are home and can be read count, even where a full disk kept the journal from saying so.
+    """
+    gone = first.get(Fact.TASK_GONE)
+    if gone is not None:
+        state.endpoint_wanted = state.job_wanted = False
+        state.unheard_until = 0.0
+        state.gone_at = gone.time
+    said = [fact for fact in facts if fact.kind in (Fact.TASK_ENDED, Fact.TASK_COLLECTED) and "reason" in fact.data]
+    state.ended_at = said[0].time if said else None
+    home = read_scores(scores)
+    if home is not None:
+        state.reason, state.collected, state.again = Reason.COMPLETED, True, False
+        state.scores, state.done = home, gone is not None
+    elif said:
+        state.reason, state.detail = Reason(said[-1].data["reason"]), said[-1].data.get("detail", "")
+        state.collected = Fact.TASK_COLLECTED in first and state.reason is not Reason.COMPLETED
+        if state.reason is Reason.COMPLETED and gone is not None:
+            state.reason, state.detail = Reason.RESULTS_NOT_FETCHED, f"{scores} is not there any more"
+    elif gone is not None:
+        state.reason, state.collected = Reason.LAUNCHER_DIED, True
+
+
+def read_scores(path: Path) -> list[Score] | None:
+    """Scores that came home; None if there are none, or they cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Score])
+    except (OSError, msgspec.MsgspecError):
+        return None

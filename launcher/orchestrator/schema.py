@@ -1,0 +1,61 @@
+"""Tables of the journal, and how a journal of an earlier version becomes one of this version."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_FIRST = """
+CREATE TABLE invocations (
+  id TEXT PRIMARY KEY, created REAL NOT NULL, execution TEXT NOT NULL, deployment TEXT NOT NULL,
+  folder TEXT NOT NULL, tasks TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, pid_start TEXT NOT NULL
+);
+CREATE TABLE facts (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, invocation TEXT NOT NULL, task TEXT,
+  kind TEXT NOT NULL, name TEXT NOT NULL DEFAULT '', data TEXT NOT NULL DEFAULT '{}'
+);
+CREATE INDEX facts_of ON facts (invocation, seq);
+CREATE TABLE live (invocation TEXT PRIMARY KEY, time REAL NOT NULL, data TEXT NOT NULL);
+"""
+
+_PLANS_AND_LEASES = """
+CREATE TABLE plans (invocation TEXT PRIMARY KEY, plan BLOB NOT NULL);
+CREATE TABLE leases (
+  invocation TEXT PRIMARY KEY, owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+  pid_start TEXT NOT NULL, taken REAL NOT NULL, beat REAL NOT NULL
+);
+INSERT INTO leases SELECT id, 'begun', host, pid, pid_start, created, created FROM invocations;
+"""
+
+MIGRATIONS = (_FIRST, _PLANS_AND_LEASES)
+"""Migration n makes version n + 1 of version n; version 0 is an empty file."""
+
+VERSION = len(MIGRATIONS)
+
+
+def version(db: sqlite3.Connection) -> int:
+    """Version of the tables in a file."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the tables to this version: all of it, or, if it fails, nothing. Two processes may do so at once."""
+    with writing(db):
+        for number in range(version(db), VERSION):
+            for statement in MIGRATIONS[number].split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {number + 1}")
+
+
+@contextmanager
+def writing(db: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that no other writer interrupts."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")  # which a full disk may refuse
+    except BaseException:
+        if db.in_transaction:  # SQLite may have ended it itself
+            db.execute("ROLLBACK")
+        raise

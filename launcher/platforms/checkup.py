@@ -1,0 +1,52 @@
+"""What a machine can run, platform by platform. Each function imports its platform only when it is called."""
+
+from __future__ import annotations
+
+import asyncio
+
+from launcher.errors import PreflightError
+from launcher.platforms.base import Check, CheckState
+
+
+def processes(limit: float) -> list[Check]:
+    """Whether servers and jobs can run as processes of this machine. `limit` in seconds, here and below."""
+    from launcher.platforms.local import checkup
+
+    return checkup.processes(limit)
+
+
+def containers(_limit: float) -> list[Check]:
+    """Whether they can run in containers."""
+    from launcher.platforms.local import checkup
+
+    return checkup.containers()
+
+
+def gpus(_limit: float) -> list[Check]:
+    """Which GPUs they can get."""
+    from launcher.platforms.local import checkup
+
+    return checkup.gpus()
+
+
+def lepton(limit: float) -> list[Check]:
+    """Whether the credentials of this machine open a Lepton workspace."""
+    from launcher.platforms.lepton import credentials
+
+    try:
+        found = credentials.find()
+    except PreflightError as error:
+        return [Check("lepton", CheckState.SKIPPED, str(error).removeprefix("Lepton: "))]
+    from launcher.platforms.lepton import checkup
+
+    return asyncio.run(checkup.check(found, limit))
+
+
+def kubernetes(_limit: float) -> list[Check]:
+    """Not yet."""
+    return [Check("kubernetes", CheckState.SKIPPED, "not in this version")]
+
+
+def slurm(_limit: float) -> list[Check]:
+    """Not yet."""
+    return [Check("slurm", CheckState.SKIPPED, "not in this version")]

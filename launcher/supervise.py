@@ -1,0 +1,198 @@
+"""Run an invocation from its first request to its last record: a new one, or the rest of one whose launcher is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from launcher.errors import NotFound, PreflightError, ResultsError
+from launcher.notify import Notifier
+from launcher.orchestrator import budget
+from launcher.orchestrator.blocking import Interrupts
+from launcher.orchestrator.journal import Entry, Invocation, Journal
+from launcher.orchestrator.run import Run, Watcher
+from launcher.orchestrator.signals import handled, reaction
+from launcher.orchestrator.state import RunOutcome
+from launcher.plan.model import Plan
+from launcher.platforms import open_platform
+from launcher.platforms.base import Check, CheckState, Platform, Sharing
+from launcher.results import write
+from launcher.results.model import Record
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """A run that has ended: its id, its folder, its record, and the exit code of the command line."""
+
+    invocation: str
+    folder: Path
+    record: Record
+    outcome: RunOutcome
+    saved: bool = True
+    """Whether results.json could be written."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 only if every task has scores, they are saved, and nothing is left running."""
+        return self.outcome.exit_code or (0 if self.saved else ResultsError.exit_code)
+
+
+@dataclass(kw_only=True)
+class Supervision:
+    """How one invocation is run. `facts` of the journal: None for one that has not begun."""
+
+    plan: Plan
+    journal: Journal
+    watcher: Watcher | None = None
+    say: Say = lambda _: None
+    facts: Sequence[Entry] | None = None
+    ends: bool = False
+    """Only tear down what is there, and record how it ended."""
+
+    async def run(self, interrupts: Interrupts) -> RunResult:
+        """Run to the end.
+
+        Raises PreflightError if the plan cannot run here, or its results cannot be written; nothing was created then.
+        """
+        notifier = Notifier(self.plan.notify_config(), self.plan.invocation)
+        platform = open_platform(self.plan.execution_config())
+        if isinstance(platform, Sharing):
+            platform.attend(self.say, creates=not self.ends)
+
+        def tell(event: str, text: str) -> None:
+            self.say(text)
+            notifier.tell(event, text)
+
+        live = Run(
+            self.plan,
+            platform,
+            self.journal,
+            watcher=self.watcher,
+            tell=tell,
+            facts=self.facts,
+        )
+        try:
+            await self._prepare(platform, live.folder)
+        except BaseException:
+            await platform.close()
+            raise
+        if self.ends:
+            live.stop()
+        interrupts.react = reaction(live, self.say)
+        with handled(live, self.say):
+            outcome = await live.run()
+        result = self._written(live, outcome)
+        problem = await asyncio.to_thread(notifier.conclude, outcome, str(live.folder))
+        if problem is not None:
+            self.say(problem)
+        return result
+
+    async def _prepare(self, platform: Platform, folder: Path) -> None:
+        if self.facts and platform.close_ends_all:
+            await remove_leftovers(platform, self.plan.invocation)
+        if not self.ends:
+            problems = [c.message for c in await platform.preflight(self.plan) if c.state is CheckState.PROBLEM]
+            if problems:
+                raise PreflightError(problems)
+        begin_folder(self.plan, folder)
+
+    def _written(self, live: Run, outcome: RunOutcome) -> RunResult:
+        invocation = self.plan.invocation
+        try:
+            written = write.finish(self.plan, outcome, live.folder)
+        finally:
+            live.conclude(outcome)
+        for problem in written.problems:
+            self.say(problem)
+        return RunResult(
+            invocation=invocation, folder=live.folder, record=written.record, outcome=outcome, saved=written.saved
+        )
+
+
+def begin_folder(plan: Plan, folder: Path) -> None:
+    """Make the invocation's folder. Raises PreflightError if it cannot be written."""
+    try:
+        write.begin(plan, folder)
+    except OSError as error:
+        raise PreflightError(f"{folder}: cannot write results: {error.strerror}; set execution.output_dir") from None
+
+
+async def remove_leftovers(platform: Platform, invocation: str) -> None:
+    """What a launcher that was killed left of this invocation where everything should have ended with it."""
+    for left in await platform.sweep():
+        if left.invocation == invocation:
+            await platform.remove(left)
+
+
+def own_checks(plan: Plan) -> list[Check]:
+    """What keeps a plan from running whatever the platform says: its own limits, and addresses for messages."""
+    problems = [("budget", problem) for problem in (*budget.unkeepable(plan), *budget.beyond(plan))]
+    try:
+        Notifier(plan.notify_config(), plan.invocation)
+    except PreflightError as error:
+        problems += [("notify", problem) for problem in error.problems]
+    return [Check(name, CheckState.PROBLEM, problem) for name, problem in problems]
+
+
+def refuse_beyond_budget(plan: Plan, *, yes: bool) -> None:
+    """Raises PreflightError for a bound that cannot be kept or, unless `yes`, that the worst case breaks."""
+    problems = [*budget.unkeepable(plan), *([] if yes else budget.beyond(plan))]
+    if problems:
+        raise PreflightError(problems)
+
+
+def begin(plan: Plan, journal: Journal) -> None:
+    """Record an invocation that another process will run."""
+    journal.begin(
+        plan.invocation,
+        execution=plan.execution,
+        deployment=plan.deployment,
+        folder=str(Path(plan.output_dir) / plan.invocation),
+        tasks=[task.key for task in plan.tasks],
+        plan=msgspec.json.encode(plan),
+        hold=False,
+    )
+
+
+def stored_plan(journal: Journal, invocation: Invocation) -> Plan:
+    """The plan that an invocation was begun with. Raises NotFound if it cannot be had any more."""
+    try:
+        return msgspec.json.decode(journal.plan(invocation.id), type=Plan)
+    except NotFound:
+        saved = Path(invocation.folder) / "plan.json"
+        if not saved.is_file():
+            raise
+        return msgspec.json.decode(saved.read_bytes(), type=Plan)
+    except msgspec.DecodeError as error:
+        raise NotFound(f"{invocation.id}: its plan was made by another version of nv-eval: {error}") from None
+
+
+def take_up(
+    journal: Journal,
+    invocation: Invocation,
+    plan: Plan,
+    *,
+    watcher: Watcher | None = None,
+    say: Say = lambda _: None,
+    ends: bool = False,
+) -> Supervision:
+    """Become the supervisor of an invocation that has begun. Raises LeaseHeld while another process is."""
+    journal.take_lease(invocation.id)
+    _move(journal, invocation, plan)
+    facts = journal.facts(invocation.id)
+    return Supervision(plan=plan, journal=journal, watcher=watcher, say=say, facts=facts, ends=ends)
+
+
+def _move(journal: Journal, invocation: Invocation, plan: Plan) -> None:
+    """Keep what came home so far where a changed `output_dir` wants it, and the plan as it is now."""
+    folder = Path(plan.output_dir) / plan.invocation
+    if str(folder) != invocation.folder and Path(invocation.folder).is_dir():
+        shutil.copytree(invocation.folder, folder, dirs_exist_ok=True)
+    journal.replan(invocation.id, folder=str(folder), plan=msgspec.json.encode(plan))

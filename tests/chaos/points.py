@@ -1,0 +1,174 @@
+"""Points at which a launcher can die: around every write to the journal, every request, every file.
+
+A point is a label and a number: the third `GET /jobs sent` of this process. Labels hold no ids, so that the points of
+one run are the points of another run of the same plan.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from launcher.orchestrator.journal import Journal
+
+JOURNAL_METHODS = ("begin", "take_lease", "replan", "beat", "give_up_lease")
+_SERVED = re.compile(r"^/api/v2/workspaces/[^/]+")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `number`th time, from 1, that a process comes to `label`; with an empty label, to any point at all."""
+
+    label: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.label or 'any point'} #{self.number}"
+
+
+class Act(StrEnum):
+    """What happens at the point that was waited for."""
+
+    KILL = "kill"
+    PAUSE = "pause"
+    """The process is stopped until somebody lets it go on."""
+    FULL_DISK = "full disk"
+    """From now on the journal's files cannot grow."""
+    READ_ONLY = "read-only journal"
+
+
+@dataclass
+class Watch:
+    """Counts the points that this process comes to, writes them down, and acts at the one it waits for."""
+
+    invocation: str
+    folder: Path
+    """Files below it are points."""
+    trace: Path
+    awaited: Point | None = None
+    act: Act = Act.KILL
+    _journal: Journal | None = None
+    _counts: Counter[str] = field(default_factory=Counter)
+    _trace: int = -1
+
+    def install(self) -> None:
+        """From now on points are counted. There is no way back: this is for processes that are made for it."""
+        self._trace = os.open(self.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._watch_journal()
+        self._watch_requests()
+        sys.addaudithook(self._audit)
+
+    def reach(self, label: str, *, last_act: Callable[[], object] = lambda: None) -> None:
+        """The process is at a point. `last_act` is done before something happens there."""
+        self._counts[label] += 1
+        self._counts[""] += 1
+        os.write(self._trace, f"{label}\n".encode())
+        if self.awaited in (Point(label, self._counts[label]), Point("", self._counts[""])):
+            last_act()
+            self._happen()
+
+    def _happen(self) -> None:
+        match self.act:
+            case Act.KILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Act.PAUSE:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case Act.FULL_DISK:
+                assert self._journal is not None
+                size = Path(f"{self._journal.path}-wal").stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            case Act.READ_ONLY:
+                assert self._journal is not None
+                self._journal._db.execute("PRAGMA query_only = ON")
+
+    # --- the journal --------------------------------------------------------------------------------------------------
+
+    def _watch_journal(self) -> None:
+        record = Journal.record
+
+        def recorded(journal: Journal, invocation: str, kind: Any, *args: Any, **data: Any) -> None:
+            self._journal = journal
+            self.reach(f"fact {kind.value} before")
+            record(journal, invocation, kind, *args, **data)
+            self.reach(f"fact {kind.value} after")
+
+        setattr(Journal, "record", recorded)  # noqa: B010  a class that is changed on purpose
+        for name in JOURNAL_METHODS:
+            setattr(Journal, name, self._around(f"journal {name}", getattr(Journal, name)))
+
+    def _around(self, label: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def around(journal: Journal, *args: Any, **keys: Any) -> Any:
+            self._journal = journal
+            self.reach(f"{label} before")
+            result = method(journal, *args, **keys)
+            self.reach(f"{label} after")
+            return result
+
+        return around
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def _watch_requests(self) -> None:
+        send = httpx.AsyncHTTPTransport.handle_async_request
+
+        async def sent(transport: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+            route = self._route(request)
+
+            async def trace(event: str, _: dict[str, Any]) -> None:
+                if event == "http11.receive_response_headers.started":  # the last byte of the request is on its way
+                    self.reach(f"{route} sent")
+
+            self.reach(f"{route} before")
+            request.extensions["trace"] = trace
+            response = await send(transport, request)
+            self.reach(f"{route} answered")
+            return response
+
+        setattr(httpx.AsyncHTTPTransport, "handle_async_request", sent)  # noqa: B010
+
+    def _route(self, request: httpx.Request) -> str:
+        path = _SERVED.sub("", request.url.path)
+        parts = ["{name}" if self.invocation in part else part for part in path.split("/")]
+        return f"{request.method} {'/'.join(parts) or '/'}"
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR):
+            self._touched("write", args[0], empties=bool(args[2] & os.O_TRUNC))
+        elif event in ("os.rename", "os.mkdir", "os.remove"):
+            self._touched(event.removeprefix("os."), args[0])
+
+    def _touched(self, verb: str, path: Any, *, empties: bool = False) -> None:
+        if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(str(self.folder)):
+            return
+        name = os.fsdecode(path)[len(str(self.folder)) :].replace(self.invocation, "{id}")
+        name = name.replace(f".{os.getpid()}", ".{pid}")
+        self.reach(f"file {verb} {name} before")
+        if empties:
+            self.reach(f"file {verb} {name} empty", last_act=lambda: _empty(os.fsdecode(path)))
+
+
+def _empty(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+
+
+def read_trace(trace: Path) -> list[Point]:
+    """The points that a process came to, in their order."""
+    counts: Counter[str] = Counter()
+    found = []
+    for label in trace.read_text().splitlines():
+        counts[label] += 1
+        found.append(Point(label, counts[label]))
+    return found

@@ -1,0 +1,23 @@
+"""What holds for every test: GPUs that exist only in a config are not shared with other runs on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from launcher.platforms.local import gpulocks
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many kills the crash tests tried."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "chaos" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def gpu_locks_of_ones_own(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(gpulocks.FOLDER_VARIABLE, raising=False)
+        patch.setattr(gpulocks, "FOLDER", tmp_path_factory.mktemp("gpu-locks"))
+        yield
