@@ -114,7 +114,7 @@ class World:
     lag: float = 0.0
     """Seconds that lists are behind when something has gone."""
     ends_with_launcher: bool = False
-    """Everything dies with the launcher, as on this machine."""
+    """Everything dies with the launcher, as on this machine, where nothing comes late either."""
     intended: Callable[[Kind, str], bool] = lambda _kind, _name: True
     """Whether the journal has the intent to create such a thing."""
     now: float = 1000.0
@@ -139,7 +139,8 @@ class World:
     def listing(self, kind: Kind) -> list[Thing]:
         """What a list shows: late what is new, and for a while still what is gone."""
         self._settle()
-        return [t for t in self.things if t.kind == kind and t.has_come and t.listed <= self.now < t.gone_at + self.lag]
+        lag = 0.0 if self.ends_with_launcher else self.lag
+        return [t for t in self.things if t.kind == kind and t.has_come and t.listed <= self.now < t.gone_at + lag]
 
     def _settle(self) -> None:
         """Let requests have their effect whose time has come; a second endpoint of a name is refused."""
@@ -161,7 +162,10 @@ class World:
 
     def fate(self) -> Fate:
         """What becomes of the next creating request."""
-        return Fate() if self.healthy else self.fates[next(self.requests) % len(self.fates)]
+        if self.healthy:
+            return Fate()
+        fate = self.fates[next(self.requests) % len(self.fates)]
+        return Fate(answer=fate.answer) if self.ends_with_launcher else fate
 
     def course(self, task: str, name: str) -> Course:
         """How the attempt of a task to which a name belongs goes."""

@@ -30,16 +30,16 @@ LONG_ENOUGH = 20_000.0
 
 FATES = st.builds(
     Fate,
-    answer=st.sampled_from([Answer.HEARD, Answer.HEARD, Answer.LOST, Answer.REFUSED]),
-    effect=st.sampled_from([0.05, 2.0, LONGEST_EFFECT]),
+    answer=st.sampled_from([*6 * [Answer.HEARD], Answer.LOST, Answer.REFUSED]),
+    effect=st.sampled_from([0.05, 0.05, 2.0, LONGEST_EFFECT]),
     lag=st.sampled_from([0.0, 2.0, LONGEST_LAG]),
 )
 COURSES = st.builds(
     Course,
-    boot=st.sampled_from([1.0, 20.0, NEVER]),
+    boot=st.sampled_from([1.0, 1.0, 20.0, 20.0, NEVER]),
     lasts=st.sampled_from([3.0, 40.0]),
     ends=st.sampled_from(["completed", "completed", "completed", "harness_failed", "silent", "hangs"]),
-    dies_after=st.sampled_from([NEVER, NEVER, 0.5, 10.0, 30.0]),
+    dies_after=st.sampled_from([*6 * [NEVER], 0.5, 10.0, 30.0]),
     dies_of=st.sampled_from(["crash", "memory", "preemption", "removal"]),
     deleting_takes=st.sampled_from([0.5, 15.0]),
     refusals=st.sampled_from([0, 0, 3]),
@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
         local=st.sampled_from([False, False, False, True]),
         poll=st.sampled_from([1.0, 5.0]),
         clocks_may_jump=st.booleans(),
-        deaths=st.lists(FUSES, max_size=4),
+        deaths=st.lists(FUSES, max_size=5),
     )
     def begin(
         self,
