@@ -142,35 +142,41 @@ def resume(
     change: Callable[[Plan], Plan] = lambda plan: plan,
     watcher: Watcher | None = None,
     say: Callable[[str], None] = lambda _: None,
+    yes: bool = False,
 ) -> RunResult:
     """Go on with an invocation whose launcher is gone, that was stopped, or that failed; blocks like `run`.
 
     Tasks that have scores are kept. Others go on: a job that still runs is taken up, anything else gets a further
     attempt, which repeats no request that was answered. `change` may return a plan with other operational settings.
+    `yes`: go on although the worst case breaks a limit in a way that was not accepted when it began.
 
-    Raises LeaseHeld while another process runs it, NotFound if there is no such invocation.
+    Raises LeaseHeld while another process runs it, NotFound if there is no such invocation, PreflightError as `run`.
     """
     from launcher.orchestrator.journal import Journal
-    from launcher.supervise import stored_plan, take_up
+    from launcher.supervise import refuse_beyond_budget, stored_plan, take_up
 
     journal = Journal.default()
     found = journal.find(invocation)
-    plan = change(stored_plan(journal, found))
+    begun = stored_plan(journal, found)
+    plan = change(begun)
+    refuse_beyond_budget(plan, yes=yes, accepted=begun)
     return _complete(take_up(journal, found, plan, watcher=watcher, say=say))
 
 
-def resume_detached(invocation: str, *, change: Callable[[Plan], Plan] = lambda plan: plan) -> int:
+def resume_detached(invocation: str, *, change: Callable[[Plan], Plan] = lambda plan: plan, yes: bool = False) -> int:
     """Go on with an invocation in a background process; returns its id. Raises as `resume` and `detach` do."""
     from launcher.errors import LeaseHeld
     from launcher.orchestrator import detached
     from launcher.orchestrator.journal import Journal, RunState
-    from launcher.supervise import begin_folder, take_up
+    from launcher.supervise import begin_folder, refuse_beyond_budget, take_up
 
     journal = Journal.default()
     found = journal.find(invocation)
     if journal.state(found) is RunState.RUNNING:
         raise LeaseHeld(f"{found.id}: is being run; see: nv-eval attach {found.id}")
-    plan = change(stored_plan(found.id))
+    begun = stored_plan(found.id)
+    plan = change(begun)
+    refuse_beyond_budget(plan, yes=yes, accepted=begun)
     begin_folder(plan, Path(plan.output_dir) / plan.invocation)
     take_up(journal, found, plan)  # keeps the changed plan, which the supervisor reads
     journal.give_up_lease(found.id)

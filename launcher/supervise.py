@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from launcher.config.schema import Notify
 from launcher.errors import NotFound, PreflightError, ResultsError
 from launcher.notify import Notifier
 from launcher.orchestrator import budget
@@ -20,7 +21,7 @@ from launcher.orchestrator.signals import handled, reaction
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan
 from launcher.platforms import open_platform
-from launcher.platforms.base import Check, CheckState, Platform, Sharing
+from launcher.platforms.base import Check, CheckState, Platform, Sharing, place_of
 from launcher.results import write
 from launcher.results.model import Record
 
@@ -61,8 +62,11 @@ class Supervision:
 
         Raises PreflightError if the plan cannot run here, or its results cannot be written; nothing was created then.
         """
-        notifier = Notifier(self.plan.notify_config(), self.plan.invocation)
+        wanted = Notify() if self.ends else self.plan.notify_config()  # no address keeps a teardown from happening
+        notifier = Notifier(wanted, self.plan.invocation)
         platform = open_platform(self.plan.execution_config())
+        if self.facts is not None:
+            refuse_elsewhere(self.journal, self.plan.invocation, platform)
         if isinstance(platform, Sharing):
             platform.attend(self.say, creates=not self.ends)
 
@@ -88,7 +92,7 @@ class Supervision:
         interrupts.react = reaction(live, self.say)
         with handled(live, self.say):
             outcome = await live.run()
-        result = self._written(live, outcome)
+            result = self._written(live, outcome)
         problem = await asyncio.to_thread(notifier.conclude, outcome, str(live.folder))
         if problem is not None:
             self.say(problem)
@@ -113,6 +117,15 @@ class Supervision:
             self.say(problem)
         return RunResult(
             invocation=invocation, folder=live.folder, record=written.record, outcome=outcome, saved=written.saved
+        )
+
+
+def refuse_elsewhere(journal: Journal, invocation: str, platform: Platform) -> None:
+    """Raises PreflightError if an invocation has run in another place than the one that the credentials lead to."""
+    before, here = journal.place(invocation), place_of(platform)
+    if before and here and before != here:
+        raise PreflightError(
+            f"{invocation}: has run in {before}, and the credentials here lead to {here}; use those of {before}"
         )
 
 
@@ -141,9 +154,14 @@ def own_checks(plan: Plan) -> list[Check]:
     return [Check(name, CheckState.PROBLEM, problem) for name, problem in problems]
 
 
-def refuse_beyond_budget(plan: Plan, *, yes: bool) -> None:
-    """Raises PreflightError for a bound that cannot be kept or, unless `yes`, that the worst case breaks."""
-    problems = [*budget.unkeepable(plan), *([] if yes else budget.beyond(plan))]
+def refuse_beyond_budget(plan: Plan, *, yes: bool, accepted: Plan | None = None) -> None:
+    """Raises PreflightError for a bound that cannot be kept or, unless `yes`, that the worst case breaks.
+
+    `accepted`: the plan that is resumed; what its worst case breaks was accepted when it began.
+    """
+    known = budget.beyond(accepted) if accepted is not None else []
+    beyond = [] if yes else [problem for problem in budget.beyond(plan) if problem not in known]
+    problems = [*budget.unkeepable(plan), *beyond]
     if problems:
         raise PreflightError(problems)
 
@@ -185,8 +203,12 @@ def take_up(
 ) -> Supervision:
     """Become the supervisor of an invocation that has begun. Raises LeaseHeld while another process is."""
     journal.take_lease(invocation.id)
-    _move(journal, invocation, plan)
-    facts = journal.facts(invocation.id)
+    try:
+        _move(journal, invocation, plan)
+        facts = journal.facts(invocation.id)
+    except BaseException:
+        journal.give_up_lease(invocation.id)
+        raise
     return Supervision(plan=plan, journal=journal, watcher=watcher, say=say, facts=facts, ends=ends)
 
 
@@ -194,5 +216,8 @@ def _move(journal: Journal, invocation: Invocation, plan: Plan) -> None:
     """Keep what came home so far where a changed `output_dir` wants it, and the plan as it is now."""
     folder = Path(plan.output_dir) / plan.invocation
     if str(folder) != invocation.folder and Path(invocation.folder).is_dir():
-        shutil.copytree(invocation.folder, folder, dirs_exist_ok=True)
+        try:
+            shutil.copytree(invocation.folder, folder, dirs_exist_ok=True)
+        except OSError as error:  # shutil's own errors are of this kind, too
+            raise PreflightError(f"{folder}: cannot move results there: {error}; set execution.output_dir") from None
     journal.replan(invocation.id, folder=str(folder), plan=msgspec.json.encode(plan))

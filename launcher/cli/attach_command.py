@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _find(journal: Journal, prefix: str | None) -> Invocation:
-    if prefix:
+    if prefix is not None:
         return journal.find(prefix)
     newest = journal.invocations(limit=1)
     if not newest:

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         force=args.force,
         timeout=args.timeout,
         grace=args.grace,
+        say=_quiet if args.json else _say,
     )
     cleaned, trouble = _clean(ids, wish)
     outcomes = {one.outcome for one in cleaned}
@@ -71,6 +72,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(cleaned, trouble)
     return code
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"nv-eval: {text}\n")
+    sys.stderr.flush()
+
+
+def _quiet(_: str) -> None:
+    pass
 
 
 def _is_override(word: str) -> bool:

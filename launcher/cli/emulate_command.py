@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.add_argument("platform", choices=["lepton"], help="which control plane")
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="of the control plane; 0, the default: any")
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="of the control plane; 0, the default: any")
     parser.add_argument("--config", metavar="FILE", help="YAML file: node groups, shapes, secrets, images, faults")
     parser.add_argument(
         "--images",
@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="smollm, the default: images of vLLM, SGLang, NIM and the like run the embedded small model, all others "
         "run with this Python; none: commands run as they are. Images in the config file come first",
     )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; write a number from 0 to 65535")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

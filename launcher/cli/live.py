@@ -51,17 +51,34 @@ def open_view(plan: Plan, *, quiet: bool = False) -> Iterator[View]:
     if quiet:
         yield Quiet()
     elif console.is_terminal:
-        console.print(_title(plan))
         with Live(console=console, refresh_per_second=4, transient=False) as live:
-            yield Screen(plan, live)
+            yield Titled(Screen(plan, live), _title(plan))
     else:
-        view = Lines(plan)
-        view.say(_title(plan))
-        yield view
+        yield Titled(Lines(plan), _title(plan))
 
 
 def _title(plan: Plan) -> str:
-    return f"Invocation {plan.invocation}: {len(plan.tasks)} tasks on {plan.execution}. Stop with Ctrl-C."
+    tasks = "1 task" if len(plan.tasks) == 1 else f"{len(plan.tasks)} tasks"
+    return f"Invocation {plan.invocation}: {tasks} on {plan.execution}. Stop with Ctrl-C."
+
+
+class Titled:
+    """A view with a title, which comes with the first look at the world: until then a run may be refused."""
+
+    def __init__(self, view: View, title: str) -> None:
+        self._view = view
+        self._title: str | None = title
+
+    def update(self, tasks: list[TaskState], now: float) -> None:
+        """Show the title if it has not been shown, and what there is."""
+        if self._title is not None:
+            self._view.say(self._title)
+            self._title = None
+        self._view.update(tasks, now)
+
+    def say(self, text: str) -> None:
+        """Show a sentence."""
+        self._view.say(text)
 
 
 class Screen:

@@ -51,7 +51,7 @@ def _invocation(journal: Journal, prefix: str | None) -> Invocation:
     newest = journal.invocations(limit=1)
     if prefix and newest and prefix in newest[0].tasks:
         raise NotFound(f"{prefix} is a task; the id comes first: nv-eval logs {newest[0].id} {prefix}")
-    if prefix:
+    if prefix is not None:
         return journal.find(prefix)
     if not newest:
         raise NotFound("no invocation yet; start one with: nv-eval run")

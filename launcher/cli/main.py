@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from launcher.cli.report import report
 from launcher.errors import ConfigError, LauncherError, nearest
 
 COMMANDS = {
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(argv)
     except LauncherError as error:
-        return _report(error, argv)
+        return report(error, as_json="--json" in argv)
     except KeyboardInterrupt:
         sys.stderr.write("nv-eval: interrupted\n")
         return 130
@@ -120,16 +120,6 @@ def _no_command(args: argparse.Namespace) -> int:
         return int(import_module("launcher.cli.version_command").run(args))
     build_parser("").print_help()
     return 0
-
-
-def _report(error: LauncherError, argv: Sequence[str]) -> int:
-    if "--json" in argv:
-        kind = type(error).__name__
-        print(json.dumps({"error": kind, "exit_code": error.exit_code, "message": str(error)}))
-    else:
-        for line in str(error).splitlines():
-            sys.stderr.write(f"nv-eval: {line}\n")
-    return error.exit_code
 
 
 if __name__ == "__main__":

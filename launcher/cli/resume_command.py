@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from launcher.cli.report import report
+
 if TYPE_CHECKING:
     from launcher.plan.model import Plan
 
@@ -25,18 +27,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-name", "-cn", help="compare with this config instead of the invocation's own")
     parser.add_argument("--config-dir", "-cd", help="folder with configs of your own, searched first")
     parser.add_argument("-d", "--detach", action="store_true", help="go on in the background")
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="store_true",
+        help="go on although the worst case breaks a limit that the overrides change",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the command. One that fails keeps no other from being resumed; the exit code is the worst."""
     from launcher.errors import ConfigError
 
     ids = [word for word in args.overrides if "=" not in word and not word.startswith(("+", "~"))]
     overrides = tuple(word for word in args.overrides if word not in ids)
     if not ids:
         raise ConfigError("nv-eval resume: names no invocation; see: nv-eval ls runs")
-    return max(_resume(args, prefix, overrides) for prefix in ids)
+    return max(_try(args, prefix, overrides) for prefix in ids)
+
+
+def _try(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> int:
+    from launcher.errors import LauncherError
+
+    try:
+        return _resume(args, prefix, overrides)
+    except LauncherError as error:
+        return report(error, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> int:
@@ -50,27 +67,27 @@ def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -
         return 0
     change = _change(args, overrides)
     if args.detach:
-        return _detach(found.id, change, as_json=args.json)
-    return _foreground(found.id, change, as_json=args.json)
+        return _detach(found.id, change, yes=args.yes, as_json=args.json)
+    return _foreground(found.id, change, yes=args.yes, as_json=args.json)
 
 
-def _foreground(invocation: str, change: Callable[[Plan], Plan], *, as_json: bool) -> int:
+def _foreground(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> int:
     from launcher.api import resume, stored_plan
     from launcher.cli.live import open_view
     from launcher.cli.run_command import print_result
 
     plan = change(stored_plan(invocation))
     with open_view(plan, quiet=as_json) as view:
-        result = resume(invocation, change=lambda _: plan, watcher=view.update, say=view.say)
+        result = resume(invocation, change=lambda _: plan, watcher=view.update, say=view.say, yes=yes)
     print_result(result, as_json=as_json)
     return result.exit_code
 
 
-def _detach(invocation: str, change: Callable[[Plan], Plan], *, as_json: bool) -> int:
+def _detach(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> int:
     from launcher.api import resume_detached
     from launcher.cli.run_command import print_detached
 
-    print_detached(invocation, resume_detached(invocation, change=change), as_json=as_json)
+    print_detached(invocation, resume_detached(invocation, change=change, yes=yes), as_json=as_json)
     return 0
 
 

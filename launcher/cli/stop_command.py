@@ -7,8 +7,10 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Callable
 
-from launcher.errors import Leftover
+from launcher.cli.report import report
+from launcher.errors import LauncherError, Leftover
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 
 
@@ -20,37 +22,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the command. One that cannot be stopped keeps no other from being stopped; its exit code is the worst."""
     journal = Journal.default()
-    said = {found.id: _stop(journal, found, args.timeout) for found in map(journal.find, args.invocations)}
-    if args.json:
+    deadline = time.monotonic() + args.timeout
+    codes, waits, said = [0], dict[str, Callable[[], str]](), dict[str, str]()
+    for word in args.invocations:
+        try:
+            found = journal.find(word)
+            waits[found.id] = _ask(journal, found, deadline)
+        except LauncherError as error:
+            codes.append(report(error, as_json=args.json))
+    for invocation, wait in waits.items():
+        try:
+            said[invocation] = wait()
+        except LauncherError as error:
+            codes.append(report(error, as_json=args.json))
+    _tell(said, as_json=args.json)
+    return max(codes)
+
+
+def _tell(said: dict[str, str], *, as_json: bool) -> None:
+    if not said:
+        return
+    if as_json:
         sys.stdout.write(json.dumps({"schema": "nv-eval.stop/1", "invocations": said}) + "\n")
     else:
         sys.stdout.write("".join(f"{invocation}: {text}\n" for invocation, text in said.items()))
-    return 0
 
 
-def _stop(journal: Journal, invocation: Invocation, timeout: float) -> str:
+def _ask(journal: Journal, invocation: Invocation, deadline: float) -> Callable[[], str]:
+    """Ask its launcher to end; returns what waits until it has, and says how that went."""
     state = journal.state(invocation)
     if state is RunState.FINISHED:
-        return "had ended already"
+        return lambda: "had ended already"
     lease = journal.lease(invocation.id)
     if state is RunState.RUNNING and lease is not None and not lease.is_here:
         raise Leftover(f"{invocation.id}: runs on {lease.host}; stop it there")
     if lease is None or not lease.signal(signal.SIGTERM):
-        return _end(invocation)
-    _wait(journal, invocation, timeout)
-    return "stopped"
+        return lambda: _end(invocation)
+    return lambda: _wait(journal, invocation, deadline)
 
 
-def _wait(journal: Journal, invocation: Invocation, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
+def _wait(journal: Journal, invocation: Invocation, deadline: float) -> str:
     while journal.state(invocation) is RunState.RUNNING:
         if time.monotonic() > deadline:
-            raise Leftover(
-                f"{invocation.id}: still tearing down after {timeout:.0f} s; see: nv-eval status {invocation.id}"
-            )
+            raise Leftover(f"{invocation.id}: still tearing down; see: nv-eval status {invocation.id}")
         time.sleep(0.1)
+    # Asked again: a state is two looks, and it may have ended in order between them.
+    return "stopped" if journal.ended(invocation.id) is not None else _end(invocation)
 
 
 def _end(invocation: Invocation) -> str:

@@ -14,6 +14,9 @@ from omegaconf.errors import ConfigIndexError, GrammarParseError, OmegaConfBaseE
 from launcher.config.files import shorten
 from launcher.errors import nearest
 
+_PRICES = "pricing.usd_per_hour."
+"""Before a shape's name, which the grammar of keys does not take."""
+
 
 @dataclass(frozen=True)
 class Names:
@@ -27,11 +30,15 @@ class Names:
 
 def syntax(text: str, error: Exception) -> str:
     """An override that is not in Hydra's grammar. Its value is not shown: it may be a secret that was mistyped."""
-    key, equals, _ = text.partition("=")
+    key, equals, value = text.partition("=")
     key = key.strip("'\" ")
     if not equals or not key.strip("+~"):
         return f"command line: {_printable(key)}: is no override; write key=value, group=option or ~key"
     reason = "nested too deeply" if isinstance(error, RecursionError) else _syntax_reason(first_line(error))
+    prices, _, shape = key.lstrip("+").partition(_PRICES)
+    if shape and not prices and shape.isprintable():
+        price = value if re.fullmatch(r"[0-9.]+", value) else "PRICE"
+        return f"command line: {key}: {reason}; names of shapes go in braces: '{_PRICES[:-1]}={{{shape}: {price}}}'"
     example = key if key.isprintable() else "key"
     return f"command line: {_printable(key)}: {reason}; quote special characters: '{example}=\"…\"'"
 

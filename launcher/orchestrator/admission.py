@@ -36,7 +36,7 @@ def need(task: TaskState) -> Need:
     if task.plan.endpoint is None:
         return Need(endpoints=0)
     server = task.plan.endpoint.server
-    return Need(gpus=server.gpus, cpus=server.cpus or 0.0, memory_gib=server.memory_gib or 0.0)
+    return Need(gpus=task.plan.endpoint.gpus, cpus=server.cpus or 0.0, memory_gib=server.memory_gib or 0.0)
 
 
 def fits(used: Need, plan: Plan, capacity: Capacity) -> bool:

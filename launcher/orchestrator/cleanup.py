@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,10 +18,10 @@ from launcher import errors
 from launcher.config.execution import EXECUTIONS, AnyExecution
 from launcher.config.pricing import Pricing
 from launcher.errors import LauncherError, LeaseHeld, NotFound, PlatformError, PreflightError
-from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState
+from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState, refuse_impossible
 from launcher.orchestrator.removal import Cleared, Removal, opened
 from launcher.platforms import within_reach
-from launcher.platforms.base import Leftover, Platform
+from launcher.platforms.base import Leftover, Platform, place_of
 
 SHORTEST_PREFIX = 4
 """Characters of an id that the journal does not know: a workspace is shared, and a slip would hit somebody else's."""
@@ -65,6 +66,8 @@ class Wish:
     grace: float | None = None
     pricing: Pricing | None = None
     """Prices of what is found, for the person."""
+    say: Callable[[str], None] = lambda _: None
+    """Told what is waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +92,13 @@ class Target:
     last_sign: float | None = None
     """Seconds since its launcher's last sign of life."""
     execution: AnyExecution | None = None
+    place: str = ""
+    """Where it last ran, if the journal knows."""
 
 
 def find(journal: Journal | None, word: str) -> Target:
-    """What the journal says of an id or a prefix of it. Raises NotFound if it fits several."""
+    """What the journal says of an id or a prefix of it. Raises NotFound if it fits several, or cannot be one."""
+    refuse_impossible(word)
     fitting = [found for found in (journal.invocations() if journal else ()) if found.id.startswith(word)]
     exact = [found for found in fitting if found.id == word]
     if len(exact or fitting) > 1:
@@ -145,7 +151,9 @@ async def cleanup(target: Target, wish: Wish, journal: Journal | None = None) ->
         return await _cleanup(target, wish)
     try:
         async with _held(journal, target.word, force=wish.force):
-            cleaned = await _cleanup(target, wish)
+            alive = target.state if wish.force else None  # with the lease in hand nobody else runs it
+            place = journal.place(target.word)
+            cleaned = await _cleanup(dataclasses.replace(target, state=alive, place=place), wish)
             if cleaned.outcome in (Outcome.REMOVED, Outcome.NOTHING_LEFT):
                 with contextlib.suppress(LauncherError):  # what is gone is gone, whoever knows
                     journal.record(target.word, Fact.CLEANED)
@@ -191,6 +199,9 @@ async def _cleanup(target: Target, wish: Wish) -> Cleaned:
             found = None if target.known else await _identify(target.word, platforms)
             if found is not None and found.launcher_alive and not wish.force:
                 return _running(found.invocation)
+            elsewhere = _elsewhere(target, platforms)
+            if elsewhere:
+                return Cleaned(invocation=target.word, outcome=Outcome.UNKNOWN, message=elsewhere)
             invocation = found.invocation if found else target.word
             reachable = found.platforms if found else platforms
             places = [*(found.places if found else ()), *await _clear(reachable, invocation, target, wish)]
@@ -199,6 +210,14 @@ async def _cleanup(target: Target, wish: Wish) -> Cleaned:
     except PreflightError as error:
         return Cleaned(invocation=target.word, outcome=Outcome.UNKNOWN, message=str(error))
     return Cleaned(invocation=invocation, outcome=_outcome(places), places=tuple(places), notes=tuple(notes))
+
+
+def _elsewhere(target: Target, platforms: list[Platform]) -> str:
+    """Why nothing found here says anything of an invocation that ran in another place; empty if it ran here."""
+    places = [place for platform in platforms if (place := place_of(platform))]
+    if not target.place or not places or target.place in places:
+        return ""
+    return f"{target.word}: has run in {target.place}, and the credentials here lead to {places[0]}"
 
 
 def _running(invocation: str) -> Cleaned:
@@ -263,6 +282,7 @@ async def _clear(platforms: list[Platform], invocation: str, target: Target, wis
                 timeout=wish.timeout,
                 grace=platform.create_grace if wish.grace is None else wish.grace,
                 last_sign=target.last_sign,
+                say=wish.say,
             ).run()
             for platform in platforms
         )

@@ -45,6 +45,8 @@ class Fact(StrEnum):
     TASK_COLLECTED = "task_collected"
     INTEND_CANCEL_JOB = "intend_cancel_job"
     INTEND_DELETE_ENDPOINT = "intend_delete_endpoint"
+    INTEND_REMOVE_STRAY = "intend_remove_stray"
+    """It carries the invocation's mark and belongs to none of its tasks."""
     TASK_GONE = "task_gone"
     TASK_RETRY = "task_retry"
     """A further attempt of a task begins; what the one before made is gone."""
@@ -53,6 +55,9 @@ class Fact(StrEnum):
     CLEANED = "cleaned"
     """Somebody removed all of the invocation, and saw that it was gone."""
     STOP_ASKED = "stop_asked"
+
+
+_KINDS = frozenset(Fact)
 
 
 class RunState(StrEnum):
@@ -176,10 +181,11 @@ class Journal:
                 held = leases.read(self._db, invocation)
                 if held is not None and not held.is_stale:
                     raise LeaseHeld(_who(held))
-                _end_hung(held)
-                self._held[invocation] = leases.write(self._db, invocation).owner
+                owner = leases.write(self._db, invocation).owner
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
+        self._held[invocation] = owner
+        _end_hung(held)
 
     def keep_lease(self, invocation: str) -> None:
         """Show that the lease's holder lives, if that is this process. That it cannot be written is not fatal."""
@@ -270,11 +276,11 @@ class Journal:
         return found
 
     def facts(self, invocation: str) -> list[Entry]:
-        """All facts of one invocation, oldest first."""
+        """All facts of one invocation, oldest first, but for kinds that only a later version knows."""
         rows = self._query(
             "SELECT time, kind, task, name, data FROM facts WHERE invocation = ? ORDER BY seq", (invocation,)
         )
-        return [_entry(row) for row in rows]
+        return [_entry(row) for row in rows if row[1] in _KINDS]
 
     def invocations(self, limit: int | None = None) -> list[Invocation]:
         """Invocations, newest first."""
@@ -283,6 +289,7 @@ class Journal:
 
     def find(self, prefix: str) -> Invocation:
         """The one invocation whose id begins with `prefix`. Raises NotFound if there is none, or several."""
+        refuse_impossible(prefix)
         escaped = prefix.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         rows = self._query(
             "SELECT * FROM invocations WHERE id LIKE ? ESCAPE '\\' ORDER BY created DESC", (escaped + "%",)
@@ -294,9 +301,13 @@ class Journal:
         return _invocation(rows[0])
 
     def plan(self, invocation: str) -> bytes:
-        """The plan of an invocation as JSON. Raises NotFound if the journal has none."""
+        """The plan of an invocation as JSON. Raises NotFound if the journal has none, or a damaged one."""
         rows = self._query("SELECT plan FROM plans WHERE invocation = ?", (invocation,))
-        if not rows or not (found := zlib.decompress(rows[0][0])):
+        try:
+            found = zlib.decompress(rows[0][0]) if rows else b""
+        except (zlib.error, TypeError):
+            raise NotFound(f"{invocation}: the journal's plan of it is damaged") from None
+        if not found:
             raise NotFound(f"{invocation}: the journal has no plan of it")
         return found
 
@@ -309,6 +320,11 @@ class Journal:
             (invocation, *(kind.value for kind in kinds)),
         )
         return _entry(rows[0]) if rows else None
+
+    def place(self, invocation: str) -> str:
+        """Where an invocation last ran, as its platform calls the place; empty for a machine, or if nobody knows."""
+        last = self.last(invocation, Fact.RUN_STARTED)
+        return str(last.data.get("place") or "") if last is not None else ""
 
     def ended(self, invocation: str) -> Entry | None:
         """The fact that ended an invocation, if it ended in order and was not resumed since."""
@@ -327,6 +343,16 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def refuse_impossible(prefix: str) -> None:
+    """Raises NotFound for what begins no id: nothing at all (an unset shell variable), or bytes that are no text."""
+    if not prefix:
+        raise NotFound("an id is empty; see: nv-eval ls runs")
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        raise NotFound(f"{prefix!a}: no such invocation; see: nv-eval ls runs") from None
 
 
 def present(facts: Sequence[Entry]) -> list[Entry]:
@@ -352,7 +378,7 @@ def _who(lease: Lease) -> str:
 
 def _end_hung(lease: Lease | None) -> None:
     """A supervisor on this machine that shows no sign of life must not wake up beside the one that takes over."""
-    if lease is not None and lease.process_lives:
+    if lease is not None and lease.process_lives and lease.pid != os.getpid():
         lease.signal(signal.SIGKILL)
 
 

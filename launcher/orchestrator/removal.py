@@ -67,12 +67,15 @@ class Removal:
     timeout: float = 300.0
     grace: float = 0.0
     last_sign: float | None = None
+    say: Callable[[str], None] = lambda _: None
+    """Told once when nothing is left to see and the grace is waited for."""
     _known: dict[str, Leftover] = field(default_factory=dict)
     _present: dict[str, Leftover] = field(default_factory=dict)
     _asked: dict[str, float] = field(default_factory=dict)
     _refusals: dict[str, str] = field(default_factory=dict)
     _quiet_until: float = 0.0
     _empty_looks: int = 0
+    _has_said: bool = False
 
     async def run(self) -> Cleared:
         """Until everything is gone, the time is over, or the platform cannot be asked."""
@@ -98,10 +101,19 @@ class Removal:
                 self._note_age(left)
             self._known[key] = left
         self._empty_looks = 0 if self._waited_for() else self._empty_looks + 1
-        if self._empty_looks >= (EMPTY_LOOKS if self._known else 1) and _now() >= self._quiet_until:
-            return True
+        if self._empty_looks >= (EMPTY_LOOKS if self._known else 1):
+            if _now() >= self._quiet_until:
+                return True
+            self._say_grace()
         await asyncio.gather(*(self._ask(key, left) for key, left in self._due()))
         return False
+
+    def _say_grace(self) -> None:
+        seconds = round(self._quiet_until - _now())
+        if not self._has_said and seconds >= 1:
+            where = f"{self.invocation}: {self.platform.name}: "
+            self.say(f"{where}looking again for {seconds} s: what was asked for last may still appear")
+            self._has_said = True
 
     def _note_age(self, left: Leftover) -> None:
         if left.kind not in _LAST and left.age is not None:

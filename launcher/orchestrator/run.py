@@ -30,7 +30,7 @@ from launcher.orchestrator.state import Phase, RunOutcome, TaskOutcome, TaskStat
 from launcher.orchestrator.strays import Strays
 from launcher.plan.attempts import attempt
 from launcher.plan.model import Plan, TaskPlan
-from launcher.platforms.base import Capacity, Observation, Platform, Resource, ResourceState
+from launcher.platforms.base import Capacity, Observation, Platform, Resource, ResourceState, place_of
 
 DELETE_PATIENCE = 120.0
 """Seconds after which something that does not go away is reported as left over."""
@@ -74,7 +74,7 @@ class Run:
         self._lost: LeaseLost | None = None
         self._warned: set[str] = set()
         self._has_looked = False
-        self._strays = Strays(platform, DELETE_PATIENCE)
+        self._strays = Strays(platform, DELETE_PATIENCE, self._may_remove)
         self._probes = Probes(plan.invocation)
         self._capacity = Capacity()
         self._looking: asyncio.Future[Observation] | None = None
@@ -136,7 +136,11 @@ class Run:
                 tasks=[task.key for task in self.plan.tasks],
                 plan=msgspec.json.encode(self.plan),
             )
-        self._journal.record(self.plan.invocation, Fact.RUN_STARTED, pid=os.getpid(), resumed=bool(self._facts))
+        self._journal.record(self.plan.invocation, Fact.RUN_STARTED, **self._self())
+
+    def _self(self) -> dict[str, Any]:
+        """What a later launcher has to know of this one."""
+        return {"pid": os.getpid(), "resumed": bool(self._facts), "place": place_of(self._platform)}
 
     async def _open(self) -> bool:
         """Prepare the platform; false if the run was stopped meanwhile. It may take long: weights come, GPUs are busy.
@@ -533,6 +537,11 @@ class Run:
             self._lose(error)
         except LauncherError:
             return
+
+    def _may_remove(self, name: str) -> bool:
+        """Whether this is still the one supervisor, which the journal says when it takes the intent."""
+        self._journal_quietly(Fact.INTEND_REMOVE_STRAY, None, name)
+        return self._lost is None
 
     def _lose(self, error: LeaseLost) -> None:
         """Stand back: another process runs this invocation, and all that exists is that one's."""

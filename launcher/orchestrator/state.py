@@ -135,7 +135,7 @@ class TaskState:
     @property
     def gpus(self) -> int:
         """GPUs its endpoint occupies while it exists."""
-        return self.plan.endpoint.server.gpus if self.plan.endpoint else 0
+        return self.plan.endpoint.gpus if self.plan.endpoint else 0
 
     def gpu_seconds(self, now: float) -> float:
         """GPU time used so far: from the request that created the endpoint to the proof that it is gone."""

@@ -18,8 +18,12 @@ Spawn = Callable[[Coroutine[None, None, None]], None]
 class Strays:
     """Finds and removes them, beside the tasks' own steps."""
 
-    def __init__(self, platform: Platform, patience: float) -> None:
-        """`patience`: seconds after which one that does not go away counts as left over."""
+    def __init__(self, platform: Platform, patience: float, may_remove: Callable[[str], bool]) -> None:
+        """`patience`: seconds after which one that does not go away counts as left over.
+
+        `may_remove` is asked before each request: a launcher that was taken over must leave alone what the other made.
+        """
+        self._may_remove = may_remove
         self.left: list[str] = []
         """Names of those that would not go."""
         self._platform = platform
@@ -50,6 +54,8 @@ class Strays:
     async def _remove(self, name: str, remove: Callable[[str], Awaitable[None]]) -> None:
         clock = asyncio.get_running_loop()
         while name in self._leaving and clock.time() - self._leaving[name] < self._patience:
+            if not self._may_remove(name):
+                return
             with contextlib.suppress(Exception):  # it is asked again
                 await remove(name)
             await asyncio.sleep(self._platform.poll_interval)

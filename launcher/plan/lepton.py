@@ -22,7 +22,7 @@ from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses.spec import HarnessJob
 from launcher.plan.document import API_KEY_ENV
-from launcher.plan.model import EndpointPlan, JobPlan, Mount
+from launcher.plan.model import EndpointPlan, JobPlan, Mount, shape_gpus
 
 T = TypeVar("T")
 
@@ -169,7 +169,12 @@ def _choice_notes(lepton: Lepton, server: ServerSpec) -> Iterator[str]:
     if lepton.resource_shape is None and server.template is None:
         yield "execution.resource_shape is not set: a run needs one that the workspace offers"
     elif lepton.resource_shape is None:
-        yield "the resource shape is the template's own; set execution.resource_shape to choose it and to see its price"
+        yield (
+            "the resource shape is the template's own; set execution.resource_shape to choose it and to see its price "
+            "and its GPU time, which is not known"
+        )
+    elif not server.gpus and shape_gpus(lepton.resource_shape) is None:
+        yield f"the name of shape {lepton.resource_shape} does not tell its GPUs: GPU time is not known"
     values = sorted(str(value.env) for value in server.env.values() if isinstance(value, Reference) and value.env)
     if values:
         yield (

@@ -5,6 +5,7 @@ Secrets are references in a Plan, never values. Times are seconds, memory is GiB
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +20,15 @@ from launcher.deployments.spec import ServerSpec
 from launcher.harnesses.spec import HarnessJob
 
 SCHEMA = "nv-eval.plan/1"
+_GPU_SHAPE = re.compile(r"gpu\.(\d+)x.+", re.IGNORECASE)
+
+
+def shape_gpus(shape: str | None) -> int | None:
+    """GPUs of a resource shape as its name tells them: gpu.8xh100 has 8, cpu.small 0; None where it does not."""
+    named = _GPU_SHAPE.fullmatch(shape or "")
+    if named is not None:
+        return int(named[1])
+    return 0 if (shape or "").lower().startswith("cpu.") else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +61,23 @@ class EndpointPlan:
     @property
     def gpus(self) -> int:
         """GPUs of all its replicas."""
-        return self.server.gpus * self.replicas
+        return self.gpus_per_replica * self.replicas
+
+    @property
+    def gpus_per_replica(self) -> int:
+        """GPUs that one replica occupies: all of its shape, even where the server uses fewer."""
+        return max(self.server.gpus, shape_gpus(self.shape) or 0)
+
+    @property
+    def gpus_known(self) -> bool:
+        """Whether `gpus` tells what is occupied: False where the platform's shape decides and does not say it."""
+        return self.gpus > 0 or self.request is None or shape_gpus(self.shape) is not None
 
     def hourly(self, usd_per_gpu_hour: float | None) -> float | None:
         """Price of all its replicas in USD per hour: that of the shape, else of the GPUs; None where none is known."""
         if self.usd_per_hour is not None:
             return self.usd_per_hour * self.replicas
-        return None if usd_per_gpu_hour is None else self.gpus * usd_per_gpu_hour
+        return self.gpus * usd_per_gpu_hour if usd_per_gpu_hour is not None and self.gpus_known else None
 
 
 @dataclass(frozen=True, kw_only=True)

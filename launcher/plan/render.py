@@ -27,8 +27,9 @@ def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -
     parts = [_head(plan)]
     in_containers = getattr(plan.execution_config(), "runtime", "container") != "process"
     parts += [_task(task, in_containers=in_containers, verbose=verbose) for task in plan.tasks]
-    parts.append(_foot(plan))
-    parts.append(_checks(list(checks), verbose=verbose))
+    checks = list(checks)
+    parts.append(_foot(plan, [message for state, _, message in checks if state == "problem"]))
+    parts.append(_checks(checks, verbose=verbose))
     return "\n".join(part for part in parts if part) + "\n"
 
 
@@ -68,7 +69,7 @@ def _task(task: TaskPlan, *, in_containers: bool, verbose: bool) -> str:
 
 def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> list[str]:
     server = endpoint.server
-    needs = [counted(server.gpus, "GPU") if server.gpus else "CPU only"]
+    needs = [_gpus(endpoint)]
     needs += [f"{server.memory_gib:g} GiB memory"] if server.memory_gib else []
     needs += [f"{server.shared_memory_mib} MiB /dev/shm"] if server.shared_memory_mib and in_containers else []
     needs += [f"shape {endpoint.shape}"] if endpoint.shape else []
@@ -89,6 +90,12 @@ def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> 
         f"a completion within {duration(endpoint.health_timeout)} more"
     )
     return lines
+
+
+def _gpus(endpoint: EndpointPlan) -> str:
+    if not endpoint.gpus_known:
+        return "GPUs not known"
+    return counted(endpoint.gpus_per_replica, "GPU") if endpoint.gpus_per_replica else "CPU only"
 
 
 def _owner(server: ServerSpec) -> str:
@@ -131,16 +138,20 @@ def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
     return lines + [f"   {name:<9} {', '.join(words)}" for name, words in rows.items() if words]
 
 
-def _foot(plan: Plan) -> str:
-    return "\n".join([_worst_case(plan), *(f"Note: {note}." for note in plan.notes)])
+def _foot(plan: Plan, problems: list[str]) -> str:
+    """The costs and the notes, less those that a problem tells again."""
+    notes = [note for note in plan.notes if not any(note.partition(":")[0] in problem for problem in problems)]
+    return "\n".join([_worst_case(plan), *(f"Note: {note}." for note in notes)])
 
 
 def _worst_case(plan: Plan) -> str:
     worst = plan.worst_case
     hours = f"{worst.gpu_hours:g} GPU-hours" if worst.gpu_hours else "no GPU time"
+    if any(task.endpoint and not task.endpoint.gpus_known for task in plan.tasks):
+        hours = "GPU time not known"
     has_shapes = any(task.endpoint and task.endpoint.shape for task in plan.tasks)
     if not (worst.usd or worst.gpu_hours or (has_shapes and worst.usd is None)):
-        return "Worst case: no GPU time."
+        return f"Worst case: {hours}."
     key = "pricing.usd_per_hour" if has_shapes else "execution.usd_per_gpu_hour"
     price = money(worst.usd) if worst.usd is not None else f"no price set ({key})"
     return f"Worst case, if every time-out runs to its end: {hours}, {price}."

@@ -218,6 +218,21 @@ class Platform(Protocol):
 
 
 @runtime_checkable
+class Elsewhere(Protocol):
+    """A platform that credentials choose, so that another day they may lead to another one."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words that stay the same as long as it is the same place."""
+        ...
+
+
+def place_of(platform: Platform) -> str:
+    """Where a platform is; empty for this machine."""
+    return platform.place if isinstance(platform, Elsewhere) else ""
+
+
+@runtime_checkable
 class Sharing(Protocol):
     """A platform whose `open` may have to wait until another run gives something back."""
 

@@ -124,12 +124,20 @@ class LogFilter:
 
 def readable(lines: Iterable[str]) -> list[str]:
     """The lines of a job's log for people. A first part may be missing, even of packed results."""
-    kept = list(lines)
-    marks = [i for i, line in enumerate(kept) if line.startswith((RESULTS_BEGIN, RESULTS_END))]
-    if marks and kept[marks[0]].startswith(RESULTS_END):
-        kept = kept[marks[0] :]
-    shown = LogFilter()
-    return [text for line in kept if (text := shown.line(line)) is not None]
+    return [text for line in without_results(lines) if (text := _in_words(line)) is not None]
+
+
+def without_results(lines: Iterable[str]) -> list[str]:
+    """The lines of a job's log, packed results left out. A first part may be missing, even of packed results."""
+    kept: list[str] = []
+    begun: bool | None = None
+    for line in lines:
+        if line.startswith((RESULTS_BEGIN, RESULTS_END)):
+            kept = [] if begun is None and line.startswith(RESULTS_END) else kept
+            begun = line.startswith(RESULTS_BEGIN)
+        elif not begun:
+            kept.append(line)
+    return kept
 
 
 def _in_words(line: str) -> str | None:

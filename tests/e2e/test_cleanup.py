@@ -125,7 +125,7 @@ def test_gc_finds_by_age_what_another_machine_left(here: Home, elsewhere: Home, 
 
 def test_gc_where_the_journal_is_knows_that_the_launcher_is_gone(here: Home, emulator: LeptonEmulator) -> None:
     invocation = crash(here, emulator, tasks=1)
-    prices = "execution.usd_per_hour={gpu.1xh100: 3.0, cpu.small: 0.1}"
+    prices = "pricing.usd_per_hour={gpu.1xh100: 3.0, cpu.small: 0.1}"
 
     dry = here.run("gc", "execution=lepton", prices)
     done = document(here.run("gc", "execution=lepton", "--yes", "--storage", "--json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 import zipfile
 from pathlib import Path
@@ -28,9 +29,11 @@ from launcher.emulators.lepton import (
 from launcher.emulators.lepton.clock import After
 from launcher.errors import NotFound, PlatformError
 from launcher.orchestrator.reasons import Reason
+from launcher.plan.attempts import attempt
 from launcher.platforms.base import Check, CheckState, ResourceState
 from launcher.platforms.http import RetryPolicy
 from launcher.platforms.lepton.credentials import Credentials
+from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.platform import LeptonPlatform
 from launcher.runner.client import Ending
 from tests.e2e.lepton import SCORES, Bench, bench, job_output
@@ -146,6 +149,62 @@ async def test_a_job_that_fails_tells_why_and_its_sibling_scores(tmp_path: Path)
         assert [task.reason for task in outcome.tasks] == [Reason.COMPLETED, Reason.HARNESS_FAILED]
         assert "the server says hello" in outcome.tasks[1].evidence.endpoint
         nothing_left(made)
+
+
+async def test_logs_of_a_scored_task_come_home_without_its_packed_results(tmp_path: Path) -> None:
+    with bench(tmp_path) as made:
+        made.output = lambda _: "the job says hello\n" + job_output()
+        plan = made.plan()
+        assert (await made.run(plan)).exit_code == 0
+
+        home = tmp_path / "results" / plan.invocation / "t0"
+        job = (home / "job.log").read_text().splitlines()
+        assert job[0] == "the job says hello"
+        assert all(line.startswith("@nv-eval {") for line in job[1:]), "packed results are in the log"
+        assert (home / "endpoint.log").read_text() == "the server says hello\n"
+
+
+async def test_a_scored_task_does_not_wait_for_a_server_log_that_never_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def never(_: Endpoints, name: str, lines: int) -> list[str]:
+        asked.append(f"{name}: {lines}")
+        await asyncio.Event().wait()
+        return []
+
+    monkeypatch.setattr(Endpoints, "last_lines", never)
+    monkeypatch.setattr("launcher.platforms.lepton.platform.SERVER_LOG_TIME", 0.2)
+    with bench(tmp_path) as made:
+        task = await made.task()
+
+        assert (task.reason, len(asked)) == (Reason.COMPLETED, 1)
+        assert task.seconds < 10
+
+
+async def test_logs_of_a_further_attempt_are_kept_too(tmp_path: Path) -> None:
+    with bench(tmp_path) as made:
+        made.output = lambda _: "the job says hello\n" + job_output()
+        plan = made.plan()
+        again = attempt(plan.tasks[0], 2, plan.invocation)
+        assert again.endpoint is not None
+        first = made.open(plan)
+        await first.open(plan, tmp_path)
+        await first.create_endpoint(again, again.endpoint)
+        await first.submit_job(again, again.job, "http://127.0.0.1:9/v1")
+        await first.close(at_once=True)
+
+        second = made.open(plan)
+        await second.open(plan, tmp_path)
+        async with asyncio.timeout(20):
+            while (job := (await second.observe()).jobs.get(again.job.name)) is None or job.end is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await second.fetch(again, tmp_path / "output")
+        await second.close(at_once=True)
+
+        assert (tmp_path / "t0" / "job.log").read_text().startswith("the job says hello\n")
+        assert (tmp_path / "t0" / "endpoint.log").read_text() == "the server says hello\n"
 
 
 async def test_a_job_that_never_says_how_it_ended_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,8 +476,21 @@ async def test_an_address_where_nothing_listens_is_one_line(tmp_path: Path) -> N
     nowhere = Credentials(workspace="ws1", token="nvapi-x", url="http://127.0.0.1:9/api/v2/workspaces/ws1")
     platform = LeptonPlatform(Lepton(), credentials=nowhere, policy=RetryPolicy(deadline=0.2))
 
-    (found,) = await platform.preflight(plan)
+    with pytest.raises(PlatformError) as caught:
+        await platform.preflight(plan)
     await platform.close()
 
-    assert found.state is CheckState.PROBLEM
-    assert found.message.startswith("Lepton: GET /workspace failed: ")
+    said = str(caught.value)
+    assert said.startswith("Lepton: http://127.0.0.1:9/api/v2/workspaces/ws1 cannot be asked: ")
+    assert said.endswith("; check LEPTON_WORKSPACE_URL and the network")
+
+
+async def test_an_address_that_is_silent_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.platforms.lepton.preflight.FIRST_PATIENCE", 0.3)
+    with bench(tmp_path) as made, socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        platform = LeptonPlatform(Lepton(), credentials=Credentials(workspace="ws1", token="nvapi-x", url=url))
+
+        with pytest.raises(PlatformError, match=rf"Lepton: {url} cannot be asked: no answer within 0.3 s"):
+            await platform.preflight(made.plan())
+        await platform.close()

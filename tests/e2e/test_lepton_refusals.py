@@ -80,6 +80,37 @@ REFUSALS = {
         *("execution.node_group=cpu-pool", "execution.storage.volume=null"),
         says="Lepton: execution.resource_shape: the node group has no shape gpu.1xh100; it offers: cpu.small",
     ),
+    "a shape without a GPU": refusal(
+        *("execution.resource_shape=cpu.small", "+deployment.gpus=1"),
+        says="Lepton: execution.resource_shape: cpu.small has no GPU, and deployment container needs 1; shapes with "
+        "enough: gpu.1xh100, gpu.8xh100",
+    ),
+    "a shape with too few GPUs": refusal(
+        "+deployment.gpus=2",
+        says="Lepton: execution.resource_shape: gpu.1xh100 has 1 GPU, and deployment container needs 2; shapes with "
+        "enough: gpu.8xh100",
+    ),
+    "neither a node group nor a shape": Refusal(
+        ("execution.node_group=null", "execution.resource_shape=null"),
+        (
+            "Lepton: execution.node_group is not set; the workspace has: cpu-pool, h100-pool",
+            "Lepton: execution.resource_shape is not set; cpu-pool offers: cpu.small; h100-pool offers: cpu.small, gpu",
+        ),
+    ),
+    "an unknown node group and no shape": Refusal(
+        ("execution.node_group=h100-pol", "execution.resource_shape=null"),
+        (
+            "Lepton: execution.node_group: no node group h100-pol; did you mean h100-pool?",
+            "Lepton: execution.resource_shape is not set; cpu-pool offers: cpu.small; h100-pool offers: cpu.small, gpu",
+        ),
+    ),
+    "no node group and a shape with too few GPUs": Refusal(
+        ("execution.node_group=null", "+deployment.gpus=2"),
+        (
+            "Lepton: execution.node_group is not set; the workspace has: ",
+            "Lepton: execution.resource_shape: gpu.1xh100 has 1 GPU, and deployment container needs 2; shapes with",
+        ),
+    ),
     "a missing secret": refusal(
         env("HF_TOKEN", "{secret: my-hg}"), says="Lepton: the workspace has no secret my-hg; did you mean my-hf?"
     ),
@@ -180,6 +211,8 @@ def test_what_cannot_run_is_told_line_by_line_and_nothing_is_created(
         assert sum(line in shown for shown in text.splitlines()) == 1, text
     problems = [shown for shown in said.err.splitlines() if shown and "Stop with Ctrl-C" not in shown]
     assert dry or len(problems) == len(expected.lines), said.err
+    assert text.count("execution.node_group is not set") <= 1, "a note repeats the problem"
+    assert text.count("execution.resource_shape is not set") <= 1, "a note repeats the problem"
     assert "Traceback" not in text
     assert expected.token not in text
     assert emulator.state().endpoints == emulator.state().jobs == ()
@@ -189,6 +222,34 @@ def test_what_cannot_run_is_told_line_by_line_and_nothing_is_created(
 
 def test_a_plan_without_fault_is_refused_nowhere(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--dry-run") == 0, capsys.readouterr()
+
+
+def test_no_more_than_five_node_groups_are_asked_for_their_shapes(
+    program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = tuple(NodeGroup(id=f"pool{n}-0000000{n}", name=f"pool{n}") for n in range(7))
+    with LeptonEmulator(Config(node_groups=groups)) as many:
+        monkeypatch.setenv("LEPTON_WORKSPACE_URL", many.url)
+
+        code = run("execution.node_group=null", "execution.resource_shape=null")
+
+        said = capsys.readouterr().err
+        assert code == 3, said
+        assert "pool4 offers: " in said
+        assert "pool5 offers: " not in said
+        assert len([request for request in many.requests if request.path == "/shapes"]) == 5
+
+
+def test_that_a_photon_exists_is_not_said_to_be_checked(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = yaml.safe_load((program / "config.yaml").read_text())
+    written["deployment"] = {"type": "lepton_photon", "model_id": "m", "photon_id": "nowhere-abc"}
+    (program / "config.yaml").write_text(yaml.safe_dump(written))
+
+    code = run("--dry-run")
+
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "Not checked: photon: the workspace speaks the legacy API; whether the photon exists was not asked\n" in said
 
 
 def test_a_token_that_may_expire_before_the_end_is_a_warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_logging_in_checks_the_token_and_makes_runs_possible(home: Home, emulato
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "Checked: " in checked.stdout
     assert "nvapi-" not in refused.stderr + wrong.stderr + logged_in.stdout + checked.stdout
+
+
+def test_a_control_plane_that_nobody_answers_for_is_told_by_its_address(lepton_home: Home) -> None:
+    write_config(lepton_home, [benchmark("a")], deployment())
+    lepton_home.extra["LEPTON_WORKSPACE_URL"] = "http://127.0.0.1:9/api/v2/workspaces/ws1"
+    began = time.monotonic()
+
+    done = lepton_home.run("run", "--config-dir", ".", "--config-name", "config")
+
+    assert done.returncode == 7
+    assert "Lepton: http://127.0.0.1:9/api/v2/workspaces/ws1 cannot be asked: " in done.stderr
+    assert time.monotonic() - began < 25
 
 
 def test_the_program_stopped_in_the_middle_leaves_nothing(lepton_home: Home, emulator: LeptonEmulator) -> None:

@@ -148,6 +148,13 @@ def test_a_prefix_of_several_is_refused_and_a_whole_id_is_not() -> None:
     assert find(journal, "a1b2").word == "a1b2"
 
 
+@pytest.mark.parametrize(("word", "says"), [("", "an id is empty"), ("\udcff\udcfe123", "no such invocation")])
+def test_what_cannot_be_an_id_means_none(word: str, says: str) -> None:
+    for journal in (None, Known("a1b2c3d4")):
+        with pytest.raises(NotFound, match=says):
+            find(journal, word)
+
+
 @pytest.mark.parametrize("journal", [None, Known("ffffffff")])
 def test_what_the_journal_does_not_know_is_looked_for_all_the_same(journal: Known | None) -> None:
     target = find(journal, "a1b2c3d4")

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,3 +269,9 @@ def test_a_clock_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert [check.state for check in found if check.name == "clock"] == [PROBLEM]
     assert "s ahead of Lepton's; set it: sudo timedatectl set-ntp true" in found[-1].message
+
+
+def test_every_extra_that_people_choose_is_looked_at() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    others = {"local", "dev", "kubernetes"}  # sums of these, and one that nothing uses yet
+    assert set(project["optional-dependencies"]) - others == set(doctor.EXTRAS)

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from launcher.cli.main import main
 from launcher.emulators.lepton import Config, LeptonEmulator, NoCapacity, Shape
 from launcher.emulators.lepton.config import load
 from launcher.errors import ConfigError, PlatformError
@@ -50,6 +51,10 @@ def test_a_config_file_has_the_keys_of_config(tmp_path: Path) -> None:
         ("faults: [{kind: crash, exit_code: x}]", "exit_code"),
         ("a: [", "expected"),
         ("- 1", "Expected `object`"),
+        ("tokens: []", "tokens: names none"),
+        ("faults: [{kind: [1]}]", "unknown kind [1]"),
+        ("faults: [{kind: crash, exit_cod: 3}]", "faults: crash: unknown key exit_cod; did you mean exit_code?"),
+        ("workspace: 2024-99-99", "month"),
     ],
 )
 def test_a_broken_config_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
@@ -62,6 +67,27 @@ def test_a_broken_config_file_is_one_line(tmp_path: Path, text: str, says: str) 
     assert says in str(error.value)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+def test_a_config_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "emulator.yaml"
+    path.write_bytes(b"workspace: caf\xe9")
+
+    with pytest.raises(ConfigError, match=r"emulator.yaml: .*utf-8"):
+        load(path)
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_what_is_no_port_is_refused(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["emulate", "lepton", f"--port={port}"]) == 2
+    assert f"'{port}' is no port" in capsys.readouterr().err
+
+
+def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigError, match="root: cannot make"):
+        LeptonEmulator(Config(root=str(tmp_path / "file" / "root"))).__enter__()
 
 
 def test_a_root_that_shells_trip_over_is_refused(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from launcher.config.execution import Lepton
 from launcher.config.schema import Config
 from launcher.config.validate import validate
 from launcher.errors import ConfigError
+from launcher.orchestrator.admission import need
+from launcher.orchestrator.state import TaskState
 from launcher.plan.build import build
 from launcher.plan.lepton import on_volume
-from launcher.plan.model import Plan, TaskPlan
+from launcher.plan.model import Plan, TaskPlan, shape_gpus
 from launcher.plan.render import render
 
 DEPLOYMENT = {"type": "vllm", "model_id": "meta-llama/Llama-3.1-8B-Instruct"}
@@ -316,12 +318,66 @@ def test_every_replica_costs_gpus_where_the_shape_has_no_price() -> None:
     assert "up to 3 replicas" in render(made)
 
 
-def test_a_shape_without_a_gpu_that_the_config_counts_still_costs() -> None:
-    deployment = {"type": "container", "model_id": "m", "image": "org/server:1", "start_timeout": 3000}
-    made = plan(None, deployment, prices={"gpu.1xh100": 2.0}, timeout=300)
+CONTAINER = {"type": "container", "model_id": "m", "image": "org/server:1", "start_timeout": 3000}
 
+
+def test_a_shape_without_a_gpu_costs_too() -> None:
+    made = plan({"resource_shape": "cpu.large"}, CONTAINER | {"gpus": 0}, prices={"cpu.large": 2.0}, timeout=300)
+
+    assert "CPU only, shape cpu.large" in render(made)
     assert "no GPU time, 2.00 USD" in render(made)
     assert made.notes == ("pricing.usd_per_hour has no price of cpu.small",)
+
+
+@pytest.mark.parametrize(
+    ("shape", "gpus"),
+    [
+        ("gpu.1xh100", 1),
+        ("GPU.8xH100-80gb", 8),
+        ("gpu.16xa100", 16),
+        ("cpu.small", 0),
+        ("gpu.a10", None),
+        ("gpu.x", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_name_of_a_shape_tells_its_gpus_where_it_has_that_form(shape: str | None, gpus: int | None) -> None:
+    assert shape_gpus(shape) == gpus
+
+
+@pytest.mark.parametrize(("gpus", "occupied"), [(0, 8), (2, 8), (16, 16)])
+def test_a_whole_shape_is_occupied_by_each_replica(gpus: int, occupied: int) -> None:
+    execution = {"resource_shape": "gpu.8xh100", "usd_per_gpu_hour": 1.0, "endpoint": {"max_replicas": 2}}
+    made = plan(execution, CONTAINER | {"gpus": gpus}, timeout=300)
+    state = TaskState(plan=made.tasks[0], admitted=True, started_at=0.0)
+
+    assert made.worst_case.gpu_hours == 2 * occupied
+    assert made.worst_case.usd == pytest.approx(2.0 * occupied)
+    assert need(state).gpus == 2 * occupied
+    assert state.gpu_seconds(60.0) == 60.0 * 2 * occupied
+    assert f"{occupied} GPUs, " in render(made)
+    assert f"{2 * occupied} GPU-hours" in render(made)
+
+
+def test_gpu_time_that_no_name_tells_is_not_said_to_be_none() -> None:
+    made = plan({"resource_shape": "gpu.a10", "usd_per_gpu_hour": 1.0}, CONTAINER | {"gpus": 0})
+
+    assert made.worst_case.usd is None
+    assert "GPUs not known, shape gpu.a10" in render(made)
+    assert "GPU time not known, no price set" in render(made)
+    assert "Note: the name of shape gpu.a10 does not tell its GPUs: GPU time is not known.\n" in render(made)
+
+
+def test_a_note_that_a_problem_tells_again_is_left_out() -> None:
+    made = plan({"node_group": None, "resource_shape": None})
+    problem = "Lepton: execution.node_group is not set; the workspace has: a"
+
+    shown = render(made, [("problem", "node group", problem)])
+
+    assert shown.count("execution.node_group is not set") == 1
+    assert "Note: execution.resource_shape is not set: " in shown
+    assert "Note: execution.node_group is not set: " in render(made)
 
 
 def test_jobs_alone_have_a_price_too() -> None:

@@ -56,6 +56,19 @@ def test_there_are_no_prices_unless_a_person_chooses_some(tmp_path: Path) -> Non
     assert load_config(overrides=["pricing.usd_per_hour={gpu.a10: 3}"]).pricing.of("gpu.a10") == 3.0
 
 
+@pytest.mark.parametrize(("value", "shown"), [("2", "2"), ("0.5", "0.5"), ("${x}", "PRICE")])
+def test_a_price_that_is_no_override_is_told_how_to_write_it(value: str, shown: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=[f"pricing.usd_per_hour.gpu.1xh100={value}"])
+
+    (line,) = caught.value.problems
+    assert line.endswith(f"; names of shapes go in braces: 'pricing.usd_per_hour={{gpu.1xh100: {shown}}}'")
+
+
+def test_the_price_that_the_hint_writes_is_taken() -> None:
+    assert load_config(overrides=["pricing.usd_per_hour={gpu.1xh100: 2}"]).pricing.of("gpu.1xh100") == 2.0
+
+
 @pytest.mark.parametrize("price", ["-1", "free"])
 def test_a_price_is_a_number_that_is_not_negative(price: str) -> None:
     with pytest.raises(ConfigError, match=r"pricing\.usd_per_hour.*expected a number of at least 0"):

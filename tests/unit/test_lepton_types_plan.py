@@ -170,6 +170,9 @@ def test_the_dry_run_names_the_template_and_what_it_does_not_know_yet() -> None:
     assert '   template  public/serve, rendered with {"model": "org/m"}\n' in text
     assert "   command   (the template's own)\n" in text
     assert "Note: the resource shape is the template's own; set execution.resource_shape to choose it" in text
+    assert "its GPU time, which is not known.\n" in text
+    assert ": GPUs not known, " in text
+    assert "Worst case: GPU time not known.\n" in text
     assert "Found: template public/serve renders image x\n" in text
     assert "resource_shape is not set: a run needs" not in text
 

@@ -15,6 +15,7 @@ import pytest
 
 from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
 from launcher.orchestrator import schema
+from launcher.orchestrator.cleanup import execution_of
 from launcher.orchestrator.journal import Fact, Journal, RunState, present
 from launcher.orchestrator.lease import STALE, process_start
 
@@ -278,3 +279,30 @@ def test_facts_of_the_present_attempt_begin_with_what_was_asked_for(tmp_path: Pa
     journal.record("abc12345", Fact.TASK_RETRY, "a", attempt=2)
     journal.record("abc12345", Fact.TASK_ENDED, "a", reason="stopped")
     assert [fact.kind for fact in present(journal.facts("abc12345"))] == [Fact.TASK_RETRY, Fact.TASK_ENDED]
+
+
+@pytest.mark.parametrize(("prefix", "says"), [("", "an id is empty"), ("\udcff", "no such invocation")])
+def test_what_cannot_be_an_id_is_not_found(tmp_path: Path, prefix: str, says: str):
+    journal = Journal(tmp_path / "j.db")
+    begin(journal)
+    with pytest.raises(NotFound, match=says):
+        journal.find(prefix)
+
+
+def test_facts_of_a_kind_that_a_later_version_knows_are_skipped(tmp_path: Path):
+    journal = Journal(tmp_path / "j.db")
+    begin(journal)
+    journal.record("abc12345", Fact.RUN_STARTED)
+    with sqlite3.connect(journal.path) as db:
+        db.execute("INSERT INTO facts (time,invocation,task,kind,name,data) VALUES (1,'abc12345',NULL,'novel','','{}')")
+    assert [fact.kind for fact in journal.facts("abc12345")] == [Fact.RUN_STARTED]
+
+
+def test_a_damaged_plan_is_told_and_cleanup_does_without_it(tmp_path: Path):
+    journal = Journal(tmp_path / "j.db")
+    begin(journal)
+    with sqlite3.connect(journal.path) as db:
+        db.execute("UPDATE plans SET plan = x'00ff'")
+    with pytest.raises(NotFound, match="damaged"):
+        journal.plan("abc12345")
+    assert execution_of(journal, journal.find("abc12345")) is None

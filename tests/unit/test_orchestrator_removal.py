@@ -190,3 +190,16 @@ def test_a_record_is_asked_to_go_and_not_waited_for() -> None:
     assert names(cleared.removed) == ["s"]
     assert cleared.left == ()
     assert seconds < 15
+
+
+def test_who_waits_for_a_grace_is_told_so_once() -> None:
+    said: list[str] = []
+    waits = Removal(
+        platform=Account(), wanted=lambda _: True, invocation="a1b2c3d4", grace=30.0, last_sign=2.0, say=said.append
+    )
+    run_virtual(waits.run())
+    assert len(said) == 1 and said[0].startswith("a1b2c3d4: ")
+    assert said[0].endswith("looking again for 28 s: what was asked for last may still appear")
+    asked_long_ago = Removal(platform=Account(), wanted=lambda _: True, grace=30.0, last_sign=600.0, say=said.append)
+    run_virtual(asked_long_ago.run())
+    assert len(said) == 1

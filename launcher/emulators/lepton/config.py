@@ -179,25 +179,32 @@ def load(path: Path) -> Config:
     try:
         document = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, dict[str, Any])
         faults = tuple(map(_fault, msgspec.convert(document.pop("faults", ()), list[dict[str, Any]])))
-        _check_keys(document)
+        _check(document)
         return dataclasses.replace(msgspec.convert(document, Config), faults=faults)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read it: {error.strerror}") from None
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:  # ValueError: no UTF-8, an impossible date
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _check_keys(document: Mapping[str, Any]) -> None:
-    names = [field.name for field in dataclasses.fields(Config)]
+def _check(document: Mapping[str, Any]) -> None:
+    _check_keys(document, Config)
+    if document.get("tokens") == []:
+        raise ConfigError("tokens: names none; leave it out for the built-in one")
+
+
+def _check_keys(document: Mapping[str, Any], type_: type[Config | Fault], where: str = "") -> None:
+    names = [field.name for field in dataclasses.fields(type_)]
     for key in document:
         if key not in names:
-            raise ConfigError(f"unknown key {key}{nearest(key, names)}")
+            raise ConfigError(f"{where}unknown key {key}{nearest(key, names)}")
 
 
 def _fault(entry: dict[str, Any]) -> Fault:
     kind = entry.pop("kind", None)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ConfigError(f"faults: unknown kind {kind}{nearest(str(kind), KINDS)}")
+    _check_keys(entry, KINDS[kind], f"faults: {kind}: ")
     return msgspec.convert(entry, KINDS[kind])

@@ -152,7 +152,10 @@ class LeptonEmulator:
         root = Path(self.config.root).absolute()
         if not SAFE_ROOT.fullmatch(str(root)):
             raise ConfigError(f"root: {root} holds characters that a shell minds; choose another folder")
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"root: cannot make {root}: {error.strerror}; choose another folder") from None
         return root
 
     def _bind(self) -> tuple[socket.socket, socket.socket]:

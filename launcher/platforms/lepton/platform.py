@@ -26,13 +26,18 @@ from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.jobs import Jobs
 from launcher.platforms.lepton.jobscript import ARCHIVE, script
+from launcher.platforms.lepton.kept import KeptLogs
 from launcher.platforms.lepton.logs import SECOND, LogWindow
 from launcher.platforms.lepton.requests import Filling, environment, ids_of
 from launcher.platforms.lepton.types import Job, NodeGroup
 from launcher.platforms.secrets import Secrets
 
 EVIDENCE_LINES = 1000
-"""Lines of a failed server's log that are kept."""
+"""Lines of a server's log that are kept."""
+SERVER_LOGS = 25
+"""Most tasks of a plan whose server logs are kept though all went well: each is one more request."""
+SERVER_LOG_TIME = 5.0
+"""Seconds that the log of a server whose task went well may take; its endpoint is not deleted before."""
 FOLLOW_INTERVAL = 2.0
 LOOK_PATIENCE = 20.0
 """Seconds after which a look at everything is given up, so that the person is told; the next one follows at once."""
@@ -46,8 +51,8 @@ class Session:
     """One opened invocation."""
 
     plan: Plan
-    folder: Path
     filling: Filling
+    logs: KeptLogs
     endpoints: Endpoints
     jobs: Jobs
     begun: float
@@ -80,6 +85,11 @@ class LeptonPlatform:
         self._token_is_lent = False
 
     @property
+    def place(self) -> str:
+        """Workspace and address of its control plane."""
+        return f"workspace {self._credentials.workspace} at {self._credentials.url}"
+
+    @property
     def poll_interval(self) -> float:
         """Seconds between two looks; those that come too early for the service answer from the one before."""
         session = self._session
@@ -92,11 +102,17 @@ class LeptonPlatform:
         return self._client.requests
 
     async def preflight(self, plan: Plan) -> list[Check]:
-        """Reads, never writes: everything that would keep the plan from running, all at once."""
+        """Reads, never writes: everything that would keep the plan from running, all at once.
+
+        Raises PlatformError if the workspace cannot be asked.
+        """
         try:
             world = await preflight.look(self._client, plan, self._execution)
         except RequestFailed as error:
-            return [preflight.refused(error, self._credentials)]
+            found = preflight.refused(error, self._credentials)
+            if preflight.is_unreachable(error):
+                raise PlatformError(found.message) from error
+            return [found]
         self._groups, self._source = world.groups, world.source
         return preflight.check(plan, self._execution, world, self._credentials.token, os.environ)
 
@@ -113,8 +129,8 @@ class LeptonPlatform:
         now = asyncio.get_running_loop().time()
         self._session = Session(
             plan=plan,
-            folder=folder,
             filling=Filling(secrets, ids_of(self._groups), rendered),
+            logs=KeptLogs(plan, folder),
             endpoints=Endpoints(self._client, plan.invocation, now, secrets.redact),
             jobs=Jobs(self._client, plan.invocation, now, secrets.redact),
             begun=now,
@@ -212,7 +228,7 @@ class LeptonPlatform:
         except RequestFailed as error:
             return [f"(its log could not be read: {error})"]
         found = [session.filling.secrets.redact(line) for line in found]
-        self._keep(name, found)
+        session.logs.keep(name, found)
         return found[-lines:]
 
     async def _tail(self, name: str, lines: int) -> list[str]:
@@ -223,25 +239,25 @@ class LeptonPlatform:
             return session.jobs.log(name) or await session.jobs.last_lines(name, lines)
         return []
 
-    def _keep(self, name: str, lines: list[str]) -> None:
-        """Put what was read of a log where `nv-eval logs` looks for it."""
-        for task in self._opened().plan.tasks:
-            names = {task.job.name: "job.log"} | ({task.endpoint.name: "endpoint.log"} if task.endpoint else {})
-            if name in names and lines:
-                path = self._opened().folder / task.key / names[name]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
+    async def _keep_server_log(self, task: TaskPlan) -> None:
+        """The server's log of a task that went well: nothing depends on it, so nothing waits long for it."""
+        if task.endpoint is None or len(self._opened().plan.tasks) > SERVER_LOGS:
+            return
+        with contextlib.suppress(TimeoutError, OSError), patience(SERVER_LOG_TIME):
+            async with asyncio.timeout(SERVER_LOG_TIME):
+                await self.tail(task.endpoint.name, EVIDENCE_LINES)
 
     # --- results ------------------------------------------------------------------------------------------------------
 
     async def fetch(self, task: TaskPlan, folder: Path) -> None:
         """Bring a job's results into `folder`: all of them, or PlatformError."""
         session = self._opened()
-        log = [line for line in session.jobs.log(task.job.name) if not line.startswith("@nv-eval-results")]
-        self._keep(task.job.name, [session.filling.secrets.redact(line) for line in log])
+        log = session.jobs.log(task.job.name)
+        session.logs.keep(task.job.name, [session.filling.secrets.redact(line) for line in log])
         found = await self._results(task)
         home.write(found, folder)
         session.filling.secrets.scrub(folder)
+        await self._keep_server_log(task)
 
     async def _results(self, task: TaskPlan) -> dict[str, bytes]:
         session, name, wanted = self._opened(), task.job.name, task.job.run.results

@@ -15,10 +15,11 @@ from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
 from launcher.errors import nearest
 from launcher.plan.lepton import ENDPOINT_TOKEN
-from launcher.plan.model import Plan
+from launcher.plan.model import Plan, shape_gpus
 from launcher.plan.render import duration
+from launcher.plan.words import counted
 from launcher.platforms.base import Check, CheckState
-from launcher.platforms.http import RequestFailed
+from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.lepton import sources
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.credentials import Credentials
@@ -39,6 +40,10 @@ from launcher.platforms.secrets import references, unresolvable
 
 T = TypeVar("T")
 
+MOST_GROUPS = 5
+"""Node groups that are asked for their shapes where none is chosen."""
+FIRST_PATIENCE = 15.0
+"""Seconds after which the first question is given up: an address where nobody answers is mostly a wrong one."""
 LEAST_LIFE = 1800.0
 """Seconds that a token must still be valid: with an expired one nothing can be deleted."""
 
@@ -69,7 +74,7 @@ class World:
 
 async def look(client: LeptonClient, plan: Plan, execution: Lepton) -> World:
     """Ask for everything that the checks need. Raises RequestFailed only if the workspace does not let us in."""
-    workspace = await client.workspace()
+    workspace = await _let_in(client)
     source, not_asked = await _ask_source(client, plan)
     spec = _endpoint_spec(plan, source)
     questions: dict[str, Awaitable[Any]] = {
@@ -92,6 +97,16 @@ async def look(client: LeptonClient, plan: Plan, execution: Lepton) -> World:
         spec=spec,
         unknown=(*not_asked, *unknown, *no_shapes),
     )
+
+
+async def _let_in(client: LeptonClient) -> Workspace:
+    try:
+        with patience(FIRST_PATIENCE):
+            async with asyncio.timeout(FIRST_PATIENCE):
+                return await client.workspace()
+    except TimeoutError as error:
+        message = f"no answer within {FIRST_PATIENCE:g} s"
+        raise RequestFailed("Lepton", "GET", "/workspace", status=None, message=message, maybe_done=False) from error
 
 
 async def _ask_source(client: LeptonClient, plan: Plan) -> tuple[Source | None, list[tuple[str, str]]]:
@@ -136,16 +151,22 @@ def _sorted(answers: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str,
 async def _shapes(
     client: LeptonClient, plan: Plan, execution: Lepton, groups: list[NodeGroup]
 ) -> tuple[dict[str, list[Shape]], list[tuple[str, str]]]:
-    ids = ids_of(groups)
-    endpoint_group, job_group = ids.get(execution.node_group or ""), ids.get(_job_group(execution) or "")
+    job_group = ids_of(groups).get(_job_group(execution) or "")
     questions: dict[str, Awaitable[Any]] = {}
-    if endpoint_group and any(task.endpoint for task in plan.tasks):
-        questions[f"{endpoint_group}/deployment"] = client.shapes(endpoint_group, "deployment")
+    if any(task.endpoint for task in plan.tasks):
+        for group in _endpoint_groups(execution, groups):
+            questions[f"{group.id}/deployment"] = client.shapes(group.id, "deployment")
     if job_group:
         questions[f"{job_group}/job"] = client.shapes(job_group, "job")
     answers = await asyncio.gather(*questions.values(), return_exceptions=True)
     known, unknown = _sorted(dict(zip(questions, answers, strict=True)))
     return known, [(f"shapes of {name}", why) for name, why in unknown]
+
+
+def _endpoint_groups(execution: Lepton, groups: list[NodeGroup]) -> list[NodeGroup]:
+    """The node group of the endpoints; until one that exists is chosen, those to choose from, but not too many."""
+    chosen = ids_of(groups).get(execution.node_group or "")
+    return [group for group in groups if group.id == chosen] or groups[:MOST_GROUPS]
 
 
 def _job_group(execution: Lepton) -> str | None:
@@ -160,8 +181,16 @@ def refused(error: RequestFailed, credentials: Credentials) -> Check:
         403: f"the token may not use workspace {credentials.workspace}; log in with one of that workspace",
         404: f"there is no workspace {credentials.workspace} at {credentials.url}; check LEPTON_WORKSPACE_ID and _URL",
     }
+    if is_unreachable(error):
+        what = f"answered {error.status}: {error.message}" if error.status else f"cannot be asked: {error.message}"
+        reasons[error.status or 0] = f"{credentials.url} {what}; check LEPTON_WORKSPACE_URL and the network"
     known = reasons.get(error.status or 0)
     return _problem("workspace", known) if known else Check("workspace", CheckState.PROBLEM, str(error))
+
+
+def is_unreachable(error: RequestFailed) -> bool:
+    """Whether nobody, or nothing that could answer, was there."""
+    return error.status is None or error.status >= 500
 
 
 def check(plan: Plan, execution: Lepton, world: World, token: str, environment: Mapping[str, str]) -> list[Check]:
@@ -236,7 +265,8 @@ def _source(plan: Plan, world: World) -> Iterator[Check]:
     elif server.template is not None and world.source.rendered is not None:
         yield Check("template", CheckState.NOTE, sources.describe(server.template, world.source.rendered))
     elif server.photon is not None:
-        yield _ok("photon", "the workspace speaks the legacy API; whether the photon exists was not asked")
+        text = "the workspace speaks the legacy API; whether the photon exists was not asked"
+        yield Check("photon", CheckState.SKIPPED, text)
 
 
 def _node_groups(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
@@ -257,27 +287,70 @@ def _node_groups(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]
 
 
 def _shape_checks(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
-    for key, name, shapes in _wanted_shapes(plan, execution, world):
-        if shapes is None:
-            continue
-        offered = [shape.id for shape in shapes]
-        if name is None:
-            yield _problem("shape", f"{key} is not set; the node group offers: {listed(offered)}")
-        elif name.lower() not in (shape.lower() for shape in offered):
-            yield _problem("shape", f"{key}: the node group has no shape {name}; it offers: {listed(offered)}")
-        else:
-            yield _ok("shape")
-
-
-def _wanted_shapes(plan: Plan, execution: Lepton, world: World) -> Iterator[tuple[str, str | None, list[Shape] | None]]:
     ids = ids_of(world.groups or [])
+    if _needs_shape(plan, world):
+        group = ids.get(execution.node_group or "")
+        if group is None:
+            yield from _shape_of_any_group(execution, world)
+        else:
+            yield from _shape("execution.resource_shape", world.shape, world.shapes.get(f"{group}/deployment"))
+        yield from _shape_gpus(plan, execution, world)
+    group = ids.get(_job_group(execution) or "")
+    yield from _shape("execution.job_resource_shape", execution.job_resource_shape, world.shapes.get(f"{group}/job"))
+
+
+def _needs_shape(plan: Plan, world: World) -> bool:
+    """Whether endpoints are made whose shape is known, or will not come from a template either."""
     template = next((task.endpoint.server.template for task in plan.tasks if task.endpoint is not None), None)
     may_bring_one = template is not None and (world.source is None or world.source.rendered is None)
-    if any(task.endpoint for task in plan.tasks) and not (world.shape is None and may_bring_one):
-        group = ids.get(execution.node_group or "")
-        yield "execution.resource_shape", world.shape, world.shapes.get(f"{group}/deployment")
-    group = ids.get(_job_group(execution) or "")
-    yield "execution.job_resource_shape", execution.job_resource_shape, world.shapes.get(f"{group}/job")
+    return any(task.endpoint for task in plan.tasks) and not (world.shape is None and may_bring_one)
+
+
+def _shape(key: str, name: str | None, shapes: list[Shape] | None) -> Iterator[Check]:
+    if shapes is None:
+        return
+    offered = [shape.id for shape in shapes]
+    if name is None:
+        yield _problem("shape", f"{key} is not set; the node group offers: {listed(offered)}")
+    elif name.lower() not in (shape.lower() for shape in offered):
+        yield _problem("shape", f"{key}: the node group has no shape {name}; it offers: {listed(offered)}")
+    else:
+        yield _ok("shape")
+
+
+def _shape_of_any_group(execution: Lepton, world: World) -> Iterator[Check]:
+    """Without a node group a shape can only be missing; what each group offers helps to choose both."""
+    if world.shape is not None:
+        return
+    asked = [
+        (group.name, [shape.id for shape in world.shapes[f"{group.id}/deployment"]])
+        for group in _endpoint_groups(execution, world.groups or [])
+        if f"{group.id}/deployment" in world.shapes
+    ]
+    offers = "; ".join(f"{name} offers: {listed(shapes)}" for name, shapes in sorted(asked))
+    yield _problem("shape", f"execution.resource_shape is not set; {offers or 'choose one that the group offers'}")
+
+
+def _shape_gpus(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
+    """A shape needs as many GPUs as the server uses."""
+    server = next(task.endpoint.server for task in plan.tasks if task.endpoint is not None)
+    shapes = _endpoint_shapes(execution, world)
+    chosen = next((shape for shape in shapes if shape.id.lower() == (world.shape or "").lower()), None)
+    has = _gpus(chosen) if chosen is not None else None
+    if chosen is None or has is None or has >= server.gpus:
+        return
+    enough = [shape.id for shape in shapes if (_gpus(shape) or 0) >= server.gpus]
+    yield _problem(
+        "shape",
+        f"execution.resource_shape: {chosen.id} has {counted(has, 'GPU') if has else 'no GPU'}, and deployment "
+        f"{server.type} needs {server.gpus}; shapes with enough: {listed(enough)}",
+    )
+
+
+def _gpus(shape: Shape) -> int | None:
+    """Devices that a server sees in a shape, a part of a GPU being one; None where the workspace does not tell."""
+    number, part = shape.spec.accelerator_num, shape.spec.accelerator_fraction
+    return shape_gpus(shape.id) if number is None else math.ceil(number) or int(bool(part))
 
 
 def _quota(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
@@ -304,13 +377,15 @@ def _quota(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
 
 
 def _endpoint_shapes(execution: Lepton, world: World) -> list[Shape]:
-    group = ids_of(world.groups or []).get(execution.node_group or "")
-    return list(world.shapes.get(f"{group}/deployment") or ())
+    """Those of the node group; until one is chosen, those of all that were asked, each once."""
+    groups = _endpoint_groups(execution, world.groups or [])
+    shapes = [shape for group in groups for shape in world.shapes.get(f"{group.id}/deployment") or ()]
+    return list({shape.id: shape for shape in shapes}.values())
 
 
 def _endpoints_at_once(plan: Plan) -> int:
     endpoints = [task.endpoint for task in plan.tasks if task.endpoint is not None]
-    gpus = max((endpoint.server.gpus for endpoint in endpoints), default=0)
+    gpus = max((endpoint.gpus for endpoint in endpoints), default=0)
     bounds = [len(endpoints)]
     bounds += [plan.max_parallel_endpoints] if plan.max_parallel_endpoints else []
     bounds += [max(1, plan.max_gpus // gpus)] if plan.max_gpus and gpus else []

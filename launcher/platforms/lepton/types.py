@@ -508,6 +508,7 @@ class ShapeSpec(Wire):
     memory_in_mb: float | None = None
     accelerator_type: str | None = None
     accelerator_num: float | None = None
+    accelerator_fraction: float | None = None
 
 
 class Shape(Wire):

@@ -1,0 +1,21 @@
+"""How a command tells an error: one line on standard error, or a JSON object on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launcher.errors import LauncherError
+
+
+def report(error: LauncherError, *, as_json: bool) -> int:
+    """Tell an error; returns its exit code."""
+    if as_json:
+        kind = type(error).__name__
+        print(json.dumps({"error": kind, "exit_code": error.exit_code, "message": str(error)}))
+    else:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"nv-eval: {line}\n")
+    return error.exit_code

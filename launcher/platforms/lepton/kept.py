@@ -1,0 +1,40 @@
+"""Where `nv-eval logs` looks for what was read of the logs of endpoints and jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.plan.attempts import attempt
+from launcher.plan.model import Plan
+from launcher.platforms.progress import without_results
+
+ENDPOINT_LOG, JOB_LOG = "endpoint.log", "job.log"
+
+
+@dataclass(frozen=True)
+class KeptLogs:
+    """The log files of one invocation, whose folder this is."""
+
+    plan: Plan
+    folder: Path
+
+    def keep(self, name: str, lines: Iterable[str]) -> None:
+        """Write the log of an endpoint or a job of any attempt of the plan's tasks; others' names have no file."""
+        path, kept = self._path(name), without_results(lines)
+        if path is not None and kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8", errors="replace")
+
+    def _path(self, name: str) -> Path | None:
+        """From the name alone: what an earlier launcher created has it too."""
+        further = re.search(rf"r(\d+)-{re.escape(self.plan.invocation)}$", name)
+        for planned in self.plan.tasks:
+            task = attempt(planned, int(further[1]) if further else 1, self.plan.invocation)
+            if name == task.job.name:
+                return self.folder / task.key / JOB_LOG
+            if task.endpoint is not None and name == task.endpoint.name:
+                return self.folder / task.key / ENDPOINT_LOG
+        return None
