@@ -69,7 +69,7 @@ def plan(config: Config, *, invocation: str | None = None) -> Plan:
 
 def preflight(plan: Plan) -> list[Check]:
     """Checks of the plan against the platform. Reads only; what cannot be checked is in the list as skipped."""
-    from launcher.errors import PreflightError
+    from launcher.errors import PlatformError, PreflightError
     from launcher.platforms import open_platform
     from launcher.platforms.base import Check, CheckState
     from launcher.supervise import own_checks
@@ -83,6 +83,8 @@ def preflight(plan: Plan) -> list[Check]:
     async def check() -> list[Check]:
         try:
             return [*own, *await platform.preflight(plan)]
+        except PlatformError as error:  # nobody answers: the plan can be shown all the same
+            return [*own, Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
         finally:
             await platform.close()
 

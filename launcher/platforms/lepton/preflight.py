@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ T = TypeVar("T")
 MOST_GROUPS = 5
 """Node groups that are asked for their shapes where none is chosen."""
 FIRST_PATIENCE = 15.0
-"""Seconds after which the first question is given up: an address where nobody answers is mostly a wrong one."""
+"""Seconds after which an address that takes no connection is given up: it is mostly a wrong one."""
 LEAST_LIFE = 1800.0
 """Seconds that a token must still be valid: with an expired one nothing can be deleted."""
 
@@ -100,13 +101,15 @@ async def look(client: LeptonClient, plan: Plan, execution: Lepton) -> World:
 
 
 async def _let_in(client: LeptonClient) -> Workspace:
-    try:
-        with patience(FIRST_PATIENCE):
-            async with asyncio.timeout(FIRST_PATIENCE):
+    """The first question. Silence, and `try again later`, are worth the usual patience: somebody may be there."""
+    with suppress(TimeoutError), patience(FIRST_PATIENCE):
+        async with asyncio.timeout(FIRST_PATIENCE):
+            try:
                 return await client.workspace()
-    except TimeoutError as error:
-        message = f"no answer within {FIRST_PATIENCE:g} s"
-        raise RequestFailed("Lepton", "GET", "/workspace", status=None, message=message, maybe_done=False) from error
+            except RequestFailed as error:
+                if error.status is None or (error.status != 429 and error.status < 500):
+                    raise
+    return await client.workspace()
 
 
 async def _ask_source(client: LeptonClient, plan: Plan) -> tuple[Source | None, list[tuple[str, str]]]:
