@@ -141,9 +141,11 @@ def test_what_would_mix_two_settings_is_refused_and_a_limit_may_change(tmp_path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_tear_down_and_keep_what_is_scored(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)  # tests that run under nohup would hand down that it is ignored
     home = Home(tmp_path)
     write_config(home, [benchmark("short", seconds=0.1), benchmark("long", seconds=60)], serve())
     process = home.start("run", *CONFIG)
+    signal.signal(number, before)
     invocation = home.invocation()
     wait_for((home.results / invocation / "short" / "scores.json").is_file, "the short task is scored")
     process.send_signal(number)
