@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from launcher.config.fields import (
     Arguments,
@@ -38,6 +40,9 @@ class Deployment:
     )
     start_timeout: Seconds = key(3600.0, "time from creation until the health path answers 200")
     health_timeout: Seconds = key(300.0, "time from the first 200 until the model lists itself and completes one token")
+    sharing: Literal["dedicated", "shared"] = key(
+        "dedicated", "dedicated: each task has an endpoint of its own; shared: one endpoint for all tasks of a run"
+    )
     cpus: float | None = key(None, "CPU cores one endpoint needs; default: not counted")
     memory_gib: Gibibytes | None = key(None, "memory one endpoint needs; default: not counted")
 
@@ -225,6 +230,50 @@ class LeptonPhoton(UnknownServer):
     shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container")
 
 
+DeepInfraGpu = Literal[
+    "L4-24GB",
+    "L40S-48GB",
+    "A100-80GB",
+    "H100-80GB",
+    "H200-141GB",
+    "B200-180GB",
+    "B300-270GB",
+    "RTXPRO6000-96GB",
+    "other",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepInfra(Deployment):
+    """Dedicated instance of a model on DeepInfra: rented by the GPU-hour until it is deleted."""
+
+    type: Literal["deepinfra"] = key("deepinfra", "dedicated model on DeepInfra")
+    gpu: DeepInfraGpu = key("H100-80GB", "type of GPU")
+    num_gpus: Annotated[int, Meta(ge=1, le=8)] = key(1, "GPUs of one instance")
+    max_batch_size: Annotated[int, Meta(ge=1, le=256)] = key(96, "requests computed at once; more of them queue")
+    weights: Literal["hf", "base_model", "image"] = key(
+        "hf",
+        "hf: model_id is a Hugging Face repository; base_model: model_id is a public model of DeepInfra; image: "
+        "container_image brings or fetches the model, and model_id only names it",
+    )
+    revision: str | None = key(None, "revision of the repository: a commit makes the score reproducible")
+    hf_token_name: Name | None = key(
+        None, "environment variable that holds a Hugging Face token, for gated and private models; its name"
+    )
+    container_image: str | None = key(None, "image of the server, for example vllm/vllm-openai:v0.8.4")
+    min_instances: Count = key(1, "instances of the model")
+    max_instances: Count | None = key(None, "most instances that DeepInfra makes; default: min_instances")
+    expires_after: Seconds | None = key(
+        None,
+        "time from creation to the expiry that its name carries and `nv-eval gc` honours; default: from the plan's "
+        "time-outs",
+    )
+    loglikelihood: Literal["yes", "no", "probe"] = key(
+        "probe", "whether prompt log-probabilities come back: probe asks the running server"
+    )
+    max_model_len: Count | None = key(None, "longest prompt plus answer, in tokens; default: the model's")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Smollm(Deployment):
     """The embedded default: SmolLM2-135M-Instruct on CPU, with exact prompt log-probabilities."""
@@ -260,6 +309,7 @@ AnyDeployment = (
     | LeptonLlm
     | LeptonTemplate
     | LeptonPhoton
+    | DeepInfra
     | Smollm
     | NoDeployment
 )
@@ -274,6 +324,7 @@ DEPLOYMENTS: dict[str, type[AnyDeployment]] = {
     "lepton_llm": LeptonLlm,
     "lepton_template": LeptonTemplate,
     "lepton_photon": LeptonPhoton,
+    "deepinfra": DeepInfra,
     "smollm": Smollm,
     "none": NoDeployment,
 }

@@ -90,6 +90,10 @@ class ServerSpec:
     """Why log-likelihoods do not come back, and what to use instead; for `loglikelihood="no"`."""
     remote_tokenizer: bool = False
     """The server has /tokenizer_info, /tokenize and /detokenize, so that the client needs no tokenizer."""
+    single_prompt: bool = False
+    """A request holds one prompt, as text: no batches, no lists of tokens."""
+    named_later: bool = False
+    """The name that requests give as model is known when the endpoint exists, and the server does not list it."""
     max_length: int | None = None
     """Longest prompt plus answer in tokens, where it is known."""
     prepare: tuple[tuple[str, ...], ...] = ()

@@ -43,6 +43,8 @@ class TargetInfo:
     remote_tokenizer: bool
     model_id: str
     max_length: int | None = None
+    single_prompt: bool = False
+    """A request may hold one prompt, as text: no batches, no lists of tokens."""
     served_by: str = ""
     """Stands for what serves the model: answers of another server are another's."""
 

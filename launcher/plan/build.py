@@ -22,7 +22,7 @@ from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
 from launcher.plan import lepton as on_lepton
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TargetPlan, TaskPlan, WorstCase
-from launcher.plan.names import new_invocation_id, resource_name, task_keys
+from launcher.plan.names import endpoint_name, new_invocation_id, resource_name, task_keys
 from launcher.plan.settings import effective, is_set
 
 DEFAULT_HARNESS = "lm_eval"
@@ -199,7 +199,7 @@ class _Builder:
     def _endpoint(self, index: int, task: str) -> EndpointPlan | None:
         if self.server is None:
             return None
-        name = resource_name(self.server.type, task, index, self.invocation)
+        name = endpoint_name(self.server.type, task, index, self.invocation)
         start, health = self._start_timeout(), self.config.deployment.health_timeout
         if self.lepton is None:
             return EndpointPlan(name=name, server=self.server, start_timeout=start, health_timeout=health)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from launcher.config.deployment import DEPLOYMENTS, AnyDeployment
 from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.execution import EXECUTIONS, AnyExecution
 from launcher.config.fields import Reference
@@ -57,6 +58,12 @@ class EndpointPlan:
     """Price of one replica, where the shape has one."""
     request: dict[str, Any] | None = None
     """The request that creates it, on platforms that have one; references stand where secrets go."""
+    lifetime: float | None = None
+    """Seconds after its creation from which nobody needs it whatever happens, where its name or mark carries that."""
+    is_metered: bool = False
+    """What it costs is told by the platform's own meter (`Resource.usd`) while it runs."""
+    is_shared: bool = False
+    """All tasks of the plan have this same endpoint: made for the first that needs it, gone with the last."""
 
     @property
     def gpus(self) -> int:
@@ -86,6 +93,8 @@ class TargetPlan:
 
     model: str
     endpoint_type: EndpointType
+    lists_model: bool = True
+    """Whether /v1/models has to show the model before it is asked."""
     url: str | None = None
     api_key: Reference | None = None
     health_path: str | None = None
@@ -173,6 +182,10 @@ class Plan:
     def execution_config(self) -> AnyExecution:
         """The typed keys of `execution`, for the platform."""
         return msgspec.convert(self.config["execution"], EXECUTIONS[self.execution])
+
+    def deployment_config(self) -> AnyDeployment:
+        """The typed keys of `deployment`."""
+        return msgspec.convert(self.config["deployment"], DEPLOYMENTS[self.deployment])
 
     def pricing(self) -> Pricing:
         """What the platform's resource shapes cost, as far as the config says it."""

@@ -9,6 +9,10 @@ import secrets
 MAX_LENGTH = 36
 """Longest name that every platform takes (Lepton's rule for jobs; Kubernetes and Docker allow more)."""
 
+MARK = "nv-eval"
+"""How the name of something of ours begins where a platform keeps no other mark."""
+_MARKED_BY_NAME = ("deepinfra",)
+
 _LONGEST_KEY = 100
 """Characters of a task's folder name; file systems take 255 with all that stands in front and behind."""
 
@@ -42,6 +46,12 @@ def resource_name(kind: str, task: str, index: int, invocation: str, *, attempt:
         digest = hashlib.sha256(head.encode()).hexdigest()[:5]
         head = f"{head[: room - 6].rstrip('-')}-{digest}"
     return head + tail
+
+
+def endpoint_name(server: str, task: str, index: int, invocation: str, *, attempt: int = 1) -> str:
+    """Name of the endpoint of a task. Where it is the only mark that an endpoint can carry, it begins with ours."""
+    kind = MARK if server in _MARKED_BY_NAME else server
+    return resource_name(kind, task, index, invocation, attempt=attempt)
 
 
 def task_keys(names: list[str]) -> list[str]:

@@ -2,40 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from launcher.config.execution import AnyExecution, Lepton, Local
+from launcher.config.places import AnyPlace, DeepInfraAccount
 from launcher.config.pricing import Pricing
 from launcher.errors import PreflightError
+from launcher.plan.model import Plan
 from launcher.platforms.base import Platform
 
-__all__ = ["RUNNABLE", "open_platform", "within_reach"]
+__all__ = ["RENTED", "RUNNABLE", "open_for", "open_platform", "places_of", "within_reach"]
 
 RUNNABLE = ("local", "lepton")
 """Execution types that this version can run; the others it can plan."""
+RENTED: dict[str, AnyPlace] = {"deepinfra": DeepInfraAccount()}
+"""Deployments whose endpoints are in a place of their own, whatever the execution."""
 
 
-def open_platform(execution: AnyExecution, pricing: Pricing | None = None) -> Platform:
-    """The platform of an execution; `pricing` prices what it finds.
+def open_platform(place: AnyPlace, pricing: Pricing | None = None) -> Platform:
+    """The platform of one place; `pricing` prices what it finds.
 
     Raises PreflightError for one that cannot be reached without credentials.
     """
-    if isinstance(execution, Local):
+    if isinstance(place, Local):
         from launcher.platforms.local.platform import LocalPlatform
 
-        return LocalPlatform(execution)
+        return LocalPlatform(place)
+    if isinstance(place, DeepInfraAccount):
+        return _deepinfra()
     from launcher.platforms.lepton import credentials
 
-    found = credentials.find(workspace=execution.workspace_id)
+    found = credentials.find(workspace=place.workspace_id)
     from launcher.platforms.lepton.platform import LeptonPlatform  # only now: without credentials no HTTP client
 
-    return LeptonPlatform(execution, pricing=pricing, credentials=found)
+    return LeptonPlatform(place, pricing=pricing, credentials=found)
 
 
-def within_reach() -> tuple[list[AnyExecution], list[str]]:
+def _deepinfra() -> Platform:
+    from launcher.platforms.deepinfra import credentials
+
+    found = credentials.find()
+    from launcher.platforms.deepinfra.platform import DeepInfraPlatform
+
+    return DeepInfraPlatform(found)
+
+
+def open_for(plan: Plan) -> Platform:
+    """The platform that a plan runs on: its execution, and the place its endpoints are rented in, if they are.
+
+    Raises PreflightError as `open_platform` does.
+    """
+    jobs = plan.execution_config()
+    rented = RENTED.get(plan.deployment)
+    if rented is None:
+        return open_platform(jobs)
+    from launcher.platforms.pair import Pair
+
+    return Pair(open_platform(rented), open_platform(jobs))
+
+
+def places_of(execution: AnyExecution, deployment: str) -> list[AnyPlace]:
+    """Everywhere that a run with these can leave something."""
+    rented = RENTED.get(deployment)
+    return [execution] if rented is None else [execution, rented]
+
+
+def within_reach() -> tuple[list[AnyPlace], list[str]]:
     """Every place that can be looked at from here, with its default keys, and why the others cannot, a line each."""
-    from launcher.platforms.lepton import credentials
+    from launcher.platforms.deepinfra import credentials as deepinfra
+    from launcher.platforms.lepton import credentials as lepton
 
-    try:
-        credentials.find()
-    except PreflightError as error:
-        return [Local()], [f"lepton was not looked at: {str(error).removeprefix('Lepton: ')}"]
-    return [Local(), Lepton()], []
+    places: list[AnyPlace] = [Local()]
+    notes = []
+    others: tuple[tuple[AnyPlace, str, Callable[[], object]], ...] = (
+        (Lepton(), "Lepton", lepton.find),
+        (DeepInfraAccount(), "DeepInfra", deepinfra.find),
+    )
+    for place, service, find in others:
+        try:
+            find()
+        except PreflightError as error:
+            notes.append(f"{place.type} was not looked at: {str(error).removeprefix(f'{service}: ')}")
+        else:
+            places.append(place)
+    return places, notes

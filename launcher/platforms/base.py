@@ -73,6 +73,10 @@ class Resource:
     id: str = ""
     url: str | None = None
     """Base URL without /v1; endpoints only, once the platform has given it."""
+    model: str | None = None
+    """Name that requests to it give as model, where the plan could not know it."""
+    usd: float | None = None
+    """What it has cost so far by the platform's own meter; kept in what is told of it when it is gone."""
     exit_code: int | None = None
     detail: str = ""
     """Why it is in this state, in one line, where the platform says so."""
@@ -124,15 +128,36 @@ class Leftover:
     """Its state in the platform's own word."""
     age: float | None = None
     expires_in: float | None = None
-    """Time until the platform ends it by itself, as it stands now."""
+    """Time until the platform ends it by itself, as it stands now; with `expiry_is_ours`, until gc may."""
+    expiry_is_ours: bool = False
+    """It carries its expiry, and nothing but gc ends it then: until then it is wanted, whoever made it."""
     usd_per_hour: float | None = None
     """What it costs now; 0 where it stands still."""
+    usd: float | None = None
+    """What it has cost so far, where the platform has a meter."""
     owner: str = ""
     """Whose it is, in the platform's words."""
     launcher_alive: bool | None = None
     """Whether the launcher that made it runs on this machine; None where nothing says which that is."""
     is_record: bool = False
     """Only the memory of something that has ended: it costs nothing, cannot run again, and may never vanish."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What a platform counts of one endpoint over a time; None: it does not count it."""
+
+    requests: int | None = None
+    errors: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    latency_ms: float | None = None
+    """Mean time of a request."""
+    latency_p95_ms: float | None = None
+    first_token_ms: float | None = None
+    """Mean time to the first token."""
+    usd: float | None = None
+    """What it has cost in all."""
 
 
 class Platform(Protocol):
@@ -143,6 +168,8 @@ class Platform(Protocol):
     """Seconds in which something may still appear whose creation was asked for but not confirmed."""
     close_ends_all: bool
     """Whether `close` ends everything of the invocation and waits for it, as on this machine."""
+    close_ends_jobs: bool
+    """The same of jobs: they also end with a launcher that is killed."""
 
     @property
     def poll_interval(self) -> float:
@@ -230,6 +257,19 @@ class Elsewhere(Protocol):
 def place_of(platform: Platform) -> str:
     """Where a platform is; empty for this machine."""
     return platform.place if isinstance(platform, Elsewhere) else ""
+
+
+@runtime_checkable
+class Operable(Protocol):
+    """A platform whose endpoints can be scaled, or counted, while they run."""
+
+    async def scale(self, name: str, *, least: int, most: int) -> None:
+        """Change how many replicas an endpoint of the opened invocation has. Raises PlatformError."""
+        ...
+
+    async def metrics(self, name: str, *, since: float) -> Metrics:
+        """What it counted since a time, in seconds since 1970. Raises PlatformError."""
+        ...
 
 
 @runtime_checkable

@@ -63,7 +63,7 @@ class LeptonPlatform:
 
     name = "lepton"
     create_grace = 30.0
-    close_ends_all = False
+    close_ends_all = close_ends_jobs = False
 
     def __init__(
         self,

@@ -116,7 +116,7 @@ class LocalPlatform:
     name = "local"
     poll_interval = 0.1
     create_grace = 0.0
-    close_ends_all = True
+    close_ends_all = close_ends_jobs = True
 
     def __init__(self, execution: Local) -> None:
         self._execution = execution

@@ -1,0 +1,1 @@
+"""DeepInfra: dedicated models, rented by the GPU-hour. Jobs run elsewhere."""
