@@ -261,8 +261,8 @@ class DeepInfra(Deployment):
         None, "environment variable that holds a Hugging Face token, for gated and private models; its name"
     )
     container_image: str | None = key(None, "image of the server, for example vllm/vllm-openai:v0.8.4")
-    min_instances: Count = key(1, "instances of the model")
-    max_instances: Count | None = key(None, "most instances that DeepInfra makes; default: min_instances")
+    min_instances: NonNegative = key(1, "instances of the model; 0: the first request starts one")
+    max_instances: Count | None = key(None, "most instances that DeepInfra makes; default: min_instances, at least 1")
     expires_after: Seconds | None = key(
         None,
         "time from creation to the expiry that its name carries and `nv-eval gc` honours; default: from the plan's "

@@ -211,6 +211,12 @@ def _bad_settings(key: str, settings: Settings) -> Iterator[Problem]:
             yield Problem(f"{key}.generation.extra.{name}", f"use {own} instead")
 
 
+def problems_in(tree: Tree, cls: type[Any]) -> list[Problem]:
+    """Everything that is wrong with the tree of another document than a config, which should be of the dataclass."""
+    found = [*_unwritable(tree, ""), *_in_dataclass(tree, cls, "")]
+    return [dataclasses.replace(problem, key=problem.key.lstrip(".")) for problem in found]
+
+
 def hints(cls: Any) -> dict[str, Any]:
     """Field names of a dataclass with their evaluated annotations."""
     return _hints(cls)
@@ -246,4 +252,4 @@ def _item_type(annotation: Any, container: type[Any]) -> Any:
     return None
 
 
-__all__ = ["dataclass_of", "hints", "validate"]
+__all__ = ["dataclass_of", "hints", "problems_in", "validate"]

@@ -43,7 +43,7 @@ def _refuse_contradictions(config: DeepInfra) -> None:
         problems.append(f"deployment.weights: {config.weights} takes no revision and no hf_token_name; set it to hf")
     if config.weights == "image" and config.container_image is None:
         problems.append("deployment.container_image: is missing; deployment.weights is image")
-    if (config.max_instances or config.min_instances) < config.min_instances:
+    if config.max_instances is not None and config.max_instances < config.min_instances:
         problems.append(f"deployment.max_instances: {config.max_instances} is less than min_instances")
     if problems:
         raise ConfigError(problems)

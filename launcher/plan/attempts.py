@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from launcher.plan import deepinfra
-from launcher.plan.model import TaskPlan
-from launcher.plan.names import endpoint_name, resource_name
+from launcher.plan.model import EndpointPlan, TaskPlan
+from launcher.plan.names import endpoint_name, resource_name, shared_name
 
 
-def attempt(task: TaskPlan, number: int, invocation: str) -> TaskPlan:
-    """Attempt `number` of a task, counted from 1, the first being the plan's own."""
-    if number == 1:
+def attempt(task: TaskPlan, number: int, invocation: str, *, generation: int | None = None) -> TaskPlan:
+    """Attempt `number` of a task, counted from 1, the first being the plan's own.
+
+    `generation`: which endpoint of its run a task that shares one uses, counted from 1 as well; one of its own is
+    always that of the attempt.
+    """
+    if number == 1 and generation in (None, 1):
         return task
-    job_name = resource_name("eval", task.name, task.index, invocation, attempt=number)
-    job = dataclasses.replace(task.job, name=job_name, request=_renamed(task.job.request, job_name))
-    endpoint = task.endpoint
+    job, endpoint = task.job, task.endpoint
+    if number > 1:
+        name = resource_name("eval", task.name, task.index, invocation, attempt=number)
+        job = dataclasses.replace(job, name=name, request=_renamed(job.request, name))
     if endpoint is not None:
-        name = endpoint_name(endpoint.server.type, task.name, task.index, invocation, attempt=number)
-        endpoint = dataclasses.replace(endpoint, name=name, request=_renamed(endpoint.request, name))
+        endpoint = _further(task, endpoint, invocation, generation if generation and endpoint.is_shared else number)
     return dataclasses.replace(task, job=job, endpoint=endpoint)
+
+
+def _further(task: TaskPlan, endpoint: EndpointPlan, invocation: str, number: int) -> EndpointPlan:
+    if number == 1:
+        return endpoint
+    server = endpoint.server.type
+    if endpoint.is_shared:
+        name = shared_name(server, invocation, generation=number)
+    else:
+        name = endpoint_name(server, task.name, task.index, invocation, attempt=number)
+    return dataclasses.replace(endpoint, name=name, request=_renamed(endpoint.request, name))
+
+
+def generation_of(name: str) -> int:
+    """Which of its kind the endpoint of this name is, counted from 1."""
+    further = re.search(r"-\d+r(\d+)-[^-]+$", name)
+    return int(further[1]) if further else 1
 
 
 def _renamed(request: dict[str, Any] | None, name: str) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 
-from launcher.config.deployment import ONLY_ON_LEPTON, NoDeployment
+from launcher.config.deployment import ONLY_ON_LEPTON, DeepInfra, NoDeployment
 from launcher.config.evaluation import EndpointType, Generation, Settings, Task
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
@@ -20,9 +20,10 @@ from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
+from launcher.plan import deepinfra as on_deepinfra
 from launcher.plan import lepton as on_lepton
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TargetPlan, TaskPlan, WorstCase
-from launcher.plan.names import endpoint_name, new_invocation_id, resource_name, task_keys
+from launcher.plan.names import endpoint_name, new_invocation_id, resource_name, shared_name, task_keys
 from launcher.plan.settings import effective, is_set
 
 DEFAULT_HARNESS = "lm_eval"
@@ -60,12 +61,14 @@ class _Builder:
         self.url, self.url_type = _existing_url(config)
         self.served_name = _served_name(config)
         self.server = build_server(config.deployment, self.served_name)
+        self.is_shared = getattr(config.deployment, "sharing", None) == "shared"
+        self.rented = config.deployment if isinstance(config.deployment, DeepInfra) else None
         self.api_key = self._api_key()
-        if self.server is not None and isinstance(config.execution, Lepton):
-            _refuse_without_image(self.server, config.execution.type)
+        if self.server is not None and self.lepton is not None and self.rented is None:
+            _refuse_without_image(self.server, self.lepton.type)
 
     def plan(self) -> Plan:
-        tasks = self._tasks()
+        tasks = self._sharing(self._tasks())
         execution, limits = self.config.execution, self.config.limits
         return Plan(
             invocation=self.invocation,
@@ -101,6 +104,18 @@ class _Builder:
             raise ConfigError(list(dict.fromkeys(problems)))
         return tuple(built)
 
+    def _sharing(self, tasks: tuple[TaskPlan, ...]) -> tuple[TaskPlan, ...]:
+        """The tasks with one endpoint for all, if they share one: it lives as long as any of them may need it."""
+        made = [task.endpoint for task in tasks if task.endpoint is not None]
+        if not made or not self.is_shared:
+            return tasks
+        lifetime = max((endpoint.lifetime for endpoint in made if endpoint.lifetime is not None), default=None)
+        if lifetime is not None and getattr(self.config.deployment, "expires_after", None) is None:
+            further = self.config.limits.max_attempts - 1
+            lifetime += further * (max(task.job.timeout for task in tasks) + on_deepinfra.SLACK)
+        shared = dataclasses.replace(made[0], is_shared=True, lifetime=lifetime)
+        return tuple(dataclasses.replace(task, endpoint=shared) for task in tasks)
+
     def _attribute(self, problem: str, index: int, task: Task) -> str:
         """A problem of one task with the key it is about: the setting's where it was set, else the task's."""
         here = f"evaluation.tasks[{index}]"
@@ -128,7 +143,7 @@ class _Builder:
             harness=harness.name,
             settings=settings,
             target=self._target(endpoint_type, info),
-            endpoint=self._endpoint(index, task.name),
+            endpoint=self._endpoint(index, task.name, settings),
             job=self._job(index, task.name, run, settings),
             expected_duration=settings.expected_duration or _guess(info, settings),
         )
@@ -163,12 +178,13 @@ class _Builder:
 
     def _target_info(self, endpoint_type: EndpointType) -> TargetInfo:
         return TargetInfo(
-            model=self.served_name,
+            model=self._model(),
             endpoint_type=endpoint_type,
             has_api_key=self.api_key is not None,
             remote_tokenizer=self.server is not None and self.server.remote_tokenizer,
             model_id=self.server.model_id if self.server else self.served_name,
             max_length=self.server.max_length if self.server else None,
+            single_prompt=self.server is not None and self.server.single_prompt,
             served_by=_served_by(self.server) if self.server else self.url or "",
         )
 
@@ -176,8 +192,9 @@ class _Builder:
         deployment = self.config.deployment
         health_path = self.server.health.path if self.server else getattr(deployment, "health_path", None)
         return TargetPlan(
-            model=self.served_name,
+            model=self._model(),
             endpoint_type=endpoint_type,
+            lists_model=not (self.server is not None and self.server.named_later),
             url=self.url,
             api_key=self.api_key,
             health_path=health_path,
@@ -187,6 +204,10 @@ class _Builder:
             health_timeout=deployment.health_timeout,
         )
 
+    def _model(self) -> str:
+        """The name in requests, or what stands for it until the endpoint exists."""
+        return on_deepinfra.MODEL if self.rented else self.served_name
+
     def _start_timeout(self) -> float:
         deployment = self.config.deployment
         return deployment.health_timeout if isinstance(deployment, NoDeployment) else deployment.start_timeout
@@ -194,13 +215,26 @@ class _Builder:
     def _api_key(self) -> Reference | None:
         """The key that calls the endpoint. Endpoints of ours in a cloud are guarded even if nobody asks for it."""
         own = Reference(env=self.api_key_name) if self.api_key_name else None
+        if self.rented is not None:
+            return on_deepinfra.endpoint_key(own)
         return on_lepton.endpoint_key(self.lepton, own) if self.lepton and self.server else own
 
-    def _endpoint(self, index: int, task: str) -> EndpointPlan | None:
+    def _endpoint(self, index: int, task: str, settings: Settings) -> EndpointPlan | None:
         if self.server is None:
             return None
         name = endpoint_name(self.server.type, task, index, self.invocation)
+        if self.is_shared:
+            name = shared_name(self.server.type, self.invocation)
         start, health = self._start_timeout(), self.config.deployment.health_timeout
+        if self.rented is not None:
+            return on_deepinfra.endpoint(
+                self.rented,
+                self.server,
+                name=name,
+                start_timeout=start,
+                health_timeout=health,
+                job_timeout=_timeout(settings),
+            )
         if self.lepton is None:
             return EndpointPlan(name=name, server=self.server, start_timeout=start, health_timeout=health)
         return on_lepton.endpoint(
@@ -216,7 +250,7 @@ class _Builder:
 
     def _job(self, index: int, task: str, run: HarnessJob, settings: Settings) -> JobPlan:
         name = resource_name("eval", task, index, self.invocation)
-        timeout = settings.timeout or 4 * 3600.0
+        timeout = _timeout(settings)
         if self.lepton is not None:
             return on_lepton.job(
                 self.lepton,
@@ -238,7 +272,14 @@ class _Builder:
         return str(_absolute(self.config.execution.output_dir) / self.invocation)
 
     def _execution_notes(self) -> list[str]:
+        if self.rented is not None:
+            return on_deepinfra.notes(self.rented, self.api_key, key_travels=self.lepton is not None)
         return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []
+
+
+def _timeout(settings: Settings) -> float:
+    """Seconds that a job may take."""
+    return settings.timeout or 4 * 3600.0
 
 
 def _served_by(server: ServerSpec) -> str:
@@ -370,14 +411,28 @@ def _guess(info: TaskInfo, settings: Settings) -> float | None:
 
 def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None, attempts: int) -> WorstCase:
     """`price` in USD per GPU-hour, for endpoints whose shape has none of its own; `attempts` of each task."""
-    gpu_hours = usd = 0.0
     known = price is not None or any(task.endpoint or task.job.usd_per_hour for task in tasks)
-    for task in tasks:
-        hours = (task.target.start_timeout + task.target.health_timeout + task.job.timeout) / 3600
-        usd += hours * (task.job.usd_per_hour or 0.0)
-        if task.endpoint is not None:
-            hourly = task.endpoint.hourly(price)
-            known = known and hourly is not None
-            gpu_hours += hours * task.endpoint.gpus
-            usd += hours * (hourly or 0.0)
+    usd = sum(_longest(task) * (task.job.usd_per_hour or 0.0) for task in tasks)
+    gpu_hours = 0.0
+    for endpoint, hours in _endpoint_hours(tasks):
+        hourly = endpoint.hourly(price)
+        known = known and hourly is not None
+        gpu_hours += hours * endpoint.gpus
+        usd += hours * (hourly or 0.0)
     return WorstCase(gpu_hours=round(attempts * gpu_hours, 3), usd=round(attempts * usd, 2) if known else None)
+
+
+def _longest(task: TaskPlan) -> float:
+    """Hours that an attempt of a task takes if every time-out runs to its end."""
+    return (task.target.start_timeout + task.target.health_timeout + task.job.timeout) / 3600
+
+
+def _endpoint_hours(tasks: tuple[TaskPlan, ...]) -> list[tuple[EndpointPlan, float]]:
+    """Each endpoint once with the hours that it may live; jobs that share one run side by side."""
+    hours: dict[str, float] = {}
+    endpoints: dict[str, EndpointPlan] = {}
+    for task in tasks:
+        if task.endpoint is not None:
+            endpoints[task.endpoint.name] = task.endpoint
+            hours[task.endpoint.name] = max(hours.get(task.endpoint.name, 0.0), _longest(task))
+    return [(endpoints[name], hours[name]) for name in endpoints]

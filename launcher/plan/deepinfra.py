@@ -38,7 +38,7 @@ def endpoint(
     config: DeepInfra, server: ServerSpec, *, name: str, start_timeout: float, health_timeout: float, job_timeout: float
 ) -> EndpointPlan:
     """One endpoint with its request. Times are seconds."""
-    most = config.max_instances or config.min_instances
+    most = config.max_instances or max(1, config.min_instances)
     return EndpointPlan(
         name=name,
         server=server,
@@ -58,6 +58,21 @@ def endpoint(
             "extra_args": [*_length(config), *arguments("deployment.extra_args", config.extra_args)],
         },
     )
+
+
+def notes(config: DeepInfra, key: Reference | None, *, key_travels: bool) -> list[str]:
+    """What the person should know before money is spent. `key_travels`: jobs take the key to another service."""
+    found = [
+        "DeepInfra bills by the GPU-hour until a deployment is deleted and ends none by itself; should this launcher "
+        "die, `nv-eval gc` removes what has expired"
+    ]
+    if config.weights == "hf" and config.revision is None:
+        found.append("deployment.revision is not set, so the weights are those of the day; a commit pins them")
+    if key is not None and key_travels:
+        found.append(
+            f"the value of {key.env} goes to the execution's workspace with each job, where its members can read it"
+        )
+    return found
 
 
 def _weights(config: DeepInfra) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def _target(target: TargetPlan, url: str) -> dict[str, Any]:
     return {
         "url": url.rstrip("/"),
         "model": target.model,
+        "lists_model": target.lists_model,
         "endpoint_type": target.endpoint_type,
         "health_path": target.health_path,
         "health_interval": target.health_interval,

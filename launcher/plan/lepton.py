@@ -30,6 +30,8 @@ ENDPOINT_TOKEN = "NV_EVAL_ENDPOINT_TOKEN"  # noqa: S105 - the name of a variable
 """Stands for the token that the platform makes for the endpoints of one invocation."""
 INVOCATION = "NV_EVAL_INVOCATION"
 """Variable of every endpoint and job of ours: tells whose it is."""
+EXPIRES = "NV_EVAL_EXPIRES"
+"""Variable of an endpoint that is wanted for itself: seconds since 1970 until when."""
 JOB_SCRIPT = "{job_script}"
 WORKSPACE_TOKEN = "WORKSPACE_TOKEN"  # noqa: S105 - the service's name for the workspace's own token
 START_SLACK = 300

@@ -164,6 +164,8 @@ class Plan:
     max_duration: float | None = None
     max_cost_usd: float | None = None
     max_gpu_hours: float | None = None
+    expires: float | None = None
+    """Seconds since 1970 when its one endpoint is taken down, which evaluates nothing; None: a plan of evaluations."""
     max_attempts: int = 1
     """Attempts of one task, the first included, where its end is one that trying again can mend."""
     usd_per_gpu_hour: float | None = None
@@ -174,6 +176,12 @@ class Plan:
     config: dict[str, Any] = field(default_factory=dict)
     """The resolved config the plan was built from, with references in place of secrets."""
     schema: str = SCHEMA
+
+    @property
+    def endpoints(self) -> list[EndpointPlan]:
+        """Every endpoint once, in the order of the tasks."""
+        made = [task.endpoint for task in self.tasks if task.endpoint is not None]
+        return list({endpoint.name: endpoint for endpoint in made}.values())
 
     def notify_config(self) -> Notify:
         """The typed keys of `notify`."""

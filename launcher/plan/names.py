@@ -54,6 +54,11 @@ def endpoint_name(server: str, task: str, index: int, invocation: str, *, attemp
     return resource_name(kind, task, index, invocation, attempt=attempt)
 
 
+def shared_name(server: str, invocation: str, *, generation: int = 1) -> str:
+    """Name of the endpoint that all tasks of a run share; when it died, the next `generation` takes its place."""
+    return endpoint_name(server, "shared", 0, invocation, attempt=generation)
+
+
 def task_keys(names: list[str]) -> list[str]:
     """A folder name for each task, unique in the invocation: the task's name, cut, with -2, -3 where it repeats."""
     seen: dict[str, int] = {}

@@ -34,7 +34,7 @@ def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -
 
 
 def _head(plan: Plan) -> str:
-    endpoints = sum(task.endpoint is not None for task in plan.tasks)
+    endpoints = len(plan.endpoints)
     made = f"{counted(endpoints, 'endpoint')} and " if endpoints else ""
     lines = [
         f"Plan of invocation {plan.invocation}: {made}{counted(len(plan.tasks), 'job')} on {plan.execution}",
@@ -57,7 +57,9 @@ def _head(plan: Plan) -> str:
 
 def _task(task: TaskPlan, *, in_containers: bool, verbose: bool) -> str:
     lines = [f"{task.index + 1}. {task.key} ({task.harness})"]
-    if task.endpoint:
+    if task.endpoint and task.endpoint.is_shared and task.index > 0:
+        lines.append(f"   endpoint  {task.endpoint.name}: shared, see task 1")
+    elif task.endpoint:
         lines += _endpoint(task.endpoint, in_containers=in_containers, verbose=verbose)
     else:
         lines.append(f"   endpoint  {task.target.url} (exists)")
@@ -69,7 +71,8 @@ def _task(task: TaskPlan, *, in_containers: bool, verbose: bool) -> str:
 
 def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> list[str]:
     server = endpoint.server
-    needs = [_gpus(endpoint)]
+    needs = ["shared by all tasks"] if endpoint.is_shared else []
+    needs += [_gpus(endpoint)]
     needs += [f"{server.memory_gib:g} GiB memory"] if server.memory_gib else []
     needs += [f"{server.shared_memory_mib} MiB /dev/shm"] if server.shared_memory_mib and in_containers else []
     needs += [f"shape {endpoint.shape}"] if endpoint.shape else []
@@ -85,10 +88,13 @@ def _endpoint(endpoint: EndpointPlan, *, in_containers: bool, verbose: bool) -> 
     lines += _env(server.env)
     lines += [f"   mount     {mount.source} at {mount.path}" for mount in endpoint.mounts]
     lines += _request(endpoint.request, verbose=verbose)
+    first = server.health.path or ("the service says so" if server.named_later else "no health path")
     lines.append(
-        f"   ready     {server.health.path or 'no health path'} within {duration(endpoint.start_timeout)}, "
+        f"   ready     {first} within {duration(endpoint.start_timeout)}, "
         f"a completion within {duration(endpoint.health_timeout)} more"
     )
+    if endpoint.lifetime is not None:
+        lines.append(f"   expires   {duration(endpoint.lifetime)} after its creation, by its name")
     return lines
 
 
@@ -100,6 +106,8 @@ def _gpus(endpoint: EndpointPlan) -> str:
 
 def _owner(server: ServerSpec) -> str:
     """Who brings a command that the plan does not have."""
+    if server.named_later:
+        return "service"
     return "template" if server.template else "photon" if server.photon else "image"
 
 
@@ -111,7 +119,8 @@ def _request(request: dict[str, Any] | None, *, verbose: bool) -> list[str]:
     """The request as it will be sent; without `verbose` only what the other lines do not say, shortened."""
     if request is None:
         return []
-    text = json.dumps(request if verbose else {n: v for n, v in request["spec"].items() if n not in _SAID_ELSEWHERE})
+    spec = request.get("spec", request)
+    text = json.dumps(request if verbose else {n: v for n, v in spec.items() if n not in _SAID_ELSEWHERE})
     return [f"   request   {text if verbose else shorten(text, 400)}"]
 
 
@@ -153,7 +162,10 @@ def _worst_case(plan: Plan) -> str:
     if not (worst.usd or worst.gpu_hours or (has_shapes and worst.usd is None)):
         return f"Worst case: {hours}."
     key = "pricing.usd_per_hour" if has_shapes else "execution.usd_per_gpu_hour"
-    price = money(worst.usd) if worst.usd is not None else f"no price set ({key})"
+    unknown = f"no price set ({key})"
+    if any(task.endpoint and task.endpoint.is_metered for task in plan.tasks):
+        unknown = "at the price that the service tells"
+    price = money(worst.usd) if worst.usd is not None else unknown
     return f"Worst case, if every time-out runs to its end: {hours}, {price}."
 
 

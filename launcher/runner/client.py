@@ -76,11 +76,13 @@ class Target:
     """The endpoint. `url` is its base without /v1; times are seconds; `api_key_env` names the variable with its key.
 
     `health_interval` is the least time between two questions to the health path. An endpoint that refuses
-    connections for `dead_after` seconds without a break, while the harness runs, counts as dead.
+    connections for `dead_after` seconds without a break, while the harness runs, counts as dead. `lists_model`: it has
+    to show the model in /v1/models before it is asked.
     """
 
     url: str
     model: str
+    lists_model: bool = True
     endpoint_type: str = "completions"
     health_path: str | None = "/health"
     health_interval: float = 0.25

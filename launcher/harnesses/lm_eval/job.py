@@ -195,15 +195,22 @@ def _model_args(entry: IndexEntry, settings: Settings, target: TargetInfo, templ
         "model": target.model,
         "tokenizer_backend": backend,
         "tokenizer": _tokenizer(backend, settings, target),
-        "tokenized_requests": backend != "none",
+        "tokenized_requests": backend != "none" and not target.single_prompt,
         "num_concurrent": _given(settings.concurrency, 4),
-        "batch_size": 1 if target.endpoint_type == "chat" else _given(settings.batch_size, 1),
+        "batch_size": _batch_size(settings, target),
         "max_retries": _given(settings.max_retries, 3) + 1,  # lm-eval counts the first try too
         "timeout": max(1, math.ceil(settings.request_timeout or 300.0)),
         "max_length": settings.max_length or target.max_length,
         "seed": _given(settings.seed, 1234),
     }
     return own | extra
+
+
+def _batch_size(settings: Settings, target: TargetInfo) -> int:
+    wanted = _given(settings.batch_size, 1)
+    if target.single_prompt and wanted > 1:
+        raise ConfigError(f"evaluation.batch_size: {wanted} prompts in one request are refused there; set concurrency")
+    return 1 if target.endpoint_type == "chat" else wanted
 
 
 def _tokenizer(backend: str, settings: Settings, target: TargetInfo) -> str | None:
