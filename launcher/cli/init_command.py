@@ -64,6 +64,10 @@ STARTS = {
         values={"deployment.model_id": "my-model", "deployment.photon_id": "my-photon-abc123"},
         to_set=("deployment.model_id", "deployment.photon_id"),
     ),
+    "deepinfra": Start(
+        values={"deployment.model_id": _MODEL, "deployment.gpu": "L4-24GB"},
+        to_set=("deployment.model_id", "deployment.gpu"),
+    ),
     "none": Start(
         values={"target.api_endpoint.url": "http://127.0.0.1:8000/v1", "target.api_endpoint.model_id": "my-model"},
         to_set=("target.api_endpoint.url", "target.api_endpoint.model_id"),
@@ -76,6 +80,8 @@ IN_CONTAINERS = ("nim", "container")
 """Deployments that on this machine run in Docker: their example is an image."""
 ONLY_LOCAL = ("smollm",)
 """Deployments that run as processes of this machine and nowhere else."""
+ENDPOINTS_ELSEWHERE = ("none", "deepinfra")
+"""Deployments whose endpoints are not the execution's."""
 LEPTON_TO_SET = ("execution.node_group", "execution.resource_shape")
 TASK_SETTINGS = (
     "limit", "num_fewshot", "seed", "concurrency", "generation", "max_gen_tokens", "apply_chat_template",
@@ -141,7 +147,7 @@ def _check(option: str, name: str, valid: Iterable[str]) -> None:
 
 
 def _lepton_to_set(execution: str, deployment: str) -> tuple[str, ...]:
-    return LEPTON_TO_SET if execution == "lepton" and deployment != "none" else ()
+    return LEPTON_TO_SET if execution == "lepton" and deployment not in ENDPOINTS_ELSEWHERE else ()
 
 
 def _values(execution: str, deployment: str) -> dict[str, Any]:
