@@ -53,12 +53,13 @@ def demo(rest: list[str]) -> int:
 
 
 def test(rest: list[str]) -> int:
-    """all tests that need no root, with coverage"""
+    """all tests that need no root; coverage is that of the fast ones"""
     install("dev")
     notes = (
         "Left out here: tests on a Docker Engine; python3 tasks.py engines runs them.",
-        "Not counted in the coverage: what runs in processes of its own (the small model's server, the supervisor,",
-        "the runner and lm-eval's driver inside jobs, the command line where a test starts it as a program).",
+        "Not counted in the coverage: the end-to-end and crash tests, which counting would make twice as slow, and",
+        "what runs in processes of its own (the small model's server, the supervisor, the runner and lm-eval's driver",
+        "inside jobs, the command line where a test starts it as a program).",
     )
     code = run(
         *("-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not engine"),

@@ -161,7 +161,19 @@ def cli_page() -> str:
     parser = cli.build_parser()
     subs = parser._subparsers._group_actions[0].choices if parser._subparsers else {}
     assert isinstance(subs, dict)
-    return "\n".join([NOTE + CLI_HEAD, *(_command(name, sub) for name, sub in subs.items())])
+    return "\n".join([NOTE + CLI_HEAD, *(page for name, sub in subs.items() for page in _commands(name, sub))])
+
+
+def _commands(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    """A command, or each of its actions."""
+    if parser._subparsers is None:
+        yield _command(name, parser)
+        return
+    yield f"## nv-eval {name}\n\n{parser.description}\n"
+    actions = parser._subparsers._group_actions[0].choices
+    assert isinstance(actions, dict)
+    for action, sub in actions.items():
+        yield _command(f"{name} {action}", sub).replace("## ", "### ", 1)
 
 
 def _command(name: str, parser: argparse.ArgumentParser) -> str:

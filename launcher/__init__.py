@@ -7,6 +7,8 @@ run          run a plan to its end; the result has the record and the exit code
 status       state of an invocation
 record       everything that an invocation brought home
 results      scores of invocations as a data frame
+compare      is a run better than another, or is it chance
+gate         may a run replace another, by a policy
 
     from launcher import load_config, plan, results, run
 
@@ -23,7 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.api import detach, load_config, plan, preflight, record, results, resume, run, status
+    from launcher.api import compare, detach, gate, load_config, plan, preflight, record, results, resume, run, status
     from launcher.config import Config
     from launcher.errors import LauncherError
     from launcher.plan.model import Plan
@@ -35,7 +37,9 @@ __all__ = [
     "LauncherError",
     "Plan",
     "RunResult",
+    "compare",
     "detach",
+    "gate",
     "load_config",
     "plan",
     "preflight",

@@ -10,20 +10,27 @@ print(results(outcome.invocation))
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from launcher.config import Config, Request
+    from launcher.orchestrator.endpoints import EndpointStatus
+    from launcher.orchestrator.journal import Journal
     from launcher.orchestrator.run import Watcher
     from launcher.orchestrator.status import RunStatus
     from launcher.plan.model import Plan
-    from launcher.platforms.base import Check
+    from launcher.platforms.base import Check, LogLine, Metrics
+    from launcher.results.compare import Comparison
+    from launcher.results.gate import Decision
     from launcher.results.model import Record
     from launcher.supervise import RunResult, Supervision
+
+T = TypeVar("T")
 
 
 def load_config(
@@ -70,27 +77,34 @@ def plan(config: Config, *, invocation: str | None = None) -> Plan:
 def preflight(plan: Plan) -> list[Check]:
     """Checks of the plan against the platform. Reads only; what cannot be checked is in the list as skipped."""
     from launcher.errors import PlatformError, PreflightError
-    from launcher.platforms import open_platform
+    from launcher.platforms import open_for
     from launcher.platforms.base import Check, CheckState
     from launcher.supervise import own_checks
 
     own = own_checks(plan)
     try:
-        platform = open_platform(plan.execution_config())
+        platform = open_for(plan)
     except PreflightError as error:
-        return [*own, Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
+        return [*own, Check(_where(plan), CheckState.SKIPPED, str(error))]
 
     async def check() -> list[Check]:
         try:
             return [*own, *await platform.preflight(plan)]
         except PlatformError as error:  # nobody answers: the plan can be shown all the same
-            return [*own, Check(f"execution {plan.execution}", CheckState.SKIPPED, str(error))]
+            return [*own, Check(_where(plan), CheckState.SKIPPED, str(error))]
         finally:
             await platform.close()
 
     from launcher.orchestrator.blocking import complete  # only now: it brings asyncio
 
     return complete(check())
+
+
+def _where(plan: Plan) -> str:
+    from launcher.platforms import RENTED
+
+    rented = f" and deployment {plan.deployment}" if plan.deployment in RENTED else ""
+    return f"execution {plan.execution}{rented}"
 
 
 def run(
@@ -251,13 +265,18 @@ def status(invocation: str) -> RunStatus:
 
 def record(invocation: str) -> Record:
     """Everything results.json holds, by id or unique prefix, or by the path of the invocation's folder."""
-    from launcher.orchestrator.journal import Journal
     from launcher.results import read
+
+    return read.load(_folder(invocation))
+
+
+def _folder(invocation: str) -> Path:
+    from launcher.orchestrator.journal import Journal
 
     folder = Path(invocation)
     if (folder / "plan.json").is_file():
-        return read.load(folder)
-    return read.load(Path(Journal.default().find(invocation).folder))
+        return folder
+    return Path(Journal.default().find(invocation).folder)
 
 
 def results(*invocations: str) -> pd.DataFrame:
@@ -268,3 +287,124 @@ def results(*invocations: str) -> pd.DataFrame:
     from launcher.results.table import frame
 
     return frame([record(invocation) for invocation in invocations])
+
+
+# --- endpoints for themselves -----------------------------------------------------------------------------------------
+
+
+def endpoint_plan(config: Config, *, ttl: float = 4 * 3600.0) -> Plan:
+    """The plan of one endpoint that is wanted for itself, for `ttl` seconds from now; `detach` starts it.
+
+    What the config evaluates is left out of account. Raises ConfigError as `plan` does.
+    """
+    import time
+
+    from launcher.plan.endpoint import build
+
+    return build(config, ttl=ttl, now=time.time())
+
+
+def endpoints() -> list[EndpointStatus]:
+    """Endpoints of this machine's journal that were wanted for themselves, newest first, those that are gone too."""
+    from launcher.orchestrator.endpoints import every
+    from launcher.orchestrator.journal import Journal
+
+    return every(Journal.default())
+
+
+def endpoint(invocation: str) -> EndpointStatus:
+    """State of one such endpoint, by id or unique prefix. Raises NotFound."""
+    from launcher.orchestrator import endpoints as kept
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    return kept.status(journal, kept.find(journal, invocation))
+
+
+def scale_endpoint(invocation: str, *, least: int, most: int) -> None:
+    """Change how many replicas an endpoint has. Raises NotFound, and PlatformError where its platform cannot."""
+    from launcher.orchestrator import operating
+
+    _operate(invocation, lambda plan, journal: operating.scale(plan, journal, least=least, most=most))
+
+
+def endpoint_metrics(invocation: str, *, since: float) -> Metrics:
+    """What was counted of an endpoint since a time, in seconds since 1970. Raises as `scale_endpoint` does."""
+    from launcher.orchestrator import operating
+
+    return _operate(invocation, lambda plan, journal: operating.metrics(plan, journal, since=since))
+
+
+def endpoint_log(
+    invocation: str, write: Callable[[LogLine], None], *, lines: int | None = None, follow: bool = False
+) -> None:
+    """Tell `write` the output of an endpoint in a cloud, all of it or the last `lines`; with `follow` until it ends.
+
+    On this machine it is the file `endpoint/endpoint.log` in the invocation's folder. Raises NotFound, PlatformError.
+    """
+    from launcher.orchestrator import operating
+
+    _operate(invocation, lambda plan, journal: operating.read_log(plan, journal, write, lines=lines, follow=follow))
+
+
+def endpoint_key(invocation: str) -> str:
+    """The key that calls an endpoint. Raises NotFound, and PlatformError if it has none or it is not known here."""
+    from launcher.orchestrator import operating
+
+    return _operate(invocation, operating.key)
+
+
+def _operate(invocation: str, work: Callable[[Plan, Journal], Coroutine[Any, Any, T]]) -> T:
+    from launcher import supervise
+    from launcher.orchestrator import endpoints as kept
+    from launcher.orchestrator.blocking import complete
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    found = kept.find(journal, invocation)
+    return complete(work(supervise.stored_plan(journal, found), journal))
+
+
+def compare(
+    baseline: str, *candidates: str, tasks: Sequence[str] = (), force: bool = False, flips: int = 0
+) -> Comparison:
+    """Compare runs with a baseline, sample by sample; each by id, unique prefix or folder. Needs the extra `stats`.
+
+    `tasks`: patterns of names, all without; `flips`: at most so many samples of each row that scored differently.
+
+    Raises:
+        NotComparable: they measure different things, and `force` does not say to compare common samples all the same.
+        NotFound: no such invocation or task, or nothing of it came home.
+        ResultsError: files are broken, or there is no task in common.
+    """
+    comparing = _statistics("compare")
+    folders = [_folder(name) for name in (baseline, *candidates)]
+    found: Comparison = comparing.compare(folders, tasks=tasks, force=force, flips=flips)
+    return found
+
+
+def gate(baseline: str, candidate: str, *, policy: str | Path, force: bool = False) -> Decision:
+    """Decide by a policy, a YAML file, whether a run holds what another had. Needs the extra `stats`.
+
+    Raises ConfigError for a wrong policy, and as `compare` does.
+    """
+    deciding = _statistics("gate")
+    from launcher.results.policy import load
+
+    asked = load(Path(policy))
+    found: Decision = deciding.gate(_folder(baseline), _folder(candidate), asked, force=force)
+    return found
+
+
+def _statistics(module: str) -> ModuleType:
+    """A module of `launcher.results` that needs the extra `stats`."""
+    from importlib import import_module
+
+    from launcher.errors import MissingExtra
+
+    try:
+        return import_module(f"launcher.results.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("scipy", "statsmodels"):
+            raise
+        raise MissingExtra(f"{error.name}, which {module} needs,", "stats") from None

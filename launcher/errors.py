@@ -9,9 +9,12 @@ LauncherError ............. 1   a defect of the launcher itself
  +- NotFound .............. 6   no such invocation, task or log
  +- PlatformError ......... 7   the platform refused or did not answer
  +- ResultsError .......... 8   files of a harness are missing, broken or incomplete
+ |   +- NotComparable ..... 8   two runs measure different things
  +- LimitReached .......... 9   a limit of the config ended the run
  +- LeaseHeld ............ 10   another nv-eval runs this invocation; nothing was done
  +- LeaseLost ............ 11   another nv-eval took this invocation over; what it made is that one's to end
+ +- NoGo ................. 12   a gate found a score worse than its policy allows
+ +- Inconclusive ......... 13   a gate could not tell whether the scores are as its policy asks
  +- Interrupted ......... 130   the person asked to stop
 """
 
@@ -87,6 +90,10 @@ class ResultsError(LauncherError):
     exit_code = 8
 
 
+class NotComparable(ResultsError):
+    """Two runs measure different things. The message names what differs, with both values."""
+
+
 class LimitReached(LauncherError):
     """A limit of the config ended the run; what was scored before is kept."""
 
@@ -103,6 +110,18 @@ class LeaseLost(LauncherError):
     """Another nv-eval has taken this invocation over. What this one made is now the other's to end."""
 
     exit_code = 11
+
+
+class NoGo(LauncherError):
+    """A gate found a score worse than its policy allows. Nothing is wrong with the command."""
+
+    exit_code = 12
+
+
+class Inconclusive(LauncherError):
+    """A gate could not tell whether the scores are as its policy asks: too few samples, or a score is missing."""
+
+    exit_code = 13
 
 
 class Interrupted(LauncherError):

@@ -15,13 +15,16 @@ from launcher.errors import NotFound, PreflightError, ResultsError
 from launcher.notify import Notifier
 from launcher.orchestrator import budget
 from launcher.orchestrator.blocking import Interrupts
-from launcher.orchestrator.journal import Entry, Invocation, Journal
+from launcher.orchestrator.endpoints import begin_to_keep, refuse_resume
+from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal
+from launcher.orchestrator.keeper import keeper
 from launcher.orchestrator.run import Run, Watcher
 from launcher.orchestrator.signals import handled, reaction
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan
-from launcher.platforms import open_platform
-from launcher.platforms.base import Check, CheckState, Platform, Sharing, place_of
+from launcher.platforms import open_for
+from launcher.platforms.base import Check, CheckState, Platform, Sharing, identified
+from launcher.platforms.pair import halves
 from launcher.results import write
 from launcher.results.model import Record
 
@@ -64,9 +67,7 @@ class Supervision:
         """
         wanted = Notify() if self.ends else self.plan.notify_config()  # no address keeps a teardown from happening
         notifier = Notifier(wanted, self.plan.invocation)
-        platform = open_platform(self.plan.execution_config())
-        if self.facts is not None:
-            refuse_elsewhere(self.journal, self.plan.invocation, platform)
+        platform = keeper(self.plan, self.journal) if self.plan.expires is not None else open_for(self.plan)
         if isinstance(platform, Sharing):
             platform.attend(self.say, creates=not self.ends)
 
@@ -99,18 +100,28 @@ class Supervision:
         return result
 
     async def _prepare(self, platform: Platform, folder: Path) -> None:
-        if self.facts and platform.close_ends_all:
-            await remove_leftovers(platform, self.plan.invocation)
+        here = await identified(platform)
+        if self.facts is not None:
+            refuse_elsewhere(self.journal, self.plan.invocation, here)
+        for half in halves(platform):
+            if self.facts and half.close_ends_all:
+                await remove_leftovers(half, self.plan.invocation)
         if not self.ends:
             problems = [c.message for c in await platform.preflight(self.plan) if c.state is CheckState.PROBLEM]
             if problems:
                 raise PreflightError(problems)
-        begin_folder(self.plan, folder)
+        try:
+            begin_folder(self.plan, folder)
+        except PreflightError as error:
+            if not self.ends:  # files that cannot be written keep nothing from being torn down
+                raise
+            self.say(str(error))
 
     def _written(self, live: Run, outcome: RunOutcome) -> RunResult:
         invocation = self.plan.invocation
         try:
-            written = write.finish(self.plan, outcome, live.folder)
+            began = self.facts[0].time if self.facts else None
+            written = write.finish(self.plan, outcome, live.folder, began=began)
         finally:
             live.conclude(outcome)
         for problem in written.problems:
@@ -120,9 +131,9 @@ class Supervision:
         )
 
 
-def refuse_elsewhere(journal: Journal, invocation: str, platform: Platform) -> None:
+def refuse_elsewhere(journal: Journal, invocation: str, here: str) -> None:
     """Raises PreflightError if an invocation has run in another place than the one that the credentials lead to."""
-    before, here = journal.place(invocation), place_of(platform)
+    before = journal.place(invocation)
     if before and here and before != here:
         raise PreflightError(
             f"{invocation}: has run in {before}, and the credentials here lead to {here}; use those of {before}"
@@ -177,19 +188,26 @@ def begin(plan: Plan, journal: Journal) -> None:
         plan=msgspec.json.encode(plan),
         hold=False,
     )
+    begin_to_keep(plan, journal)
 
 
 def stored_plan(journal: Journal, invocation: Invocation) -> Plan:
     """The plan that an invocation was begun with. Raises NotFound if it cannot be had any more."""
     try:
-        return msgspec.json.decode(journal.plan(invocation.id), type=Plan)
+        kept = journal.plan(invocation.id)
     except NotFound:
         saved = Path(invocation.folder) / "plan.json"
         if not saved.is_file():
             raise
-        return msgspec.json.decode(saved.read_bytes(), type=Plan)
+        return _decoded(saved.read_bytes(), f"{saved}: is damaged, or was made by another version of nv-eval")
+    return _decoded(kept, f"{invocation.id}: its plan was made by another version of nv-eval")
+
+
+def _decoded(plan: bytes, otherwise: str) -> Plan:
+    try:
+        return msgspec.json.decode(plan, type=Plan)
     except msgspec.DecodeError as error:
-        raise NotFound(f"{invocation.id}: its plan was made by another version of nv-eval: {error}") from None
+        raise NotFound(f"{otherwise}: {error}") from None
 
 
 def take_up(
@@ -202,10 +220,12 @@ def take_up(
     ends: bool = False,
 ) -> Supervision:
     """Become the supervisor of an invocation that has begun. Raises LeaseHeld while another process is."""
+    if not ends:
+        refuse_resume(journal, invocation)
     journal.take_lease(invocation.id)
     try:
         _move(journal, invocation, plan)
-        facts = journal.facts(invocation.id)
+        facts = [fact for fact in journal.facts(invocation.id) if fact.kind is not Fact.ENDPOINT_KEPT]
     except BaseException:
         journal.give_up_lease(invocation.id)
         raise

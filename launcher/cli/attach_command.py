@@ -67,7 +67,8 @@ def _conclude(status: RunStatus, *, as_json: bool) -> int:
             sys.stdout.write(json.dumps(json.loads(path.read_bytes())) + "\n")
         return status.exit_code if status.exit_code is not None else Leftover.exit_code
     if status.state is not RunState.FINISHED:
-        sys.stdout.write(f"{status.invocation}: its launcher is gone; go on with: nv-eval resume {status.invocation}\n")
+        how = "remove it: nv-eval stop" if status.keeps_endpoint else "go on with: nv-eval resume"
+        sys.stdout.write(f"{status.invocation}: its launcher is gone; {how} {status.invocation}\n")
         return Leftover.exit_code
     if path.is_file():
         from launcher.cli.scores import print_record

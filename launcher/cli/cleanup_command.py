@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "nv-eval.cleanup/1"
 _EPILOG = """\
-Where to look: the execution of overrides or of a config, else that of the invocation's plan in this machine's journal,
-else everywhere this machine has credentials for. So it works from any machine:
+Where to look: --place, or the execution of overrides or of a config; else where the invocation's plan in this
+machine's journal says, else everywhere this machine has credentials for. So it works from any machine:
   nv-eval cleanup a1b2c3d4 execution=lepton
 Results on this machine are never removed. Exit code: 0 all is gone, 5 something is left, 7 a platform could not be
 asked, 10 the launcher is alive, 6 the prefix fits several. In JSON, `outcome` is one of: removed, nothing_left, left,
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("nv-eval cleanup: which invocation? see: nv-eval ls runs")
     from launcher.orchestrator.cleanup import EXIT_CODES, Wish
 
-    executions, pricing = leftovers.places(args)
+    places, pricing = leftovers.places(args)
     wish = Wish(
-        executions=executions,
+        places=places,
         pricing=pricing,
         keep_storage=args.keep_storage,
         force=args.force,

@@ -51,8 +51,10 @@ def autocomplete(
 
 
 def _commands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """All sub-commands, and their actions."""
     choices = parser._subparsers._group_actions[0].choices if parser._subparsers else None
-    return list(choices.values()) if isinstance(choices, dict) else []
+    found: list[argparse.ArgumentParser] = list(choices.values()) if isinstance(choices, dict) else []
+    return [parser for sub in found for parser in (sub, *_commands(sub))]
 
 
 class _Finder(CompletionFinder):
@@ -86,8 +88,8 @@ def _completer(argument: str) -> Any:
         "package": _packages,
         "execution": _executions,
         "deployment": _deployments,
-        "invocation": _invocations,
-        "invocations": _invocations,
+        "invocation": _invocations_or_endpoints,
+        "invocations": _invocations_or_endpoints,
         "task": _tasks_of_invocation,
         "pattern": _listed_tasks,
     }
@@ -224,6 +226,17 @@ def _invocations(_prefix: str, _args: argparse.Namespace) -> list[str]:
     if not (state_folder() / "journal.db").is_file():
         return []
     return [invocation.id for invocation in Journal.default().invocations()]
+
+
+def _invocations_or_endpoints(prefix: str, args: argparse.Namespace) -> list[str]:
+    """Behind `nv-eval endpoints` only those that keep an endpoint, and there may be something of it."""
+    found = _invocations(prefix, args)
+    if not found or getattr(args, "command", None) != "endpoints":
+        return found
+    from launcher.orchestrator.endpoints import every
+    from launcher.orchestrator.journal import Journal
+
+    return [status.id for status in every(Journal.default()) if not status.is_over]
 
 
 def _tasks_of_invocation(_prefix: str, args: argparse.Namespace) -> Iterable[str]:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 SCHEMA = "nv-eval.doctor/1"
 _EPILOG = """\
 Changes nothing. Exit code: 0 if at least one execution can run here, else 3. In JSON, `examination` is one of: python,
-packages, extras, processes, containers, gpus, lepton, kubernetes, slurm, disk, journal; `state` is ok, problem, or
-skipped for what is not there.
+packages, extras, processes, containers, gpus, lepton, deepinfra, kubernetes, slurm, disk, journal; `state` is ok,
+problem, or skipped for what is not there.
 """
 _SIGNS = {"ok": "ok      ", "problem": "PROBLEM ", "skipped": "-       "}
 

@@ -11,7 +11,7 @@ from launcher.cli.text import plain
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
-    from launcher.config.execution import AnyExecution
+    from launcher.config.places import AnyPlace
     from launcher.config.pricing import Pricing
     from launcher.orchestrator.journal import Journal
     from launcher.orchestrator.removal import Cleared
@@ -41,7 +41,15 @@ def _positive(text: str) -> float:
 def add_removal_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that say where to look, for how long, and how to print."""
     from launcher.cli.run_command import add_config_arguments
+    from launcher.platforms import RENTED, RUNNABLE
 
+    parser.add_argument(
+        "--place",
+        action="append",
+        default=[],
+        choices=(*RUNNABLE, *RENTED),
+        help="look here; can be given several times; default: see below",
+    )
     parser.add_argument(
         "--timeout", type=span, default=300.0, metavar="T", help="time to wait until all is gone; default: 300s"
     )
@@ -49,17 +57,30 @@ def add_removal_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
 
 
-def places(args: argparse.Namespace) -> tuple[list[AnyExecution] | None, Pricing | None]:
-    """Where the arguments say to look, None if they name no execution; and what things there cost."""
+def places(args: argparse.Namespace) -> tuple[list[AnyPlace] | None, Pricing | None]:
+    """Where the arguments say to look, None if they do not; and what things there cost."""
+    chosen = [_place(name) for name in dict.fromkeys(args.place)]
     words = [*args.overrides, *args.override]
-    named = args.config_name != "default" or any(word.lstrip("+~").startswith("execution") for word in words)
+    groups = ("execution", "deployment")
+    named = args.config_name != "default" or any(word.lstrip("+~").startswith(groups) for word in words)
     if not named and not words:
-        return None, None
+        return chosen or None, None
     from launcher.cli.run_command import request
     from launcher.config import load
+    from launcher.platforms import places_of
 
     config = load(request(args))
-    return ([config.execution] if named else None), config.pricing
+    if named:
+        chosen += [place for place in places_of(config.execution, config.deployment.type) if place not in chosen]
+    return chosen or None, config.pricing
+
+
+def _place(name: str) -> AnyPlace:
+    """A place by its name, with its default keys."""
+    from launcher.config.execution import EXECUTIONS
+    from launcher.platforms import RENTED
+
+    return RENTED[name] if name in RENTED else EXECUTIONS[name]()
 
 
 def journal() -> tuple[Journal | None, str]:
@@ -89,6 +110,7 @@ def place_as_json(place: Cleared) -> dict[str, Any]:
         "refusals": list(place.refusals),
         "unknown": place.unknown or None,
         "unseen": list(place.unseen),
+        "usd": place.usd,
     }
 
 
@@ -98,6 +120,7 @@ def described(left: Leftover) -> str:
 
     facts = [left.said or left.state.value if left.kind in ("endpoint", "job") else ""]
     facts += [f"{duration(left.age)} old" if left.age is not None else "", price(left)]
+    facts += [f"{cost(left)} so far" if cost(left) else ""]
     told = ", ".join(fact for fact in facts if fact)
     return plain(f"{left.kind} {left.name}{f' ({told})' if told else ''}")
 
@@ -105,6 +128,22 @@ def described(left: Leftover) -> str:
 def price(left: Leftover) -> str:
     """Its price; empty where nothing is known or it costs nothing."""
     return f"{left.usd_per_hour:.2f} USD/h" if left.usd_per_hour else ""
+
+
+def cost(left: Leftover) -> str:
+    """What it has cost so far; empty where nothing has told."""
+    from launcher.plan.words import money
+
+    return money(left.usd) if left.usd is not None else ""
+
+
+def expiry(left: Leftover) -> str:
+    """When it ends by itself, or when gc may end it; empty where it does not say."""
+    from launcher.plan.words import duration
+
+    if left.expires_in is None:
+        return ""
+    return f"in {duration(left.expires_in)}" if left.expires_in > 0 else f"{duration(-left.expires_in)} ago"
 
 
 def table(head: Row, rows: Sequence[Row]) -> str:

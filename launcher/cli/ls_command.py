@@ -41,7 +41,7 @@ def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
     for found in journal.invocations(limit=args.limit):
         ended, state = journal.ended(found.id), journal.state(found)
         left = ended.data.get("leftovers", []) if ended else []
-        unknown = state in (RunState.INTERRUPTED, RunState.UNKNOWN) and found.execution != "local"
+        unknown = state in (RunState.INTERRUPTED, RunState.UNKNOWN) and journal.may_outlive_launcher(found)
         rows.append(
             {
                 "id": found.id,

@@ -18,6 +18,9 @@ COMMANDS = {
     "status": "what an invocation is doing, and what it did",
     "logs": "output of an invocation's servers and jobs",
     "results": "scores of invocations",
+    "endpoints": "a model's endpoint for yourself: start, list, scale, read, end",
+    "compare": "is a run better than another, or is it chance",
+    "gate": "may a run replace another, by a policy",
     "stop": "end an invocation and tear it down",
     "resume": "go on with an invocation that was interrupted or stopped, or that failed",
     "cleanup": "remove endpoints, jobs and storage of an invocation, from any machine",
@@ -74,12 +77,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _unknown(word: str, parser: Parser, command: str | None) -> str:
-    actions = parser._subparsers._group_actions[0].choices if parser._subparsers else {}
-    sub = actions.get(command) if command and isinstance(actions, dict) else None
-    options = [o for a in (sub or parser)._actions for o in a.option_strings if o.startswith("--")]
+    sub = _subs(parser).get(command or "")
+    parsers = [sub, *_subs(sub).values()] if sub else [parser]
+    options = [o for found in parsers for a in found._actions for o in a.option_strings if o.startswith("--")]
     if not word.startswith("-"):
         return f"unexpected argument {word}"
     return f"unknown option {word.partition('=')[0]}{nearest(word.partition('=')[0], options)}"
+
+
+def _subs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    choices = parser._subparsers._group_actions[0].choices if parser._subparsers else None
+    return choices if isinstance(choices, dict) else {}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

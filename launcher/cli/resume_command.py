@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.cli.report import report
 
@@ -37,50 +37,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command. One that fails keeps no other from being resumed; the exit code is the worst."""
+    """Run the command. One that fails keeps no other from being resumed, one that a signal ended does.
+
+    The exit code is the worst.
+    """
     from launcher.errors import ConfigError
 
     ids = [word for word in args.overrides if "=" not in word and not word.startswith(("+", "~"))]
     overrides = tuple(word for word in args.overrides if word not in ids)
     if not ids:
         raise ConfigError("nv-eval resume: names no invocation; see: nv-eval ls runs")
-    return max(_try(args, prefix, overrides) for prefix in ids)
+    worst = 0
+    for number, prefix in enumerate(ids, 1):
+        ended = _try(args, prefix, overrides)
+        worst = max(worst, ended.code)
+        if ended.by_signal and number < len(ids):
+            sys.stderr.write(f"nv-eval: stopped; not resumed: {', '.join(ids[number:])}\n")
+            break
+    return worst
 
 
-def _try(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> int:
+class Ended(NamedTuple):
+    """How resuming one invocation went."""
+
+    code: int
+    by_signal: bool = False
+
+
+def _try(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> Ended:
     from launcher.errors import LauncherError
 
     try:
         return _resume(args, prefix, overrides)
     except LauncherError as error:
-        return report(error, as_json=args.json)
+        return Ended(report(error, as_json=args.json))
 
 
-def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> int:
+def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> Ended:
+    from launcher.orchestrator.endpoints import refuse_resume
     from launcher.orchestrator.journal import Journal
 
     journal = Journal.default()
     found = journal.find(prefix)
+    refuse_resume(journal, found)
     ended = journal.ended(found.id)
     if ended is not None and ended.data.get("exit_code") == 0:
         sys.stdout.write(f"{found.id}: has all its scores; see: nv-eval results {found.id}\n")
-        return 0
+        return Ended(0)
     change = _change(args, overrides)
     if args.detach:
-        return _detach(found.id, change, yes=args.yes, as_json=args.json)
+        return Ended(_detach(found.id, change, yes=args.yes, as_json=args.json))
     return _foreground(found.id, change, yes=args.yes, as_json=args.json)
 
 
-def _foreground(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> int:
+def _foreground(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> Ended:
     from launcher.api import resume, stored_plan
     from launcher.cli.live import open_view
     from launcher.cli.run_command import print_result
+    from launcher.orchestrator.reasons import Reason
 
     plan = change(stored_plan(invocation))
     with open_view(plan, quiet=as_json) as view:
         result = resume(invocation, change=lambda _: plan, watcher=view.update, say=view.say, yes=yes)
     print_result(result, as_json=as_json)
-    return result.exit_code
+    return Ended(result.exit_code, by_signal=result.outcome.ended_by is Reason.STOPPED)
 
 
 def _detach(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> int:

@@ -27,13 +27,13 @@ def print_record(record: Record, *, folder: str) -> None:
     print_table([record])
     for task in record.tasks:
         if task.status != "scored":
-            sys.stdout.write(_failure(task))
+            sys.stdout.write(failure(task))
     if record.left:
         sys.stdout.write(
             f"May still be running: {', '.join(record.left)}. Remove it: nv-eval cleanup {record.invocation}\n"
         )
     scored = sum(task.status == "scored" for task in record.tasks)
-    sys.stdout.write(f"{scored} of {len(record.tasks)} tasks scored in {duration(record.seconds)}{_cost(record)}.\n")
+    sys.stdout.write(f"{scored} of {len(record.tasks)} tasks scored in {_time_and_cost(record)}.\n")
     sys.stdout.write(f"Results: {folder}\n")
 
 
@@ -70,7 +70,8 @@ def _arrow(metric: str, higher: bool | None) -> str:
     return metric if higher is None else f"{metric} {'↑' if higher else '↓'}"
 
 
-def _failure(task: TaskRecord) -> str:
+def failure(task: TaskRecord) -> str:
+    """How a task ended that has no scores, what to do, and the last lines of its logs."""
     advice = MEANINGS[Reason(task.reason)].advice
     if task.status == "stopped":
         return f"{task.key}: {task.detail or advice}\n"
@@ -82,7 +83,11 @@ def _failure(task: TaskRecord) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cost(record: Record) -> str:
+def _time_and_cost(record: Record) -> str:
     hours = sum(task.gpu_seconds for task in record.tasks) / 3600
     usd = [task.usd for task in record.tasks if task.usd is not None]
-    return (f", {hours:.3f} GPU-hours" if hours else "") + (f", {money(sum(usd))}" if usd else "")
+    spent = [*([f"{hours:.3f} GPU-hours"] if hours else []), *([money(sum(usd))] if usd else [])]
+    if not record.resumed:
+        return ", ".join([duration(record.seconds), *spent])
+    since = f"{duration(record.seconds)} since it was resumed"
+    return f"{since}; {', '.join(spent)} in all" if spent else since

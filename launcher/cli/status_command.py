@@ -68,7 +68,7 @@ def lines(status: RunStatus) -> Iterator[str]:
 
 def describe(task: TaskStatus) -> str:
     """Where a task is, or how it ended, in words."""
-    words = task.reason.replace("_", " ") if task.reason else task.phase
+    words = _ended(task.reason) if task.reason else task.phase
     count = f" {task.done or 0}/{task.total}" if task.total and not task.reason else ""
     attempt = f", attempt {task.attempt}" if task.attempt > 1 else ""
     alive = {True: "", False: "", None: "; unknown whether it still runs"}[task.alive]
@@ -76,10 +76,16 @@ def describe(task: TaskStatus) -> str:
     return f"{words}{count}{attempt}{detail}{alive}"
 
 
+def _ended(reason: str) -> str:
+    """How a task ended, in the words of the live view and of the scores."""
+    return "scored" if reason == "completed" else reason.replace("_", " ")
+
+
 def _advice(status: RunStatus) -> Iterator[str]:
     """What can be done about an invocation that nobody runs any more."""
     if status.state in (RunState.INTERRUPTED, RunState.UNKNOWN):
-        yield f"  go on: nv-eval resume {status.invocation}; end and remove it: nv-eval stop {status.invocation}"
+        resume = "" if status.keeps_endpoint else f"go on: nv-eval resume {status.invocation}; "
+        yield f"  {resume}end and remove it: nv-eval stop {status.invocation}"
     elif status.state is RunState.FINISHED and any(task.alive is not False for task in status.tasks):
         yield f"  remove what is left: nv-eval cleanup {status.invocation}"
 

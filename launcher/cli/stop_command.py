@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from launcher.cli.report import report
 from launcher.errors import LauncherError, Leftover
-from launcher.orchestrator.journal import Invocation, Journal, RunState
+from launcher.orchestrator.journal import Fact, Invocation, Journal, RunState
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,22 +22,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command. One that cannot be stopped keeps no other from being stopped; its exit code is the worst."""
+    """Run the command."""
     journal = Journal.default()
-    deadline = time.monotonic() + args.timeout
+    return stop(journal, args.invocations, journal.find, timeout=args.timeout, as_json=args.json)
+
+
+def stop(
+    journal: Journal, words: list[str], find: Callable[[str], Invocation], *, timeout: float, as_json: bool
+) -> int:
+    """End what `find` makes of each word; returns the exit code. `timeout` in seconds.
+
+    One that cannot be stopped keeps no other from being stopped; the exit code is the worst.
+    """
+    deadline = time.monotonic() + timeout
     codes, waits, said = [0], dict[str, Callable[[], str]](), dict[str, str]()
-    for word in args.invocations:
+    for word in words:
         try:
-            found = journal.find(word)
+            found = find(word)
             waits[found.id] = _ask(journal, found, deadline)
         except LauncherError as error:
-            codes.append(report(error, as_json=args.json))
+            codes.append(report(error, as_json=as_json))
     for invocation, wait in waits.items():
         try:
             said[invocation] = wait()
         except LauncherError as error:
-            codes.append(report(error, as_json=args.json))
-    _tell(said, as_json=args.json)
+            codes.append(report(error, as_json=as_json))
+    _tell(said, as_json=as_json)
     return max(codes)
 
 
@@ -54,7 +64,7 @@ def _ask(journal: Journal, invocation: Invocation, deadline: float) -> Callable[
     """Ask its launcher to end; returns what waits until it has, and says how that went."""
     state = journal.state(invocation)
     if state is RunState.FINISHED:
-        return lambda: "had ended already"
+        return lambda: _concluded(journal, invocation, "had ended already")
     lease = journal.lease(invocation.id)
     if state is RunState.RUNNING and lease is not None and not lease.is_here:
         raise Leftover(f"{invocation.id}: runs on {lease.host}; stop it there")
@@ -69,7 +79,21 @@ def _wait(journal: Journal, invocation: Invocation, deadline: float) -> str:
             raise Leftover(f"{invocation.id}: still tearing down; see: nv-eval status {invocation.id}")
         time.sleep(0.1)
     # Asked again: a state is two looks, and it may have ended in order between them.
-    return "stopped" if journal.ended(invocation.id) is not None else _end(invocation)
+    return _concluded(journal, invocation, "stopped") if journal.ended(invocation.id) is not None else _end(invocation)
+
+
+def _concluded(journal: Journal, invocation: Invocation, said: str) -> str:
+    """Says so, or raises Leftover, of one whose launcher has told how it ended."""
+    last = journal.last(invocation.id, Fact.RUN_ENDED, Fact.CLEANED)
+    _refuse_left(invocation, last.data.get("leftovers", []) if last is not None else [])
+    return said
+
+
+def _refuse_left(invocation: Invocation, left: list[str]) -> None:
+    if left:
+        raise Leftover(
+            f"{invocation.id}: may still be running: {', '.join(left)}; try again: nv-eval cleanup {invocation.id}"
+        )
 
 
 def _end(invocation: Invocation) -> str:
@@ -77,9 +101,5 @@ def _end(invocation: Invocation) -> str:
     from launcher.api import end
 
     outcome = end(invocation.id, say=lambda text: print(text, file=sys.stderr)).outcome
-    if outcome.leftovers:
-        raise Leftover(
-            f"{invocation.id}: may still be running: {', '.join(outcome.leftovers)}; "
-            f"try again: nv-eval cleanup {invocation.id}"
-        )
+    _refuse_left(invocation, outcome.leftovers)
     return "its launcher was gone; nothing of it is left"

@@ -18,6 +18,8 @@ _CLASSES = {
 
 HARNESSES: tuple[str, ...] = tuple(_CLASSES)
 """Names that `evaluation.harness` may have."""
+_INTERNAL = {"none": ("launcher.harnesses.none", "NoHarness")}
+"""Named by plans, never by configs."""
 
 
 def setting_defaults() -> dict[str, dict[str, Any]]:
@@ -35,7 +37,8 @@ def setting_defaults() -> dict[str, dict[str, Any]]:
 @cache
 def load_harness(name: str) -> Harness:
     """The harness of that name. Raises ConfigError for an unknown one."""
-    if name not in _CLASSES:
+    found = _CLASSES.get(name) or _INTERNAL.get(name)
+    if found is None:
         raise ConfigError(f"no harness {name!r}{nearest(name, HARNESSES)}")
-    module, attribute = _CLASSES[name]
+    module, attribute = found
     return cast(Harness, getattr(import_module(module), attribute)())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from launcher.orchestrator.state import TaskState
@@ -31,9 +31,9 @@ class Need:
         )
 
 
-def need(task: TaskState) -> Need:
-    """What the endpoint of a task occupies; a task against an existing endpoint occupies nothing."""
-    if task.plan.endpoint is None:
+def need(task: TaskState, made: Collection[str] = ()) -> Need:
+    """What the endpoint of a task occupies beside those `made`: nothing if it is one of them, or exists anyway."""
+    if task.plan.endpoint is None or task.plan.endpoint.name in made:
         return Need(endpoints=0)
     server = task.plan.endpoint.server
     return Need(gpus=task.plan.endpoint.gpus, cpus=server.cpus or 0.0, memory_gib=server.memory_gib or 0.0)
@@ -55,18 +55,44 @@ def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity, now: 
     """Queued tasks that may start now, longest first.
 
     A task that does not fit does not hold back a shorter one that does. One that would never fit alone is let in when
-    nothing else runs: preflight has warned, and the platform will say why. What was left over still occupies.
+    nothing else runs: preflight has warned, and the platform will say why. What was left over still occupies. Tasks
+    that share an endpoint need it once; one that takes the place of another waits until that is gone.
     """
     tasks = list(tasks)
-    alive = [task for task in tasks if task.admitted and (not task.done or task.leftover)]
-    used = sum(map(need, alive), Need(endpoints=0))
-    idle = not alive
+    made, used = _occupied(task for task in tasks if _occupies(task))
+    idle = not any(map(_occupies, tasks))
     chosen: list[TaskState] = []
     for task in sorted((t for t in tasks if _queued(t, now)), key=_longest_first):
-        if fits(used + need(task), plan, capacity) or (idle and not chosen):
+        more = need(task, made)
+        if _is_shared(task) and made - {_endpoint(task)}:
+            continue
+        if _endpoint(task) in made or fits(used + more, plan, capacity) or (idle and not chosen):
             chosen.append(task)
-            used = used + need(task)
+            made, used = made | {_endpoint(task)}, used + more
     return chosen
+
+
+def _occupied(tasks: Iterable[TaskState]) -> tuple[set[str], Need]:
+    """Names of the endpoints that exist or will, and what they occupy."""
+    made, used = set[str](), Need(endpoints=0)
+    for task in tasks:
+        used = used + need(task, made)
+        made |= {_endpoint(task)} - {""}
+    return made, used
+
+
+def _occupies(task: TaskState) -> bool:
+    if _is_shared(task):
+        return task.endpoint_wanted or (task.admitted and task.reason is None)
+    return task.admitted and (not task.done or task.leftover)
+
+
+def _endpoint(task: TaskState) -> str:
+    return task.plan.endpoint.name if task.plan.endpoint is not None else ""
+
+
+def _is_shared(task: TaskState) -> bool:
+    return task.plan.endpoint is not None and task.plan.endpoint.is_shared
 
 
 def _queued(task: TaskState, now: float) -> bool:

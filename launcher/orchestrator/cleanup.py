@@ -16,12 +16,14 @@ import msgspec
 
 from launcher import errors
 from launcher.config.execution import EXECUTIONS, AnyExecution
+from launcher.config.places import AnyPlace
 from launcher.config.pricing import Pricing
 from launcher.errors import LauncherError, LeaseHeld, NotFound, PlatformError, PreflightError
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState, refuse_impossible
 from launcher.orchestrator.removal import Cleared, Removal, opened
-from launcher.platforms import within_reach
-from launcher.platforms.base import Leftover, Platform, place_of
+from launcher.platforms import RENTED, places_of, within_reach
+from launcher.platforms.base import Leftover, Platform, identified
+from launcher.platforms.pair import BOTH
 
 SHORTEST_PREFIX = 4
 """Characters of an id that the journal does not know: a workspace is shared, and a slip would hit somebody else's."""
@@ -55,11 +57,11 @@ EXIT_CODES = {
 class Wish:
     """What to remove, and how. Times are seconds.
 
-    `executions`: where to look; None: where the journal says, else everywhere that this machine has credentials for.
+    `places`: where to look; None: where the journal says, else everywhere that this machine has credentials for.
     `grace`: how long after the last creation more may appear; None: as the platform says.
     """
 
-    executions: Sequence[AnyExecution] | None = None
+    places: Sequence[AnyPlace] | None = None
     keep_storage: bool = False
     force: bool = False
     timeout: float = 300.0
@@ -91,9 +93,10 @@ class Target:
     state: RunState | None = None
     last_sign: float | None = None
     """Seconds since its launcher's last sign of life."""
-    execution: AnyExecution | None = None
+    places: Sequence[AnyPlace] = ()
+    """Where it can have left something, as its plan says; empty if nothing has kept that."""
     place: str = ""
-    """Where it last ran, if the journal knows."""
+    """Where it last ran, if the journal knows; of two places both."""
 
 
 def find(journal: Journal | None, word: str) -> Target:
@@ -111,7 +114,7 @@ def find(journal: Journal | None, word: str) -> Target:
         known=known,
         state=journal.state(known),
         last_sign=_last_sign(journal, known),
-        execution=execution_of(journal, known),
+        places=places_left_by(journal, known),
     )
 
 
@@ -122,8 +125,19 @@ def _last_sign(journal: Journal, invocation: Invocation) -> float:
     return max(0.0, time.time() - last)
 
 
-def execution_of(journal: Journal, invocation: Invocation) -> AnyExecution | None:
-    """The keys of `execution` that an invocation was planned with; None if nothing has kept them."""
+def places_left_by(journal: Journal, invocation: Invocation) -> list[AnyPlace]:
+    """Where an invocation can have left something, with the keys that it was planned with; empty if nobody knows."""
+    plan = _plan_of(journal, invocation)
+    if plan is None:
+        return []
+    try:
+        execution: AnyExecution = msgspec.convert(plan.config["execution"], EXECUTIONS[plan.execution])
+    except (msgspec.ValidationError, KeyError):
+        return []
+    return places_of(execution, plan.deployment)
+
+
+def _plan_of(journal: Journal, invocation: Invocation) -> _Plan | None:
     try:
         document = journal.plan(invocation.id)
     except NotFound:
@@ -132,9 +146,8 @@ def execution_of(journal: Journal, invocation: Invocation) -> AnyExecution | Non
             return None
         document = path.read_bytes()
     try:
-        plan = msgspec.json.decode(document, type=_Plan)
-        return msgspec.convert(plan.config["execution"], EXECUTIONS[plan.execution])
-    except (msgspec.DecodeError, KeyError):
+        return msgspec.json.decode(document, type=_Plan)
+    except msgspec.DecodeError:
         return None
 
 
@@ -142,6 +155,7 @@ class _Plan(msgspec.Struct):
     """As much of a plan as is needed here."""
 
     execution: str
+    deployment: str = ""
     config: dict[str, object] = msgspec.field(default_factory=dict)
 
 
@@ -154,7 +168,7 @@ async def cleanup(target: Target, wish: Wish, journal: Journal | None = None) ->
             alive = target.state if wish.force else None  # with the lease in hand nobody else runs it
             place = journal.place(target.word)
             cleaned = await _cleanup(dataclasses.replace(target, state=alive, place=place), wish)
-            if cleaned.outcome in (Outcome.REMOVED, Outcome.NOTHING_LEFT):
+            if cleaned.outcome in (Outcome.REMOVED, Outcome.NOTHING_LEFT) and not _left_out(target, wish):
                 with contextlib.suppress(LauncherError):  # what is gone is gone, whoever knows
                     journal.record(target.word, Fact.CLEANED)
             return cleaned
@@ -193,13 +207,13 @@ async def _held(journal: Journal, invocation: str, *, force: bool) -> AsyncItera
 async def _cleanup(target: Target, wish: Wish) -> Cleaned:
     if target.state is RunState.RUNNING and not wish.force:
         return _running(target.word)
-    executions, notes = _where(target, wish)
+    where, notes = _where(target, wish)
     try:
-        async with opened(executions, wish.pricing) as platforms:
+        async with opened(where, wish.pricing) as platforms:
             found = None if target.known else await _identify(target.word, platforms)
             if found is not None and found.launcher_alive and not wish.force:
                 return _running(found.invocation)
-            elsewhere = _elsewhere(target, platforms)
+            elsewhere = await _elsewhere(target, platforms)
             if elsewhere:
                 return Cleaned(invocation=target.word, outcome=Outcome.UNKNOWN, message=elsewhere)
             invocation = found.invocation if found else target.word
@@ -212,12 +226,20 @@ async def _cleanup(target: Target, wish: Wish) -> Cleaned:
     return Cleaned(invocation=invocation, outcome=_outcome(places), places=tuple(places), notes=tuple(notes))
 
 
-def _elsewhere(target: Target, platforms: list[Platform]) -> str:
-    """Why nothing found here says anything of an invocation that ran in another place; empty if it ran here."""
-    places = [place for platform in platforms if (place := place_of(platform))]
-    if not target.place or not places or target.place in places:
+async def _elsewhere(target: Target, platforms: list[Platform]) -> str:
+    """Why nothing found here says anything of an invocation that ran in another place; empty if it ran here.
+
+    A platform that cannot be asked where it is cannot be asked for anything else either, which is told later.
+    """
+    ran = target.place.split(BOTH) if target.place else []
+    found = await asyncio.gather(*map(identified, platforms if ran else ()), return_exceptions=True)
+    here = [place for place in found if isinstance(place, str) and place]
+    missing = [place for place in ran if place not in here]
+    strange = [place for place in here if place not in ran]
+    if not missing or not strange:
         return ""
-    return f"{target.word}: has run in {target.place}, and the credentials here lead to {places[0]}"
+    like_it = next((place for place in strange if place.split()[0] == missing[0].split()[0]), strange[0])
+    return f"{target.word}: has run in {missing[0]}, and the credentials here lead to {like_it}"
 
 
 def _running(invocation: str) -> Cleaned:
@@ -225,10 +247,22 @@ def _running(invocation: str) -> Cleaned:
     return Cleaned(invocation=invocation, outcome=Outcome.RUNNING, message=message)
 
 
-def _where(target: Target, wish: Wish) -> tuple[Sequence[AnyExecution], list[str]]:
-    if wish.executions is not None:
-        return wish.executions, []
-    return ([target.execution], []) if target.execution is not None else within_reach()
+def _where(target: Target, wish: Wish) -> tuple[Sequence[AnyPlace], list[str]]:
+    if wish.places is None:
+        return (target.places, []) if target.places else within_reach()
+    left_out = [f"{kind} was not looked at, and {target.word} ran there too" for kind in _left_out(target, wish)]
+    return _named(target, wish.places), left_out
+
+
+def _named(target: Target, places: Sequence[AnyPlace]) -> list[AnyPlace]:
+    """The places that were named; what it has rented is looked at in any case: it costs money and has no other keys."""
+    return [*places, *(place for place in target.places if place in RENTED.values() and place not in places)]
+
+
+def _left_out(target: Target, wish: Wish) -> list[str]:
+    """Places where the invocation ran and where nobody is to look."""
+    named = target.places if wish.places is None else _named(target, wish.places)
+    return [place.type for place in target.places if place.type not in {other.type for other in named}]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,24 @@ class Action(StrEnum):
     END = "end"
     COLLECT = "collect"
     REMOVE = "remove"
+    LET_GO = "let_go"
+    """Another task holds the shared endpoint: it is that one's from now on."""
+    TRY_AGAIN = "try_again"
+    """All of the attempt is gone but the shared endpoint, on which the next attempt runs."""
     FINISH = "finish"
+
+
+class Claim(StrEnum):
+    """Who needs the shared endpoint of a task that has ended."""
+
+    NOBODY = "nobody"
+    """Or it is the task's own."""
+    HELD = "held"
+    """Another task that is not over."""
+    AWAITED = "awaited"
+    """Another task will hold it and does not yet: nobody but this one would remove it."""
+    KEPT = "kept"
+    """The task's own next attempt."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,10 @@ class World:
     """Seconds in which something whose creation was not confirmed may still appear."""
     barrier: bool = False
     """Jobs wait until all endpoints answer, and they do not yet."""
+    claim: Claim = Claim.NOBODY
+    """Of a task that has ended."""
+    has_served: bool = False
+    """A task was evaluated on its shared endpoint."""
     probe_first: bool = False
     """The orchestrator asks endpoints itself before it submits jobs (start_jobs: all_ready)."""
 
@@ -98,16 +119,17 @@ def _ending(task: TaskState, world: World) -> Step | None:
     if world.stop is not None:
         return Step(Action.END, world.stop)
     if task.endpoint_created and endpoint is not None and (endpoint.state in ENDED or endpoint.fatal):
-        return Step(Action.END, _death(task, endpoint), _said(endpoint))
+        return Step(Action.END, _death(task, endpoint, world), _said(endpoint))
     if task.job_submitted and job is not None and job.state in ENDED:
         return Step(Action.END, Reason.PREEMPTED if job.preempted else Reason.JOB_LOST, _said(job))
     return _overdue(task, world)
 
 
-def _death(task: TaskState, endpoint: Resource) -> Reason:
+def _death(task: TaskState, endpoint: Resource, world: World) -> Reason:
     if endpoint.preempted:
         return Reason.PREEMPTED
-    return Reason.ENDPOINT_DIED if task.evaluating_at is not None else Reason.ENDPOINT_EXITED
+    served = task.evaluating_at is not None or world.has_served
+    return Reason.ENDPOINT_DIED if served else Reason.ENDPOINT_EXITED
 
 
 def _overdue(task: TaskState, world: World) -> Step | None:
@@ -145,17 +167,20 @@ def _teardown(task: TaskState, world: World) -> Step | None:
     What was asked for without an answer may still come into being: its absence counts only after a grace time.
     """
     job_remains = task.job_wanted and (world.blind or not is_gone(world.job))
-    endpoint_remains = task.endpoint_wanted and (world.blind or not is_gone(world.endpoint))
+    may_go = task.endpoint_wanted and world.claim is Claim.NOBODY
+    endpoint_remains = may_go and (world.blind or not is_gone(world.endpoint))
     if job_remains or endpoint_remains:
         return Step(Action.REMOVE)
-    if task.recovered and task.deleting_at is None and (task.job_wanted or task.endpoint_wanted):
+    if task.recovered and task.deleting_at is None and (task.job_wanted or may_go):
         return Step(Action.REMOVE)  # a list that lags does not show it: it is asked for by its name
     if task.recovered and world.now < task.unheard_until:
         return None
+    if world.claim in (Claim.HELD, Claim.AWAITED):
+        return Step(Action.LET_GO) if world.claim is Claim.HELD else None
     unheard = (task.endpoint_wanted and not task.endpoint_created) or (task.job_wanted and not task.job_submitted)
     if unheard and world.now < (task.ended_at or world.now) + world.grace:
         return None
-    return Step(Action.FINISH)
+    return Step(Action.TRY_AGAIN if world.claim is Claim.KEPT else Action.FINISH)
 
 
 def is_gone(resource: Resource | None) -> bool:

@@ -32,7 +32,7 @@ EXTRAS = ("lm-eval", "smollm", "hf-tokenizer", "docker", "gpu", "emulators", "no
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """One question, on its own. `look` is given its time limit in seconds; `enables`: overrides of an execution."""
+    """One question, on its own. `look` is given its time limit in seconds; `enables`: overrides of a run."""
 
     name: str
     look: Callable[[float], list[Check]]
@@ -70,6 +70,7 @@ def examinations() -> list[Examination]:
         Examination(name="containers", look=checkup.containers, enables="execution=local execution.runtime=docker"),
         Examination(name="gpus", look=checkup.gpus),
         Examination(name="lepton", look=checkup.lepton, enables="execution=lepton"),
+        Examination(name="deepinfra", look=checkup.deepinfra, enables="deployment=deepinfra"),
         Examination(name="kubernetes", look=checkup.kubernetes),
         Examination(name="slurm", look=checkup.slurm),
         Examination(name="disk", look=disk, vital=True),
@@ -111,10 +112,11 @@ def _no_answer(examination: Examination, limit: float) -> Finding:
 
 
 def runnable(findings: Sequence[Finding]) -> list[str]:
-    """Overrides of the executions that can run here; none where something vital is wrong."""
+    """Overrides of the executions that can run here, and what can be rented; none where something vital is wrong."""
     if any(finding.examination.vital and finding.has_problem for finding in findings):
         return []
-    return [finding.examination.enables for finding in findings if finding.examination.enables and finding.is_fine]
+    able = [finding.examination.enables for finding in findings if finding.examination.enables and finding.is_fine]
+    return able if any(overrides.startswith("execution=") for overrides in able) else []
 
 
 # --- Python and packages ----------------------------------------------------------------------------------------------

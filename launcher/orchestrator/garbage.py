@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from launcher.config.execution import AnyExecution
+from launcher.config.places import AnyPlace
 from launcher.config.pricing import Pricing
 from launcher.errors import PlatformError, PreflightError
-from launcher.orchestrator.journal import Journal, RunState
+from launcher.orchestrator.journal import Fact, Journal, RunState
 from launcher.orchestrator.removal import Cleared, Removal, opened
 from launcher.platforms.base import Leftover, Platform
 
@@ -20,8 +20,10 @@ class Why(StrEnum):
 
     RUN_ENDED = "run_ended"
     LAUNCHER_GONE = "launcher_gone"
+    EXPIRED = "expired"
     OLD = "old"
     RUNNING = "running"
+    NOT_EXPIRED = "not_expired"
     YOUNG = "young"
     AGE_UNKNOWN = "age_unknown"
     STORAGE = "storage"
@@ -29,13 +31,15 @@ class Why(StrEnum):
     RECORD = "record"
 
 
-GARBAGE = frozenset({Why.RUN_ENDED, Why.LAUNCHER_GONE, Why.OLD})
+GARBAGE = frozenset({Why.RUN_ENDED, Why.LAUNCHER_GONE, Why.EXPIRED, Why.OLD})
 
 WORDS = {
     Why.RUN_ENDED: "its run has ended",
     Why.LAUNCHER_GONE: "its launcher is gone",
+    Why.EXPIRED: "it has expired",
     Why.OLD: "not in this machine's journal, and old",
     Why.RUNNING: "its launcher is alive",
+    Why.NOT_EXPIRED: "it is wanted until it expires",
     Why.YOUNG: "not in this machine's journal, and young: it may be somebody's run",
     Why.AGE_UNKNOWN: "not in this machine's journal, and of unknown age",
     Why.STORAGE: "storage is kept; --storage removes it",
@@ -46,9 +50,12 @@ WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What decides. `runs`: state of the invocations that this machine's journal knows; `older_than` in seconds."""
+    """What decides. `older_than` in seconds; infinite: what this machine's journal does not know never gets old."""
 
     runs: Mapping[str, RunState] = field(default_factory=dict)
+    """State of the invocations that this machine's journal knows."""
+    kept: Set[str] = frozenset()
+    """Those whose endpoint a person made to use until it expires."""
     older_than: float = 86_400.0
     storage: bool = False
 
@@ -61,11 +68,24 @@ class Rules:
             return Why.RECORD
         if left.kind == "storage" and (not self.storage or run in (None, RunState.UNKNOWN)):
             return Why.STORAGE if not self.storage else Why.STORAGE_UNKNOWN
+        return self._by_expiry(left, run) or self._by_run(left, run) or self._by_age(left)
+
+    def _by_expiry(self, left: Leftover, run: RunState | None) -> Why | None:
+        """What carries its expiry is wanted until then, unless its run is known to have ended.
+
+        An endpoint that a person made to use is not ended by the death of its keeper, but by the word of the person.
+        """
+        if not left.expiry_is_ours or left.expires_in is None:
+            return None
+        if left.expires_in <= 0:
+            return Why.EXPIRED
+        has_ended = run is RunState.FINISHED or (run is RunState.INTERRUPTED and left.invocation not in self.kept)
+        return None if has_ended else Why.NOT_EXPIRED
+
+    def _by_run(self, left: Leftover, run: RunState | None) -> Why | None:
         if run is RunState.FINISHED:
             return Why.RUN_ENDED
-        if run is RunState.INTERRUPTED or left.launcher_alive is False:
-            return Why.LAUNCHER_GONE
-        return self._by_age(left)
+        return Why.LAUNCHER_GONE if run is RunState.INTERRUPTED or left.launcher_alive is False else None
 
     def _by_age(self, left: Leftover) -> Why:
         if left.age is None and self.older_than > 0:
@@ -80,6 +100,12 @@ class Rules:
 def runs_of(journal: Journal | None) -> dict[str, RunState]:
     """State of all invocations that a journal knows."""
     return {found.id: journal.state(found) for found in journal.invocations()} if journal else {}
+
+
+def kept_of(journal: Journal | None) -> frozenset[str]:
+    """The invocations of a journal that keep an endpoint, and evaluate nothing."""
+    found = journal.invocations() if journal else []
+    return frozenset(one.id for one in found if journal and journal.last(one.id, Fact.ENDPOINT_KEPT) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,15 +124,21 @@ class Collection:
     found: tuple[Found, ...]
     places: tuple[Cleared, ...]
 
+    @property
+    def usd(self) -> float | None:
+        """What all that was removed has cost by the platforms' meters; None where none has told."""
+        told = [place.usd for place in self.places if place.usd is not None]
+        return sum(told) if told else None
+
 
 async def collect(
-    executions: Sequence[AnyExecution], rules: Rules, *, remove: bool, timeout: float, pricing: Pricing | None = None
+    places: Sequence[AnyPlace], rules: Rules, *, remove: bool, timeout: float, pricing: Pricing | None = None
 ) -> Collection:
     """Look everywhere; with `remove` also remove what is garbage and wait until it is gone. `timeout` in seconds.
 
-    Raises PreflightError for an execution without credentials.
+    Raises PreflightError for a place without credentials.
     """
-    async with opened(executions, pricing) as platforms:
+    async with opened(places, pricing) as platforms:
         answers = await asyncio.gather(*(_collect(p, rules, remove=remove, timeout=timeout) for p in platforms))
     return Collection(
         found=tuple(thing for found, _ in answers for thing in found), places=tuple(place for _, place in answers)

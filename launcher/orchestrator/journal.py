@@ -22,7 +22,7 @@ from typing import Any
 
 from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
 from launcher.orchestrator import lease as leases
-from launcher.orchestrator import schema
+from launcher.orchestrator import schema, signs
 from launcher.orchestrator.lease import Lease
 
 HEARTBEAT = 2.0
@@ -37,6 +37,11 @@ class Fact(StrEnum):
     RUN_ENDED = "run_ended"
     INTEND_CREATE_ENDPOINT = "intend_create_endpoint"
     ENDPOINT_CREATED = "endpoint_created"
+    ENDPOINT_KEPT = "endpoint_kept"
+    """The invocation evaluates nothing: it keeps one endpoint until a time."""
+    ENDPOINT_UP = "endpoint_up"
+    """Such an endpoint answers."""
+    INTEND_SCALE_ENDPOINT = "intend_scale_endpoint"
     INTEND_SUBMIT_JOB = "intend_submit_job"
     JOB_SUBMITTED = "job_submitted"
     TASK_READY = "task_ready"
@@ -114,6 +119,7 @@ class Journal:
             self._held: dict[str, str] = {}
             self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
             self._prepare()
+            self._file = _identity(path)
         except (sqlite3.Error, OSError) as error:
             raise LauncherError(f"{path}: cannot use the journal: {error}; is the disk full or read-only?") from None
 
@@ -156,12 +162,13 @@ class Journal:
                     (*row, os.getpid(), leases.process_start(os.getpid())),
                 )
                 self._db.execute("INSERT INTO plans VALUES (?,?)", (id_, zlib.compress(plan)))
-                if hold:
-                    self._held[id_] = leases.write(self._db, id_).owner
+                taken = leases.write(self._db, id_) if hold else None
         except sqlite3.IntegrityError:
             raise LauncherError(f"invocation {id_} has run already; make a new plan: plan(config)") from None
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}; nothing was created") from None
+        if taken is not None:
+            self._hold(taken)
 
     def replan(self, invocation: str, *, folder: str, plan: bytes) -> None:
         """Keep the plan that an invocation is resumed with. Raises LauncherError if it cannot."""
@@ -178,17 +185,29 @@ class Journal:
         """Become the one supervisor of an invocation. Raises LeaseHeld while another lives."""
         try:
             with schema.writing(self._db):
-                held = leases.read(self._db, invocation)
+                held = leases.read(self._db, invocation, self.path.parent)
                 if held is not None and not held.is_stale:
                     raise LeaseHeld(_who(held))
-                owner = leases.write(self._db, invocation).owner
+                taken = leases.write(self._db, invocation)
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
-        self._held[invocation] = owner
-        _end_hung(held)
+        self._hold(taken)
+        if held is not None:
+            _end_hung(held)
+            signs.end(self.path.parent, invocation, held.owner)
+
+    def _hold(self, lease: Lease) -> None:
+        self._held[lease.invocation] = lease.owner
+        self._show_life(lease.invocation)
+
+    def _show_life(self, invocation: str) -> None:
+        """Outside the database, which cannot be written on a full disk."""
+        if invocation in self._held:
+            signs.show(self.path.parent, invocation, self._held[invocation], time.time())
 
     def keep_lease(self, invocation: str) -> None:
         """Show that the lease's holder lives, if that is this process. That it cannot be written is not fatal."""
+        self._show_life(invocation)
         update = "UPDATE leases SET beat = ? WHERE invocation = ? AND owner = ?"
         with contextlib.suppress(sqlite3.Error):
             self._db.execute(update, (time.time(), invocation, self._held.get(invocation)))
@@ -196,6 +215,9 @@ class Journal:
     def give_up_lease(self, invocation: str) -> None:
         """Let another process become the supervisor at once. A failure is not fatal: a lease becomes stale."""
         owner = self._held.pop(invocation, None)
+        if owner is None:
+            return
+        signs.end(self.path.parent, invocation, owner)
         try:
             self._db.execute("DELETE FROM leases WHERE invocation = ? AND owner = ?", (invocation, owner))
         except sqlite3.Error:
@@ -204,7 +226,7 @@ class Journal:
     def lease(self, invocation: str) -> Lease | None:
         """Who runs an invocation, or ran it last and did not say goodbye."""
         try:
-            return leases.read(self._db, invocation)
+            return leases.read(self._db, invocation, self.path.parent)
         except sqlite3.Error as error:
             raise LauncherError(f"{self.path}: cannot read the journal: {error}") from None
 
@@ -215,6 +237,8 @@ class Journal:
 
         Raises LauncherError if it is not, LeaseLost if another process has become the supervisor meanwhile.
         """
+        if _identity(self.path) != self._file:  # SQLite would go on writing to a file that nobody will find again
+            raise LauncherError(f"{self.path}: cannot write the journal: the file was removed or replaced")
         row = (time.time(), invocation, task, kind.value, name, json.dumps(data))
         owner = self._held.get(invocation)
         condition = "? IS NULL OR EXISTS (SELECT 1 FROM leases WHERE invocation = ? AND owner = ?)"
@@ -233,6 +257,7 @@ class Journal:
         Raises LeaseLost if another process has become the supervisor meanwhile.
         """
         now, owner = time.time(), self._held.get(invocation)
+        self._show_life(invocation)
         try:
             with schema.writing(self._db):
                 update = "UPDATE leases SET beat = ? WHERE invocation = ? AND owner = ?"
@@ -249,7 +274,7 @@ class Journal:
         """What cannot be written does not prove that the lease is still ours; a full disk can be read."""
         owner = self._held.get(invocation)
         with contextlib.suppress(sqlite3.Error):
-            held = leases.read(self._db, invocation)
+            held = leases.read(self._db, invocation, self.path.parent)
             if owner is not None and (held is None or held.owner != owner):
                 raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
 
@@ -326,6 +351,10 @@ class Journal:
         last = self.last(invocation, Fact.RUN_STARTED)
         return str(last.data.get("place") or "") if last is not None else ""
 
+    def may_outlive_launcher(self, invocation: Invocation) -> bool:
+        """Whether something of it is in another place than this machine, where things end with their launcher."""
+        return invocation.execution != "local" or self.place(invocation.id) != ""
+
     def ended(self, invocation: str) -> Entry | None:
         """The fact that ended an invocation, if it ended in order and was not resumed since."""
         last = self.last(invocation, Fact.RUN_STARTED, Fact.RUN_ENDED)
@@ -376,9 +405,18 @@ def _who(lease: Lease) -> str:
     return f"{lease.invocation}: is being run by {where}; see: nv-eval attach {lease.invocation}"
 
 
-def _end_hung(lease: Lease | None) -> None:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another that takes its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _end_hung(lease: Lease) -> None:
     """A supervisor on this machine that shows no sign of life must not wake up beside the one that takes over."""
-    if lease is not None and lease.process_lives and lease.pid != os.getpid():
+    if lease.process_lives and lease.pid != os.getpid():
         lease.signal(signal.SIGKILL)
 
 

@@ -2,6 +2,7 @@
 its holder proves that it still is.
 
 A lease is stale when its holder is gone, or has shown no sign of life for STALE seconds: then another may take it over.
+Signs of life are its writes in the journal and, where the disk takes no more, those of launcher.orchestrator.signs.
 Standard library only.
 """
 
@@ -15,6 +16,8 @@ import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from launcher.orchestrator import signs
 
 STALE = 60.0
 """Seconds without a sign of life after which a lease may be taken over."""
@@ -98,14 +101,15 @@ def _boot() -> str:
         return ""
 
 
-def read(db: sqlite3.Connection, invocation: str) -> Lease | None:
-    """The lease of an invocation; None if nobody ever held it."""
+def read(db: sqlite3.Connection, invocation: str, folder: Path) -> Lease | None:
+    """The lease of an invocation, with its holder's sign of life in `folder`; None if nobody ever held it."""
     row = db.execute(
         "SELECT owner, host, pid, pid_start, taken, beat FROM leases WHERE invocation = ?", (invocation,)
     ).fetchone()
     if row is None:
         return None
     owner, host, pid, start, taken, beat = row
+    beat = max(beat, signs.last(folder, invocation, owner))
     return Lease(invocation=invocation, owner=owner, host=host, pid=pid, pid_start=start, taken=taken, beat=beat)
 
 

@@ -13,7 +13,7 @@ from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.keeper import open_endpoints
 from launcher.plan.endpoint import TASK
 from launcher.plan.model import Plan
-from launcher.platforms.base import LogLine, Metrics, Operable, Platform, Sharing, place_of
+from launcher.platforms.base import LogLine, Metrics, Operable, Platform, Sharing, identified
 from launcher.platforms.secrets import Secrets
 
 
@@ -90,7 +90,7 @@ async def _opened(plan: Plan, journal: Journal) -> AsyncIterator[Platform]:
     platform = open_endpoints(plan)
     try:
         if not platform.close_ends_all:
-            before, here = journal.place(plan.invocation), place_of(platform)
+            before, here = journal.place(plan.invocation), await identified(platform)
             if before and here and before != here:
                 raise PreflightError(f"{plan.invocation}: is in {before}, and the credentials here lead to {here}")
             if isinstance(platform, Sharing):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from launcher.orchestrator.state import TaskState
+from launcher.plan.addressing import addressed
 from launcher.plan.document import job_document
 from launcher.platforms.secrets import Secrets
 from launcher.runner import runner
@@ -22,15 +23,19 @@ class Probes:
         self._invocation = invocation
         self._stops: dict[str, threading.Event] = {}
 
-    async def answers(self, task: TaskState) -> None:
-        """Ask a task's endpoint until it answers, or `stop` is called. Raises EndpointProblem."""
-        url = task.plan.target.url or task.url or ""
-        document = job_document(self._invocation, task.plan, url=url, output_dir="", work_dir="")
-        reference = task.plan.target.api_key
+    async def answers(self, task: TaskState, say: Callable[[str, str], None] = lambda *_: None) -> None:
+        """Ask a task's endpoint until it answers, or `stop` is called. Raises EndpointProblem.
+
+        `say` is told, in another thread, of every phase and of what is not right yet.
+        """
+        plan = addressed(task.plan, task.model)
+        url = plan.target.url or task.url or ""
+        document = job_document(self._invocation, plan, url=url, output_dir="", work_dir="")
+        reference = plan.target.api_key
         key = Secrets().resolve(reference) if reference else None
         target, stop = runner.Target.from_document(document["target"]), threading.Event()
         self._stops[task.plan.key] = stop
-        await in_thread(partial(runner.wait_ready, target, key=key, stop=stop))
+        await in_thread(partial(runner.wait_ready, target, say, key=key, stop=stop))
 
     def stop(self, key: str) -> None:
         """End the probe of one task."""

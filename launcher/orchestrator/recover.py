@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -17,8 +17,8 @@ import msgspec
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.journal import Entry, Fact, present
 from launcher.orchestrator.reasons import Reason
-from launcher.orchestrator.state import Attempt, TaskState
-from launcher.plan.attempts import attempt
+from launcher.orchestrator.state import Attempt, EndpointClock, TaskState
+from launcher.plan.attempts import attempt, generation_of
 from launcher.plan.model import Plan, TaskPlan
 
 SCORES = "scores.json"
@@ -33,26 +33,92 @@ def recover(plan: Plan, facts: Sequence[Entry], folder: Path, *, now: float, gra
     """State of all tasks. `now` is the loop's clock; `grace` the seconds in which what was asked for may appear."""
     shift = now - time.time()
     facts = [replace(fact, time=min(fact.time + shift, now)) for fact in facts]  # wall clocks jump
-    return [_task(plan, task, [f for f in facts if f.task == task.key], folder, now, grace) for task in plan.tasks]
+    shared = _Shared.of(plan, facts)
+    return [_task(plan, task, facts, shared, folder, now, grace) for task in plan.tasks]
 
 
-def _task(plan: Plan, task: TaskPlan, facts: list[Entry], folder: Path, now: float, grace: float) -> TaskState:
+def _task(
+    plan: Plan, task: TaskPlan, facts: list[Entry], shared: _Shared, folder: Path, now: float, grace: float
+) -> TaskState:
+    facts = [fact for fact in facts if fact.task == task.key]
     retries = [fact for fact in facts if fact.kind is Fact.TASK_RETRY]
     number = retries[-1].data["attempt"] if retries else 1
     facts = present(facts)
     first = {fact.kind: fact for fact in reversed(facts)}
+    asked = first.get(Fact.INTEND_CREATE_ENDPOINT)
+    kept = retries[-1].name if retries and asked is None else ""
+    if Fact.TASK_GONE in first and Fact.INTEND_SUBMIT_JOB not in first:
+        kept = ""  # it ended before anything of it was asked for
+    name = asked.name if asked else kept
     state = TaskState(
-        plan=attempt(task, number, plan.invocation),
+        plan=attempt(task, number, plan.invocation, generation=generation_of(name) if name else shared.newest),
         attempt=number,
         past=[_past(fact) for fact in retries],
+        shared=[clock for clock in shared.clocks.values() if task.key in clock.users],
         recovered=True,
         again=True,
     )
     _requests(state, facts, first, now + grace)
+    if kept:
+        _keep(state, now + grace)
     if not state.admitted:
         return state
     _ending(state, facts, first, folder / task.key / SCORES)
     return state
+
+
+def _keep(state: TaskState, unheard_until: float) -> None:
+    """This attempt has the shared endpoint of the one before."""
+    state.endpoint_wanted = state.endpoint_created = True
+    state.unheard_until = unheard_until
+
+
+@dataclass
+class _Shared:
+    """What the journal knows of the shared endpoint of a run, in all its generations."""
+
+    clocks: dict[str, EndpointClock] = field(default_factory=dict)
+    """By name."""
+    newest: int = 1
+    """The generation that a task uses of which nothing was asked for yet."""
+    _used: dict[str, EndpointClock] = field(default_factory=dict)
+    """By task, while it holds one."""
+
+    @classmethod
+    def of(cls, plan: Plan, facts: list[Entry]) -> _Shared:
+        """All of it; nothing where tasks have endpoints of their own."""
+        found = cls()
+        if any(endpoint.is_shared for endpoint in plan.endpoints):
+            for fact in facts:
+                found._take(fact)
+            last = [clock for name, clock in found.clocks.items() if generation_of(name) == found.newest]
+            found.newest += any(clock.leaving or clock.gone_at is not None for clock in last)
+        return found
+
+    def _take(self, fact: Entry) -> None:
+        task = fact.task or ""
+        if fact.kind is Fact.INTEND_CREATE_ENDPOINT or (fact.kind is Fact.TASK_RETRY and fact.name):
+            clock = self._used[task] = self.clocks.setdefault(fact.name, EndpointClock(name=fact.name))
+            clock.started_at = fact.time if clock.started_at is None else clock.started_at
+            clock.users.add(task)
+            self.newest = max(self.newest, generation_of(fact.name))
+        elif fact.kind is Fact.TASK_RETRY:
+            self.newest = max(self.newest, fact.data.get("generation") or 1)
+        elif task in self._used:
+            self._note(self._used[task], fact)
+            if fact.kind is Fact.TASK_GONE:
+                del self._used[task]
+
+    @staticmethod
+    def _note(clock: EndpointClock, fact: Entry) -> None:
+        if fact.kind is Fact.ENDPOINT_CREATED:
+            clock.is_made = True
+        elif fact.kind is Fact.TASK_EVALUATING:
+            clock.has_served = True
+        elif fact.kind is Fact.INTEND_DELETE_ENDPOINT:
+            clock.leaving = True
+        elif fact.kind is Fact.TASK_GONE and not fact.data.get("left"):
+            clock.gone_at, clock.usd = fact.time, fact.data.get("usd")
 
 
 def _past(fact: Entry) -> Attempt:
@@ -61,6 +127,7 @@ def _past(fact: Entry) -> Attempt:
         reason=Reason(fact.data["reason"]),
         detail=fact.data.get("detail", ""),
         endpoint_seconds=fact.data.get("endpoint_seconds", 0.0),
+        usd=fact.data.get("usd"),
     )
 
 
@@ -95,6 +162,9 @@ def _ending(state: TaskState, facts: list[Entry], first: dict[Fact, Entry], scor
         state.endpoint_wanted = state.job_wanted = False
         state.unheard_until = 0.0
         state.gone_at = gone.time
+        state.let_go = bool(gone.data.get("left"))
+        if not state.shared:
+            state.metered_usd = gone.data.get("usd")
     said = [fact for fact in facts if fact.kind in (Fact.TASK_ENDED, Fact.TASK_COLLECTED) and "reason" in fact.data]
     state.ended_at = said[0].time if said else None
     home = read_scores(scores)

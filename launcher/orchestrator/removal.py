@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from launcher.config.execution import AnyExecution
+from launcher.config.places import AnyPlace
 from launcher.config.pricing import Pricing
 from launcher.errors import PlatformError, PreflightError
 from launcher.platforms import open_platform
@@ -24,12 +24,12 @@ _LAST = ("network", "storage")
 
 
 @asynccontextmanager
-async def opened(executions: Iterable[AnyExecution], pricing: Pricing | None = None) -> AsyncIterator[list[Platform]]:
-    """The platforms of some executions. Raises PreflightError for one that has no credentials."""
+async def opened(places: Iterable[AnyPlace], pricing: Pricing | None = None) -> AsyncIterator[list[Platform]]:
+    """The platforms of some places. Raises PreflightError for one that has no credentials."""
     platforms: list[Platform] = []
     try:
-        for execution in executions:
-            platforms.append(open_platform(execution, pricing))
+        for place in places:
+            platforms.append(open_platform(place, pricing))
         yield platforms
     finally:
         for platform in platforms:
@@ -51,6 +51,12 @@ class Cleared:
     """Why the platform could not be asked (any more); empty if it could."""
     unseen: tuple[str, ...] = ()
     """What nobody can see from here."""
+
+    @property
+    def usd(self) -> float | None:
+        """What the removed things have cost by the platform's meter; None where it has told nothing."""
+        told = [left.usd for left in self.removed if left.usd is not None]
+        return sum(told) if told else None
 
 
 @dataclass(kw_only=True)
@@ -99,7 +105,7 @@ class Removal:
         for key, left in self._present.items():
             if key not in self._known:
                 self._note_age(left)
-            self._known[key] = left
+            self._known[key] = _with_last_cost(left, self._known.get(key))
         self._empty_looks = 0 if self._waited_for() else self._empty_looks + 1
         if self._empty_looks >= (EMPTY_LOOKS if self._known else 1):
             if _now() >= self._quiet_until:
@@ -149,6 +155,13 @@ class Removal:
             unknown=unknown,
             unseen=tuple(unseen or ()),
         )
+
+
+def _with_last_cost(left: Leftover, before: Leftover | None) -> Leftover:
+    """A meter may fall silent, or go back to zero, while its thing is being deleted: what it told last counts."""
+    if before is None or before.usd is None or (left.usd or 0.0) >= before.usd:
+        return left
+    return replace(left, usd=before.usd)
 
 
 def _key(left: Leftover) -> str:

@@ -20,14 +20,16 @@ from launcher.errors import LauncherError, LeaseLost
 from launcher.orchestrator import budget
 from launcher.orchestrator.admission import admissible
 from launcher.orchestrator.collecting import collect, put_away
-from launcher.orchestrator.decide import Action, Step, World, decide, is_gone
+from launcher.orchestrator.decide import ENDED, Action, Claim, Step, World, decide, is_gone
 from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Journal
 from launcher.orchestrator.probing import EndpointProblem, Probes
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.recover import recover
 from launcher.orchestrator.retry import delay
+from launcher.orchestrator.shared import SharedEndpoints
 from launcher.orchestrator.state import Phase, RunOutcome, TaskOutcome, TaskState
 from launcher.orchestrator.strays import Strays
+from launcher.plan.addressing import addressed
 from launcher.plan.attempts import attempt
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.base import Capacity, Observation, Platform, Resource, ResourceState, place_of
@@ -60,6 +62,7 @@ class Run:
         self.plan = plan
         self.folder = Path(plan.output_dir) / plan.invocation
         self.tasks = [TaskState(plan=task) for task in plan.tasks]
+        self._shared = SharedEndpoints(plan, self.tasks)
         self._platform = platform
         self._journal = journal
         self._watcher = watcher
@@ -78,6 +81,7 @@ class Run:
         self._probes = Probes(plan.invocation)
         self._capacity = Capacity()
         self._looking: asyncio.Future[Observation] | None = None
+        self._last_seen = Observation()
         self._why_blind = ""
         self._started = 0.0
         self._last_beat = float("-inf")
@@ -168,9 +172,15 @@ class Run:
             return
         platform = self._platform
         self.tasks = recover(self.plan, self._facts, self.folder, now=_now(), grace=platform.create_grace)
+        self._shared = SharedEndpoints(self.plan, self.tasks)
+        if platform.close_ends_all:
+            self._shared.end_all()
         for task in self.tasks:
-            if platform.close_ends_all and task.admitted and task.reason is None:
+            had_something = task.admitted or task.endpoint_wanted
+            if platform.close_ends_all and had_something and task.reason is None:
                 self._end(task, Reason.LAUNCHER_DIED, "")
+            elif platform.close_ends_jobs and task.reason is None:
+                task.forget_job()  # it ended with its launcher; the endpoint, which lives, gets it again
             elif task.reason is not None and task.ended_at is None:  # the journal does not say so yet
                 self._end(task, task.reason, task.detail)
 
@@ -224,11 +234,14 @@ class Run:
             self._why_blind = str(error) or type(error).__name__
             return None
         self._why_blind = ""
+        self._last_seen = seen
         return seen
 
     def _admit(self) -> None:
         for task in admissible(self.tasks, self.plan, self._capacity, _now()):
             task.admitted = True
+            if task.endpoint_created:  # kept from the attempt before
+                task.started_at = _now()
         if all(task.done or not task.admitted for task in self.tasks):
             for task in self.tasks:
                 if not task.admitted and task.reason is None and (task.not_before or 0.0) <= _now():
@@ -253,7 +266,9 @@ class Run:
         job = seen.jobs.get(task.plan.job.name)
         if task.recovered and not task.done:
             self._adopt(task, made, job)
-        task.url = made.url if made and made.url else task.url
+        if made is not None:
+            task.url, task.model = made.url or task.url, made.model or task.model
+            task.note_cost(made.usd)
         certain = task.collected and _now() >= task.unheard_until
         if certain and task.job_submitted and is_gone(job):
             task.job_wanted = False
@@ -265,6 +280,7 @@ class Run:
         task.progress = job.progress
         if job.progress.phase == "evaluating" and task.evaluating_at is None:
             task.evaluating_at = _now()
+            self._shared.served(task)
             self._journal_quietly(Fact.TASK_EVALUATING, task)
 
     def _adopt(self, task: TaskState, endpoint: Resource | None, job: Resource | None) -> None:
@@ -273,6 +289,7 @@ class Run:
             self._journal_quietly(Fact.INTEND_CREATE_ENDPOINT, task, endpoint.name)
             self._journal_quietly(Fact.ENDPOINT_CREATED, task, endpoint.name, id=endpoint.id, adopted=True)
             task.admitted = task.endpoint_wanted = task.endpoint_created = True
+            self._shared.use(task, _now(), is_made=True)
         if job is not None and not is_gone(job) and not task.job_submitted:
             self._journal_quietly(Fact.INTEND_SUBMIT_JOB, task, job.name)
             self._journal_quietly(Fact.JOB_SUBMITTED, task, job.name, id=job.id, adopted=True)
@@ -286,16 +303,38 @@ class Run:
         endpoint, job = task.plan.endpoint, task.plan.job.name
         all_ready = self.plan.start_jobs == "all_ready"
         if seen is None:
-            return World(now=_now(), stop=self._stop, blind=True, why_blind=self._why_blind)
+            stop, why = self._stop, self._why_blind
+            return World(now=_now(), stop=stop, blind=True, why_blind=why, claim=self._claim(task))
         return World(
             now=_now(),
             endpoint=_found(task, seen.endpoints, endpoint.name, task.endpoint_created) if endpoint else None,
             job=_found(task, seen.jobs, job, task.job_submitted),
             stop=self._stop,
             grace=self._platform.create_grace,
+            claim=self._claim(task),
+            has_served=self._shared.has_served(task),
             barrier=all_ready and not self._barrier_open(),
             probe_first=all_ready,
         )
+
+    def _claim(self, task: TaskState) -> Claim:
+        """Who needs the endpoint of a task that has ended; one that cannot let go of its job keeps it not for ever."""
+        if not task.collected:
+            return Claim.NOBODY
+        stuck = task.deleting_at is not None and _now() - task.deleting_at > DELETE_PATIENCE / 2
+        tries_again = self._delay(task) is not None and self._is_healthy(task) and not stuck
+        return self._shared.claim(task, tries_again=tries_again)
+
+    def _delay(self, task: TaskState) -> float | None:
+        """Seconds until the next attempt of a task that has ended; None: it gets none."""
+        return delay(task, self.plan.max_attempts) if self._stop is None else None
+
+    def _is_healthy(self, task: TaskState) -> bool:
+        """Whether a further attempt can use the shared endpoint of this one."""
+        clock = self._shared.clock(task)
+        found = self._last_seen.endpoints.get(clock.name) if clock is not None else None
+        usable = clock is not None and clock.is_made and not clock.leaving
+        return usable and found is not None and found.state not in ENDED and not found.fatal
 
     def _barrier_open(self) -> bool:
         """Whether every endpoint that may exist now answers or has failed."""
@@ -304,6 +343,10 @@ class Run:
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _start(self, task: TaskState, step: Step) -> None:
+        if step.action is Action.LET_GO:  # at once: the next task to be looked at may be the last to hold it
+            task.endpoint_wanted, task.let_go = False, True
+            self._wake.set()
+            return
         task.busy = True
         self._spawn(self._take(task, step))
 
@@ -320,6 +363,7 @@ class Run:
             Action.SUBMIT_JOB: self._submit,
             Action.COLLECT: self._collect,
             Action.REMOVE: self._remove,
+            Action.TRY_AGAIN: self._try_again,
             Action.FINISH: self._finish_task,
         }
         try:
@@ -347,15 +391,22 @@ class Run:
             self._end(task, reason or known.get(action, Reason.LAUNCHER_ERROR), detail)
 
     async def _create(self, task: TaskState) -> None:
+        """Create the task's endpoint; of those that share one the first does, the others find it made."""
         spec = task.plan.endpoint
         assert spec is not None
-        self._record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
-        task.endpoint_wanted = True
-        task.started_at = task.started_at or _now()
-        made = await self._platform.create_endpoint(task.plan, spec)
-        task.endpoint_created = True
-        task.url = made.url
-        self._record(Fact.ENDPOINT_CREATED, task, spec.name, id=made.id)
+        async with self._shared.turn(task):
+            self._shared.refuse(task)
+            self._record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
+            task.endpoint_wanted = True
+            task.started_at = task.started_at or _now()
+            self._shared.use(task, _now())
+            made = None
+            if not self._shared.is_made(task):
+                with self._shared.making(task):
+                    made = await self._platform.create_endpoint(task.plan, spec)
+                task.url, task.model = made.url, made.model
+            task.endpoint_created = True
+            self._record(Fact.ENDPOINT_CREATED, task, spec.name, **({"id": made.id} if made else {}))
 
     async def _start_probe(self, task: TaskState) -> None:
         """Probe beside the task's steps: a server that dies meanwhile must be noticed at once."""
@@ -383,7 +434,8 @@ class Run:
             task.started_at = _now()
         self._record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
         task.job_wanted = True
-        made = await self._platform.submit_job(task.plan, task.plan.job, task.plan.target.url or task.url or "")
+        plan = addressed(task.plan, task.model)
+        made = await self._platform.submit_job(plan, plan.job, plan.target.url or task.url or "")
         task.job_submitted = True
         self._record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
 
@@ -401,15 +453,18 @@ class Run:
 
     async def _remove(self, task: TaskState) -> None:
         """Ask for the end of job and endpoint; neither waits for the other."""
+        first = task.deleting_at is None
         if task.job_wanted:
-            await self._ask_to_go(task, Fact.INTEND_CANCEL_JOB, task.plan.job.name, self._platform.cancel_job)
-        if task.endpoint_wanted and task.plan.endpoint:
-            name = task.plan.endpoint.name
-            await self._ask_to_go(task, Fact.INTEND_DELETE_ENDPOINT, name, self._platform.delete_endpoint)
+            await self._ask_to_go(task, Fact.INTEND_CANCEL_JOB, task.plan.job.name, self._platform.cancel_job, first)
+        if task.endpoint_wanted and task.plan.endpoint and self._claim(task) is Claim.NOBODY:
+            name, first = task.plan.endpoint.name, self._shared.leaves(task) or first
+            await self._ask_to_go(task, Fact.INTEND_DELETE_ENDPOINT, name, self._platform.delete_endpoint, first)
         await self._confirm_gone(task)
 
-    async def _ask_to_go(self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]]) -> None:
-        if task.deleting_at is None:  # asked for the first time
+    async def _ask_to_go(
+        self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]], first: bool
+    ) -> None:
+        if first:
             self._journal_quietly(intent, task, name)
         if self._lost is not None:
             return  # what exists under this name is another's now
@@ -430,14 +485,29 @@ class Run:
     async def _finish_task(self, task: TaskState) -> None:
         """All of an attempt is gone: the task is over, or its next attempt is queued."""
         task.gone_at = task.gone_at or _now()
+        said = self._shared.end(task, task.gone_at)
         task.endpoint_wanted = task.job_wanted = False
         if task.reason is Reason.COMPLETED:
             task.detail = ""  # a removal that was refused at first has come true
-        self._journal_quietly(Fact.TASK_GONE, task)
-        wait = delay(task, self.plan.max_attempts) if self._stop is None else None
+        self._journal_quietly(Fact.TASK_GONE, task, **said)
+        wait = self._delay(task)
         if wait is None:
             task.done = True
             return
+        generation = self._shared.following(task, is_healthy=self._is_healthy(task))
+        self._next_attempt(task, wait, generation)
+        if generation is not None:
+            self._shared.follow(generation)
+
+    async def _try_again(self, task: TaskState) -> None:
+        """The attempt is over, and the next one runs on the same endpoint, unless that was stopped meanwhile."""
+        wait = self._delay(task)
+        if wait is not None:
+            self._next_attempt(task, wait, self._shared.generation(task), keeps_endpoint=True)
+
+    def _next_attempt(
+        self, task: TaskState, wait: float, generation: int | None, *, keeps_endpoint: bool = False
+    ) -> None:
         ended, number = task.ended_attempt(), task.attempt + 1
         seconds = ended.endpoint_seconds
         said: dict[str, Any] = {
@@ -445,10 +515,14 @@ class Run:
             "detail": ended.detail,
             "delay": wait,
             "endpoint_seconds": seconds,
+            "usd": ended.usd,
+            "generation": generation,
         }
-        self._record(Fact.TASK_RETRY, task, attempt=number, **said)
+        kept = task.plan.endpoint.name if keeps_endpoint and task.plan.endpoint else ""
+        self._record(Fact.TASK_RETRY, task, kept, attempt=number, **said)
         put_away(self.folder / task.plan.key, ended.number)
-        task.begin_attempt(number, attempt(self._planned(task), number, self.plan.invocation), _now() + wait)
+        plan = attempt(self._planned(task), number, self.plan.invocation, generation=generation)
+        task.begin_attempt(number, plan, _now() + wait, keeps_endpoint=keeps_endpoint)
         self._tell("retry", f"{task.plan.key}: attempt {number} after {ended.reason.value.replace('_', ' ')}")
 
     def _planned(self, task: TaskState) -> TaskPlan:

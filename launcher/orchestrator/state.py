@@ -35,13 +35,54 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """An attempt of a task that ended without scores and was followed by another. `endpoint_seconds` it cost."""
+    """An attempt of a task that ended without scores and was followed by another.
+
+    What a shared endpoint costs belongs to no attempt: `TaskState.shared` has it.
+    """
 
     number: int
     reason: Reason
     detail: str = ""
     evidence: Evidence = field(default_factory=Evidence)
     endpoint_seconds: float = 0.0
+    """Time in which its own endpoint existed."""
+    usd: float | None = None
+    """What its own endpoint cost by the platform's meter."""
+
+
+@dataclass(kw_only=True, eq=False)
+class EndpointClock:
+    """How long one shared endpoint exists and what it costs, once for all tasks that use it.
+
+    Times are seconds of the run's clock, from the request that creates it to the proof that it is gone.
+    """
+
+    name: str
+    started_at: float | None = None
+    gone_at: float | None = None
+    usd: float | None = None
+    """What it has cost so far by the platform's meter."""
+    users: set[str] = field(default_factory=set)
+    """Keys of the tasks that have used it: its time and its cost are divided equally among them."""
+    is_made: bool = False
+    """The platform has confirmed its creation."""
+    refused: str = ""
+    """Why the platform did not create it."""
+    leaving: bool = False
+    """Its deletion was asked for: nobody may begin to use it."""
+    has_served: bool = False
+    """A task was evaluated on it."""
+
+    def seconds(self, now: float) -> float:
+        """Part of its time that one of its users bears."""
+        if self.started_at is None or not self.users:
+            return 0.0
+        over = now if self.gone_at is None else self.gone_at
+        return (over - self.started_at) / len(self.users)
+
+    def share_usd(self) -> float | None:
+        """Part of its metered cost that one of its users bears."""
+        return None if self.usd is None or not self.users else self.usd / len(self.users)
 
 
 @dataclass(kw_only=True)
@@ -68,9 +109,13 @@ class TaskState:
     admitted: bool = False
     endpoint_wanted: bool = False
     endpoint_created: bool = False
+    let_go: bool = False
+    """Another task holds the shared endpoint that it has used."""
     job_wanted: bool = False
     job_submitted: bool = False
     url: str | None = None
+    model: str | None = None
+    """Name its endpoint answers to, where the plan could not know it."""
     ready: bool = False
     probing: bool = False
     waiting_for: str = ""
@@ -87,6 +132,10 @@ class TaskState:
     ended_at: float | None = None
     deleting_at: float | None = None
     gone_at: float | None = None
+    metered_usd: float | None = None
+    """What the present endpoint of its own has cost so far by the platform's meter."""
+    shared: list[EndpointClock] = field(default_factory=list)
+    """Clocks of the shared endpoints it has used in any attempt, the newest last."""
     busy: bool = False
     """An action of this task is under way; the next decision waits for it."""
 
@@ -98,13 +147,40 @@ class TaskState:
             detail=self.detail,
             evidence=self.evidence,
             endpoint_seconds=self._endpoint_seconds(self.gone_at or 0.0),
+            usd=self.metered_usd,
         )
 
-    def begin_attempt(self, number: int, plan: TaskPlan, not_before: float) -> None:
-        """Queue the next attempt and forget the present one but for its record."""
+    def begin_attempt(self, number: int, plan: TaskPlan, not_before: float, *, keeps_endpoint: bool = False) -> None:
+        """Queue the next attempt and forget the present one but for its record and the endpoint it may keep."""
         past = [*self.past, self.ended_attempt()]
-        fresh = TaskState(plan=plan, attempt=number, past=past, not_before=not_before, busy=self.busy)
+        fresh = TaskState(plan=plan, attempt=number, past=past, not_before=not_before, shared=self.shared)
+        fresh.busy = self.busy
+        if keeps_endpoint:
+            fresh.endpoint_wanted = fresh.endpoint_created = True
+            fresh.url, fresh.model = self.url, self.model
         self.__dict__.update(fresh.__dict__)
+
+    def use(self, clock: EndpointClock) -> None:
+        """Bear a part of what a shared endpoint costs from now on, once for all attempts."""
+        clock.users.add(self.plan.key)
+        if clock not in self.shared:
+            self.shared.append(clock)
+
+    def note_cost(self, usd: float | None) -> None:
+        """Keep what the platform's meter says of its present endpoint; None: nothing new."""
+        endpoint = self.plan.endpoint
+        if usd is None or endpoint is None:
+            return
+        if not endpoint.is_shared:
+            self.metered_usd = usd
+        for clock in self.shared:
+            if clock.name == endpoint.name:
+                clock.usd = usd
+
+    def forget_job(self) -> None:
+        """Its job ended with the launcher that ran it and can be submitted again."""
+        self.job_wanted = self.job_submitted = False
+        self.progress = self.evaluating_at = None
 
     @property
     def phase(self) -> Phase:
@@ -142,17 +218,30 @@ class TaskState:
         return self.gpus * self.endpoint_seconds(now)
 
     def usd(self, now: float, usd_per_gpu_hour: float | None) -> float | None:
-        """What its endpoint has cost so far; None without a price."""
+        """What its endpoints have cost so far, over all attempts: by the platform's meter where it has one.
+
+        None without a price, and until a meter has said something.
+        """
         endpoint = self.plan.endpoint
+        if endpoint is not None and endpoint.is_metered:
+            return self._metered()
         hourly = endpoint.hourly(usd_per_gpu_hour) if endpoint else usd_per_gpu_hour and 0.0
         return None if hourly is None else hourly * self.endpoint_seconds(now) / 3600
 
+    def _metered(self) -> float | None:
+        said = [*(attempt.usd for attempt in self.past), self.metered_usd, *(c.share_usd() for c in self.shared)]
+        told = [usd for usd in said if usd is not None]
+        return sum(told) if told else None
+
     def endpoint_seconds(self, now: float) -> float:
-        """Seconds in which an endpoint of it existed, over all attempts."""
-        return sum(attempt.endpoint_seconds for attempt in self.past) + self._endpoint_seconds(now)
+        """Seconds in which an endpoint of it existed, over all attempts; of a shared one its part."""
+        past = sum(attempt.endpoint_seconds for attempt in self.past)
+        return past + self._endpoint_seconds(now) + sum(clock.seconds(now) for clock in self.shared)
 
     def _endpoint_seconds(self, now: float) -> float:
-        if self.started_at is None or not self.plan.endpoint:
+        """Those of the present endpoint of its own."""
+        endpoint = self.plan.endpoint
+        if self.started_at is None or endpoint is None or endpoint.is_shared:
             return 0.0
         return (self.gone_at or now) - self.started_at
 
@@ -198,7 +287,7 @@ class RunOutcome:
     @property
     def leftovers(self) -> list[str]:
         """Names of endpoints and jobs that may still be running."""
-        return [*(name for task in self.tasks for name in task.left), *self.strays]
+        return list(dict.fromkeys([*(name for task in self.tasks for name in task.left), *self.strays]))
 
     @property
     def exit_code(self) -> int:

@@ -57,6 +57,8 @@ class RunStatus:
     usd: float | None = None
     """What its endpoints have cost so far, where prices are known."""
     host: str = ""
+    keeps_endpoint: bool = False
+    """It evaluates nothing: it keeps one endpoint for a time; see `nv-eval endpoints`."""
     pid: int | None = None
     """The process that runs it, on that host; None if none does."""
 
@@ -70,8 +72,10 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
     ended, lease = journal.ended(invocation.id), journal.lease(invocation.id)
     cleaned = journal.last(invocation.id, Fact.RUN_STARTED, Fact.CLEANED)
     is_clean = cleaned is not None and cleaned.kind is Fact.CLEANED
+    outlives = journal.may_outlive_launcher(invocation)
     costs = [row["usd"] for row in live.values() if row.get("usd") is not None]
-    last = max([fact.time for fact in facts] + ([beat[0]] if beat else []), default=None)
+    own = [fact.time for fact in facts if fact.kind is not Fact.CLEANED]  # which is another's
+    last = max(own + ([beat[0]] if beat else []), default=None)
     return RunStatus(
         invocation=invocation.id,
         state=state,
@@ -82,11 +86,12 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
         folder=invocation.folder,
         exit_code=ended.data.get("exit_code") if ended else None,
         tasks=tuple(
-            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, invocation, ended, is_clean)
+            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, outlives, ended, is_clean)
             for key in invocation.tasks
         ),
         usd=round(sum(costs), 4) if costs else None,
         host=lease.host if lease else "",
+        keeps_endpoint=any(fact.kind is Fact.ENDPOINT_KEPT for fact in facts),
         pid=lease.pid if lease and state is RunState.RUNNING else None,
     )
 
@@ -96,7 +101,7 @@ def _task(
     facts: list[Entry],
     live: dict[str, Any],
     state: RunState,
-    invocation: Invocation,
+    outlives: bool,
     run_ended: Entry | None,
     is_clean: bool,
 ) -> TaskStatus:
@@ -118,12 +123,14 @@ def _task(
         attempt=attempt,
         endpoint=_name(facts, Fact.INTEND_CREATE_ENDPOINT),
         job=_name(facts, Fact.INTEND_SUBMIT_JOB),
-        alive=False if gone or is_clean else _alive(facts, state, invocation, run_ended),
+        alive=False if gone or is_clean else _alive(facts, state, outlives, run_ended),
     )
 
 
 def _phase(facts: list[Entry]) -> str:
-    return next((_PHASES[fact.kind] for fact in reversed(facts) if fact.kind in _PHASES), "queued")
+    phase = next((_PHASES[fact.kind] for fact in reversed(facts) if fact.kind in _PHASES), "queued")
+    is_kept = phase == "evaluating" and any(fact.kind is Fact.ENDPOINT_UP for fact in facts)
+    return "up" if is_kept else phase
 
 
 def _said(facts: list[Entry], what: str) -> str:
@@ -136,16 +143,17 @@ def _name(facts: list[Entry], kind: Fact) -> str:
     return next((fact.name for fact in reversed(facts) if fact.kind is kind), "")
 
 
-def _alive(facts: list[Entry], state: RunState, invocation: Invocation, run_ended: Entry | None) -> bool | None:
+def _alive(facts: list[Entry], state: RunState, outlives: bool, run_ended: Entry | None) -> bool | None:
     """Whether something of a task that is not known to be gone may be running; None: nobody knows.
 
     Local things end with their launcher, others may not.
     """
-    made = {fact.name for fact in facts if fact.kind in (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB)}
+    kinds = (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB, Fact.TASK_RETRY)
+    made = {fact.name for fact in facts if fact.kind in kinds} - {""}
     if not made:
         return False
     if run_ended is not None:
         return None if made & set(run_ended.data.get("leftovers", ())) else False
     if state is RunState.RUNNING:
         return True
-    return False if invocation.execution == "local" and state is not RunState.UNKNOWN else None
+    return False if not outlives and state is not RunState.UNKNOWN else None

@@ -1,7 +1,7 @@
 """The parts of a plan that only DeepInfra has: the request that rents a model, resolved from the config.
 
-It is the body of POST /deploy/llm and holds no secret: `${oc.env:NAME}` stands where the token of Hugging Face goes, and
-`{expiry}` for the time that the name carries. Both are filled in when the request leaves.
+It is the body of POST /deploy/llm and holds no secret: `${oc.env:NAME}` stands where the token of Hugging Face goes,
+and `{expiry}` for the time that the name carries. Both are filled in when the request leaves.
 """
 
 from __future__ import annotations

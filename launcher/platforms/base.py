@@ -250,13 +250,24 @@ class Elsewhere(Protocol):
 
     @property
     def place(self) -> str:
-        """Where it is, in words that stay the same as long as it is the same place."""
+        """Where it is, in words that stay the same as long as it is the same place; empty while only it could say."""
+        ...
+
+    async def identify(self) -> None:
+        """Ask it what `place` cannot tell from the credentials. Raises PlatformError, PreflightError for a bad key."""
         ...
 
 
 def place_of(platform: Platform) -> str:
-    """Where a platform is; empty for this machine."""
+    """Where a platform is; empty for this machine, and before `identify` where credentials do not tell."""
     return platform.place if isinstance(platform, Elsewhere) else ""
+
+
+async def identified(platform: Platform) -> str:
+    """Where a platform is; empty for this machine. Raises as `identify`."""
+    if isinstance(platform, Elsewhere):
+        await platform.identify()
+    return place_of(platform)
 
 
 @runtime_checkable

@@ -42,6 +42,19 @@ def lepton(limit: float) -> list[Check]:
     return asyncio.run(checkup.check(found, limit))
 
 
+def deepinfra(limit: float) -> list[Check]:
+    """Whether the key of this machine opens a DeepInfra account."""
+    from launcher.platforms.deepinfra import credentials
+
+    try:
+        found = credentials.find()
+    except PreflightError as error:
+        return [Check("deepinfra", CheckState.SKIPPED, str(error).removeprefix("DeepInfra: "))]
+    from launcher.platforms.deepinfra import checkup
+
+    return [asyncio.run(checkup.check(found, limit))]
+
+
 def kubernetes(_limit: float) -> list[Check]:
     """Not yet."""
     return [Check("kubernetes", CheckState.SKIPPED, "not in this version")]

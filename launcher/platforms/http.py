@@ -38,6 +38,8 @@ _NEVER_SERVED = 501
 """The one 5xx that does not pass with time."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _LONGEST_MESSAGE = 300
+_MOST_COMPLAINTS = 3
+"""Fields of a request that are named where a service refuses several."""
 _PATIENCE: ContextVar[float] = ContextVar("patience", default=math.inf)
 
 
@@ -236,7 +238,16 @@ def _said(body: Any) -> Any:
         for name in ("message", "detail", "error", "reason"):
             if body.get(name):
                 return _said(body[name])
+    if isinstance(body, list) and body and all(isinstance(one, dict) and one.get("msg") for one in body):
+        return "; ".join(map(_complaint, body[:_MOST_COMPLAINTS]))
     return body if isinstance(body, str) else msgspec.json.encode(body).decode()
+
+
+def _complaint(one: dict[str, Any]) -> str:
+    """One field that a service does not take; what was sent, which may be a secret, is left out."""
+    place = one.get("loc")
+    where = ".".join(str(part) for part in place if part != "body") if isinstance(place, list) else ""
+    return f"{where}: {one['msg']}" if where else str(one["msg"])
 
 
 def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.TransportError | None) -> bool:

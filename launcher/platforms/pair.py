@@ -21,9 +21,12 @@ from launcher.platforms.base import (
     Platform,
     Resource,
     Sharing,
+    identified,
     place_of,
 )
 
+BOTH = " and "
+"""Stands between the places of the two halves."""
 EVIDENCE_LINES = 1000
 """Lines of a server's log that are kept of a task that went well."""
 LOG_TIME = 5.0
@@ -45,7 +48,11 @@ class Pair:
     @property
     def place(self) -> str:
         """Where both are."""
-        return " and ".join(place for half in (self.endpoints, self.jobs) if (place := place_of(half)))
+        return BOTH.join(place for half in (self.endpoints, self.jobs) if (place := place_of(half)))
+
+    async def identify(self) -> None:
+        """Let both say what their places cannot tell."""
+        await asyncio.gather(*map(identified, halves(self)))
 
     @property
     def poll_interval(self) -> float:

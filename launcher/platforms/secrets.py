@@ -17,12 +17,13 @@ from launcher.errors import PlatformError
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.local.supervisor import Redactor
 
-__all__ = ["Redactor", "Secrets", "references", "unresolvable"]
+__all__ = ["Redactor", "Secrets", "reference_in", "references", "unresolvable"]
 
 MIN_LENGTH = 6
 """Shorter values are not looked for in text: `true` or `8000` would make logs and JSON files unreadable."""
 MIN_DIGITS = 12
 """The same for a value that is a plain number: it would be found inside scores and timestamps."""
+_REFERENCE = re.compile(r"\$\{oc\.env:([^}]+)\}")
 _NUMBER = re.compile(r"[-+]?\d[\d.]*")
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
 
@@ -39,6 +40,12 @@ def _of_task(task: TaskPlan) -> Iterator[Reference]:
         yield from (value for value in environment.values() if isinstance(value, Reference))
     if task.target.api_key is not None:
         yield task.target.api_key
+
+
+def reference_in(text: str) -> Reference | None:
+    """The reference that a text of a request is, `${oc.env:NAME}`; None if it is something else."""
+    found = _REFERENCE.fullmatch(text)
+    return Reference(env=found[1]) if found is not None else None
 
 
 def unresolvable(reference: Reference, environment: Mapping[str, str]) -> str | None:
@@ -68,6 +75,11 @@ class Secrets:
         value = self._environment[str(reference.env)]
         self.remember(value)
         return value
+
+    def fill(self, text: str) -> str:
+        """The value where the text is a reference, `${oc.env:NAME}`; else the text. Raises PlatformError without it."""
+        reference = reference_in(text)
+        return self.resolve(reference) if reference is not None else text
 
     def resolve_env(self, env: Env) -> dict[str, str]:
         """An environment with all references replaced. Raises PlatformError for the first that has no value."""

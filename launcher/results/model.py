@@ -53,7 +53,10 @@ class TaskRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Results of one invocation. `created` in seconds since 1970; `complete` if every task has scores."""
+    """Results of one invocation. `created` in seconds since 1970; `complete` if every task has scores.
+
+    `seconds` of one that was resumed count from there; GPU time and cost of its tasks are those of its whole life.
+    """
 
     invocation: str
     created: float
@@ -63,6 +66,7 @@ class Record:
     seconds: float
     complete: bool
     tasks: list[TaskRecord]
+    resumed: bool = False
     exit_code: int = 0
     left: list[str] = field(default_factory=list)
     """Names of endpoints and jobs that may still be running."""

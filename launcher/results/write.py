@@ -46,12 +46,13 @@ class Written:
     """Whether results.json, the record itself, is on disk."""
 
 
-def finish(plan: Plan, outcome: RunOutcome, folder: Path) -> Written:
+def finish(plan: Plan, outcome: RunOutcome, folder: Path, *, began: float | None = None) -> Written:
     """Write results.json, results.parquet, provenance.json and the forms that `export` asks for.
 
-    A file that cannot be written is a problem in the answer and keeps no other file from being written.
+    `began`: when a resumed invocation began, in seconds since 1970. A file that cannot be written is a problem in the
+    answer and keeps no other file from being written.
     """
-    record = build(plan, outcome)
+    record = build(plan, outcome, began)
     problems: dict[str, str] = {}
     for name, write in _files(plan, outcome, folder, record).items():
         try:
@@ -82,16 +83,17 @@ def _files(plan: Plan, outcome: RunOutcome, folder: Path, record: Record) -> dic
     return files
 
 
-def build(plan: Plan, outcome: RunOutcome) -> Record:
-    """The record of an invocation that has ended."""
+def build(plan: Plan, outcome: RunOutcome, began: float | None = None) -> Record:
+    """The record of an invocation that has ended; `began` as in `finish`."""
     plans = {task.key: task for task in plan.tasks}
     return Record(
         invocation=plan.invocation,
-        created=time.time() - outcome.seconds,
+        created=time.time() - outcome.seconds if began is None else began,
         execution=plan.execution,
         deployment=plan.deployment,
         model=_model(plan, Path(outcome.folder)),
         seconds=round(outcome.seconds, 3),
+        resumed=began is not None,
         complete=all(task.status is Status.SCORED for task in outcome.tasks),
         tasks=[_task(task, plans[task.key]) for task in outcome.tasks],
         exit_code=outcome.exit_code,

@@ -12,10 +12,13 @@ from tests.chaos.campaign import AT_ONCE, firsts, tell_all
 from tests.chaos.scenes import SCENES, with_seed
 from tests.chaos.trial import After, Story, Verdict, points
 
+CLOUDS = ["lepton", "deepinfra"]
+
 
 def main() -> int:
     """Kill a launcher at every point; exit code 1 if anything was left, doubled or lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=main.__doc__)
+    parser.add_argument("--clouds", nargs="+", choices=CLOUDS, default=CLOUDS, help="where endpoints are; default: all")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--after", nargs="+", choices=list(After), default=["resume", "cleanup", "stop"])
     parser.add_argument("--deaths", type=int, default=0, help="how often what follows dies as well")
@@ -27,7 +30,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="nv-eval-chaos-"))
     print(f"Folders of stories that end badly: {folder}", flush=True)
     bad = 0
-    for scene in (SCENES[name] for name in args.scenes):
+    for scene in (SCENES[name] for name in args.scenes if SCENES[name].cloud in args.clouds):
         found = points(folder / f"{scene.name}-undisturbed", scene)
         found = [point for point in (firsts(found) if args.firsts else found) if args.only in point.label]
         for after in map(After, args.after):

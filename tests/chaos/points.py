@@ -24,6 +24,7 @@ from launcher.orchestrator.journal import Journal
 
 JOURNAL_METHODS = ("begin", "take_lease", "replan", "beat", "give_up_lease")
 _SERVED = re.compile(r"^/api/v2/workspaces/[^/]+")
+_DEPLOYMENT = re.compile(r"^/deploy/(?!(?:llm|list|stats)(?:/|$))[^/]+")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Watch:
         setattr(httpx.AsyncHTTPTransport, "handle_async_request", sent)  # noqa: B010
 
     def _route(self, request: httpx.Request) -> str:
-        path = _SERVED.sub("", request.url.path)
+        path = _DEPLOYMENT.sub("/deploy/{id}", _SERVED.sub("", request.url.path))
         parts = ["{name}" if self.invocation in part else part for part in path.split("/")]
         return f"{request.method} {'/'.join(parts) or '/'}"
 

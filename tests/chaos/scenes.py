@@ -1,4 +1,4 @@
-"""What is run before it is killed: a kind of plan in a kind of cloud."""
+"""What is run before it is killed: a kind of plan in a kind of cloud, or in two."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from launcher.emulators import deepinfra
 from launcher.emulators.lepton import (
     After,
     Config,
@@ -21,36 +22,65 @@ from launcher.emulators.lepton import (
     SlowDelete,
 )
 from launcher.emulators.lepton.container import Command
+from launcher.platforms.pace import Rate
 from launcher.runner.client import Ending
 from tests.e2e.lepton import job_output
 
 BOOTS, LASTS = 0.1, 0.3
 """Seconds that a server takes to start and a job to end."""
+
+
+def hurried(rate: Rate, elapsed: float) -> float:
+    """A third of the usual time between two questions."""
+    return min(rate.shortest + elapsed * rate.share, rate.longest) / 3
+
+
 KNOBS: dict[str, Any] = {
     "launcher.platforms.lepton.platform:LeptonPlatform.create_grace": 0.8,
-    "launcher.platforms.lepton.platform:SHORTEST_POLL": 0.05,
-    "launcher.platforms.lepton.creation:GRACE": (0.1, 0.2, 0.4),
-    "launcher.platforms.lepton.pace:Pace.__init__.__kwdefaults__": {"shortest": 0.1},
+    "launcher.platforms.deepinfra.platform:DeepInfraPlatform.create_grace": 0.8,
+    "launcher.platforms.creation:GRACE": (0.1, 0.2, 0.4),
+    "launcher.platforms.pace:Rate.interval": hurried,
     "launcher.orchestrator.removal:FIRST_PAUSE": 0.05,
     "launcher.orchestrator.retry:FIRST_DELAY": 0.1,
 }
 """The launcher's patience, for a cloud as quick as the emulator, which makes things at once."""
 LATE = 1.0
 """Seconds by which a slow cloud is late."""
+LATE_KNOBS: dict[str, Any] = {
+    **KNOBS,
+    "launcher.platforms.lepton.platform:LeptonPlatform.create_grace": 3 * LATE,
+    "launcher.platforms.deepinfra.platform:DeepInfraPlatform.create_grace": 3 * LATE,
+}
+CONTAINER: dict[str, Any] = {"type": "container", "model_id": "m", "image": "sim/server", "command": ["serve"]}
+RENTAL: dict[str, Any] = {"type": "deepinfra", "model_id": "acme/tiny"}
+ACCOUNT = deepinfra.Config(gpu_limit=8, timing=deepinfra.Timing(tick=0.02))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One kind of run. `execution` and `limits` are keys of the config, `knobs` values inside the launcher."""
+    """One kind of run. `deployment`, `execution`, `limits`: keys of the config. `knobs`: values inside the launcher."""
 
     name: str
     config: Config = field(default_factory=Config)
+    """The Lepton workspace, which runs the jobs, and the endpoints too unless they are rented."""
+    deepinfra: deepinfra.Config | None = None
+    """The DeepInfra account that endpoints are rented in."""
     tasks: int = 2
+    deployment: Mapping[str, Any] = field(default_factory=lambda: dict(CONTAINER))
     execution: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     knobs: Mapping[str, Any] = field(default_factory=lambda: dict(KNOBS))
     first_attempt: Ending = Ending.COMPLETED
     """How the first attempt of the first task ends."""
+
+    @property
+    def cloud(self) -> str:
+        """Where its endpoints are."""
+        return "lepton" if self.deepinfra is None else "deepinfra"
+
+    def instance(self, _: deepinfra.Launch) -> Script:
+        """What an instance of a deployment does."""
+        return Script(output="the model says hello\n", opens_after=BOOTS)
 
     def server(self, _: Command) -> Script:
         """What an endpoint does."""
@@ -102,7 +132,7 @@ SLOW = Scene(
             SlowDelete(probability=0.5, after=After(seconds=LATE)),
         )
     ),
-    knobs={**KNOBS, "launcher.platforms.lepton.platform:LeptonPlatform.create_grace": 3 * LATE},
+    knobs=LATE_KNOBS,
 )
 """Everything comes late: effects when their launcher is dead, lists when nobody asks any more."""
 UNLUCKY = Scene(
@@ -121,9 +151,64 @@ UNLUCKY = Scene(
 )
 """Answers get lost, requests are turned away."""
 
-SCENES = {scene.name: scene for scene in (LEGACY, NEW, RETRIED, QUEUED, ALL_READY, SLOW, UNLUCKY)}
+RENTED = Scene(name="rented", deepinfra=ACCOUNT, deployment=RENTAL)
+RENTED_RETRIED = dataclasses.replace(RENTED, name="rented_retried", first_attempt=Ending.ENDPOINT_DIED)
+RENTED_QUEUED = dataclasses.replace(
+    RENTED, name="rented_queued", tasks=3, deepinfra=dataclasses.replace(ACCOUNT, gpu_limit=3)
+)
+"""Others have two of the three GPUs."""
+RENTED_SHARED = dataclasses.replace(RENTED, name="rented_shared", deployment={**RENTAL, "sharing": "shared"})
+RENTED_SLOW = dataclasses.replace(
+    RENTED,
+    name="rented_slow",
+    config=SLOW.config,
+    deepinfra=dataclasses.replace(
+        ACCOUNT,
+        faults=(
+            LateEffect(route="POST *", probability=0.5, seconds=LATE),
+            LateListing(probability=0.5, seconds=LATE),
+            SlowDelete(probability=0.5, after=After(seconds=LATE)),
+        ),
+    ),
+    knobs=LATE_KNOBS,
+)
+RENTED_UNLUCKY = dataclasses.replace(
+    RENTED,
+    name="rented_unlucky",
+    config=UNLUCKY.config,
+    deepinfra=dataclasses.replace(
+        ACCOUNT,
+        faults=(
+            LoseAnswer(route="POST *", probability=0.3),
+            LoseAnswer(probability=0.05),
+            deepinfra.FalseRefusal(route="POST *", probability=0.2, seconds=0.3),
+            deepinfra.Refuse(probability=0.1),
+            deepinfra.Refuse(probability=0.05, status=429),
+            deepinfra.Refuse(route="DELETE *", probability=0.3, status=409, message="it is deploying"),
+            SlowDelete(probability=0.3, after=After(reads=3)),
+        ),
+    ),
+)
+
+ALL = (
+    LEGACY,
+    NEW,
+    RETRIED,
+    QUEUED,
+    ALL_READY,
+    SLOW,
+    UNLUCKY,
+    RENTED,
+    RENTED_RETRIED,
+    RENTED_QUEUED,
+    RENTED_SHARED,
+    RENTED_SLOW,
+    RENTED_UNLUCKY,
+)
+SCENES = {scene.name: scene for scene in ALL}
 
 
 def with_seed(scene: Scene, seed: int) -> Scene:
     """The same scene, in which other requests meet the faults."""
-    return dataclasses.replace(scene, config=dataclasses.replace(scene.config, seed=seed))
+    account = None if scene.deepinfra is None else dataclasses.replace(scene.deepinfra, seed=seed)
+    return dataclasses.replace(scene, config=dataclasses.replace(scene.config, seed=seed), deepinfra=account)

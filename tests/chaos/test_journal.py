@@ -15,10 +15,11 @@ import pytest
 
 from launcher.errors import LeaseHeld, LeaseLost, NotFound
 from tests.chaos import child
+from tests.chaos.clouds import INVOCATION
 from tests.chaos.points import Act, Point
 from tests.chaos.scenes import LEGACY, RETRIED, Scene
 from tests.chaos.trial import KILLED
-from tests.chaos.world import INVOCATION, World, world
+from tests.chaos.world import World, world
 
 pytestmark = pytest.mark.e2e
 RESUME = ("resume", INVOCATION, "--json")
@@ -31,7 +32,7 @@ def place(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
         assert made.left() == []
         assert made.side_by_side() == []
-        assert made.bystander_lives()
+        assert made.others_live()
 
 
 def die(place: World, label: str, number: int = 1) -> None:
@@ -43,11 +44,6 @@ def resume(place: World) -> int:
     code = place.do(assignment)
     assert "Traceback" not in assignment.output.read_text()
     return code
-
-
-def changes(place: World) -> list[str]:
-    """Requests that made something in the workspace, the bystander's left out."""
-    return [f"{r.method} {r.path}" for r in place.emulator.requests if r.method in ("POST", "DELETE", "PATCH")][1:]
 
 
 # --- what was written is gone -----------------------------------------------------------------------------------------
@@ -132,14 +128,14 @@ def test_what_cannot_be_begun_in_the_journal_is_not_begun(place: World, label: s
 
     assert place.do(run) == child.UNDEFINED  # api.run raises LauncherError
     assert "cannot write the journal" in run.output.read_text()
-    assert changes(place) == []
+    assert place.changes() == []
 
 
 @BROKEN
 def test_no_endpoint_is_created_whose_intent_cannot_be_written(place: World, act: Act) -> None:
     assert place.do(place.run(Point("fact intend_create_endpoint before", 1), act)) == 4
 
-    assert changes(place) == []
+    assert place.changes() == []
     assert resume(place) == 0
     assert place.scores() == LEGACY.scores
 
@@ -148,7 +144,7 @@ def test_no_endpoint_is_created_whose_intent_cannot_be_written(place: World, act
 def test_no_job_is_submitted_whose_intent_cannot_be_written(place: World, act: Act) -> None:
     assert place.do(place.run(Point("fact intend_submit_job before", 1), act)) == 4
 
-    assert not [change for change in changes(place) if change == "POST /jobs"]
+    assert not [change for change in place.changes() if change == "POST /jobs"]
     assert place.left() == [], "the teardown needs no journal"
     assert resume(place) == 0
     assert place.scores() == LEGACY.scores
@@ -216,13 +212,13 @@ def test_a_holder_that_wakes_up_after_it_was_taken_over_touches_nothing(place: W
     wait_until(lambda: is_paused(process.pid))
     taken = place.nv_eval(*RESUME, knobs=AT_ONCE_STALE)
     assert place.do(taken) == 0, taken.output.read_text()
-    before = changes(place)
+    before = place.changes()
 
     os.kill(process.pid or 0, signal.SIGCONT)
 
     assert child.finish(process) == LeaseLost.exit_code, sleeper.output.read_text()
     assert json.loads(sleeper.output.read_text())["error"] == "LeaseLost"
-    assert changes(place) == before
+    assert place.changes() == before
     assert place.scores() == LEGACY.scores
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,13 +13,15 @@ from pathlib import Path
 from launcher.errors import NotFound
 from launcher.orchestrator.journal import RunState
 from tests.chaos.child import Assignment
+from tests.chaos.clouds import INVOCATION
 from tests.chaos.points import Point, read_trace
 from tests.chaos.scenes import LEGACY, Scene
-from tests.chaos.world import INVOCATION, World, world
+from tests.chaos.world import World, world
 
 KILLED = -9
 NOT_FOUND = NotFound.exit_code
-COLLECT = ("gc", "execution=lepton", "--yes", "--older-than", "0")
+WEEKEND = 3 * 86_400.0
+"""Seconds that `gc` comes later, so that what was rented has expired."""
 SUSPICIOUS = ("Traceback", "internal error", "launcher_error", "was never awaited")
 
 
@@ -28,8 +31,12 @@ class After(StrEnum):
     RESUME = "resume"
     CLEANUP = "cleanup"
     """From a machine that has the credentials and nothing else."""
+    CLEANUP_HERE = "cleanup_here"
+    """From the machine with the journal."""
     GC = "gc"
-    """From such a machine, too."""
+    """After the weekend, from a machine that has only the credentials."""
+    GC_HERE = "gc_here"
+    """At once, from the machine with the journal."""
     STOP = "stop"
     """Then resume, as a person would who wants the scores after all."""
 
@@ -138,21 +145,28 @@ class Teller:
             self._resume()
 
     def _clean(self) -> None:
-        command = COLLECT if self.story.after is After.GC else ("cleanup", INVOCATION)
-        code = self._until_done(
-            lambda point: self.world.nv_eval(*command, "--json", "--timeout", "20", awaited=point, elsewhere=True)
-        )
+        code = self._until_done(self._cleaning)
         self._expect(code == 0, f"{self.story.after} ended with {code}")
         self._expect(not self.world.left(), f"left after {self.story.after}: {self.world.left()}")
         if self.story.resumes:
             self._resume()
+
+    def _cleaning(self, awaited: Point | None) -> Assignment:
+        after, elsewhere = self.story.after, self.story.after in (After.CLEANUP, After.GC)
+        places = ["lepton", *(["deepinfra"] if self.story.scene.deepinfra else [])]
+        words = ("gc", *(f"--place={place}" for place in places), "--yes", "--older-than=0")
+        if after in (After.CLEANUP, After.CLEANUP_HERE):
+            words = ("cleanup", INVOCATION)
+        knobs = {"time:time": after_the_weekend} if after is After.GC else {}
+        options = ("--json", "--timeout", "20")
+        return self.world.nv_eval(*words, *options, awaited=awaited, elsewhere=elsewhere, knobs=knobs)
 
     # --- the judgement ------------------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
         world = self.world
         self._expect(not world.left(), f"left: {world.left()}")
-        self._expect(world.bystander_lives(), "somebody else's endpoint was removed")
+        self._expect(world.others_live(), "something of somebody else's was removed")
         self._expect(not world.side_by_side(), f"at the same time: {world.side_by_side()}")
         if self.story.after is After.RESUME:  # what is gone may be made again under its name, once that is certain
             self._expect(not world.made_twice(), f"made twice: {world.made_twice()}")
@@ -166,6 +180,11 @@ class Teller:
     def _expect(self, holds: bool, problem: str) -> None:
         if not holds:
             self.verdict.problems.append(problem)
+
+
+def after_the_weekend() -> float:
+    """The time as a machine has it days later."""
+    return time.time_ns() / 1e9 + WEEKEND
 
 
 def points(folder: Path, scene: Scene) -> list[Point]:

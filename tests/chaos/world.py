@@ -1,10 +1,7 @@
-"""One emulated workspace for one invocation that dies, and what must be true of it in the end."""
+"""Emulated clouds for one invocation that dies, and what must be true of them in the end."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,29 +12,23 @@ from typing import Any
 import msgspec
 
 from launcher.config.validate import validate
-from launcher.emulators.lepton import Item, LeptonEmulator
-from launcher.emulators.lepton.job import FINISHED
 from launcher.orchestrator.journal import Journal
 from launcher.plan.build import build
 from launcher.plan.model import Plan
 from launcher.results import read
 from tests.chaos import child
 from tests.chaos.child import Assignment
+from tests.chaos.clouds import INVOCATION, Cloud, Thing, clouds
 from tests.chaos.points import Act, Point
 from tests.chaos.scenes import Scene
-from tests.e2e.lepton import TOKEN
-
-INVOCATION = "c4a05123"
-BYSTANDER = "somebody-elses"
-"""An endpoint without our mark: nobody may touch it."""
 
 
 @dataclass
 class World:
-    """An emulator, a home for the launcher, and one invocation."""
+    """Clouds, a home for the launcher, and one invocation."""
 
     folder: Path
-    emulator: LeptonEmulator
+    clouds: tuple[Cloud, ...]
     scene: Scene
     _children: int = 0
 
@@ -57,18 +48,10 @@ class World:
 
     def plan(self) -> Plan:
         """What is run."""
-        served = {
-            "type": "container",
-            "model_id": "m",
-            "image": "sim/server",
-            "command": ["serve"],
-            "start_timeout": 30,
-            "health_timeout": 9,
-        }
         keys = {"type": "lepton", "node_group": "h100-pool", "resource_shape": "gpu.1xh100", **self.scene.execution}
         config = {
             "execution": {"output_dir": str(self.home / "results"), **keys},
-            "deployment": served,
+            "deployment": {**self.scene.deployment, "start_timeout": 30, "health_timeout": 9},
             "evaluation": {
                 "harness": "command",
                 "command": ["true"],
@@ -101,10 +84,9 @@ class World:
         environment = {
             "HOME": str(self.home),
             "NV_EVAL_HOME": str(state or self.state),
-            "LEPTON_WORKSPACE_ID": self.emulator.config.workspace,
-            "LEPTON_WORKSPACE_TOKEN": TOKEN,
-            "LEPTON_WORKSPACE_URL": self.emulator.url,
         }
+        for cloud in self.clouds:
+            environment |= cloud.environment
         output = self.folder / f"{self._children}-{word}.txt"
         return Assignment(
             home=self.home,
@@ -121,14 +103,17 @@ class World:
 
     # --- what is true of it -------------------------------------------------------------------------------------------
 
-    def ours(self) -> list[Item]:
-        """Everything that the invocation ever made."""
-        snapshot = self.emulator.state()
-        return [item for item in (*snapshot.endpoints, *snapshot.jobs) if INVOCATION in item.name]
+    def ours(self) -> list[Thing]:
+        """Everything that the invocation ever made, wherever."""
+        return [thing for cloud in self.clouds for thing in cloud.made()]
 
     def left(self) -> list[str]:
         """What of it still exists."""
-        return [f"{item.kind} {item.name} ({item.state})" for item in self.ours() if not item.gone]
+        return [f"{thing.kind} {thing.name} ({thing.state})" for thing in self.ours() if not thing.gone]
+
+    def changes(self) -> list[str]:
+        """Requests that made or changed something."""
+        return [change for cloud in self.clouds for change in cloud.changes()]
 
     def made_twice(self) -> list[str]:
         """Names that were made more than once."""
@@ -144,48 +129,22 @@ class World:
         record = read.load(self.home / "results" / INVOCATION)
         return {task.key: task.scores[0].value or 0.0 for task in record.tasks if task.scores}
 
-    def bystander_lives(self) -> bool:
-        """Whether the endpoint of somebody else is untouched."""
-        return any(e.name == BYSTANDER and not e.gone for e in self.emulator.state().endpoints)
+    def others_live(self) -> bool:
+        """Whether what belongs to others is untouched."""
+        return all(cloud.others_live() for cloud in self.clouds)
 
 
-def _beside(made: list[Item]) -> Iterator[tuple[str, str]]:
+def _beside(made: list[Thing]) -> Iterator[tuple[str, str]]:
     """Two things of one kind for one task, of which the second was made before the end of the first was asked for."""
     for index, first in enumerate(made):
         for second in made[index + 1 :]:
-            same = (first.kind, _task(first)) == (second.kind, _task(second))
-            if same and second.states[0][0] < _over_since(first):
+            if (first.kind, first.task) == (second.kind, second.task) and second.made < first.over:
                 yield first.name, second.name
-
-
-def _task(item: Item) -> str:
-    """`container-t1-1r2-ID` and `container-t1-1-ID` are of one task."""
-    return item.name.split("-")[1]
-
-
-def _over_since(item: Item) -> float:
-    over = [when for when, state in item.states if state in ("Deleting", *FINISHED)]
-    return min(over, default=float("inf"))
 
 
 @contextmanager
 def world(folder: Path, scene: Scene) -> Iterator[World]:
-    """An empty workspace but for a bystander."""
+    """Clouds that are empty but for what others have, and a home."""
     (folder / "home").mkdir(parents=True)
-    quiet = dataclasses.replace(scene.config, faults=())
-    with LeptonEmulator(quiet, simulations={"sim/*": scene.server, "python*": scene.job}) as emulator:
-        _settle_bystander(emulator)
-        emulator.inject(*scene.config.faults)
-        yield World(folder, emulator, scene)
-
-
-def _settle_bystander(emulator: LeptonEmulator) -> None:
-    shape = {"resource_shape": "gpu.1xh100"}
-    spec: dict[str, Any] = {"container": {"image": "sim/server"}, "resource_requirement": shape}
-    path = "deployments"
-    if emulator.config.new_deployment_api:
-        path, spec = "endpoints", {"components": [{"image": "sim/server", **shape}]}
-    body = json.dumps({"metadata": {"id": BYSTANDER, "name": BYSTANDER}, "spec": spec}).encode()
-    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{emulator.url}/{path}", body, headers)
-    urllib.request.urlopen(request, timeout=10).close()
+    with clouds(scene) as running:
+        yield World(folder, running, scene)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from launcher.emulators.common.clock import After
+from launcher.emulators.common.faults import RouteFault
 from launcher.emulators.lepton import (
     BadConfig,
     Config,
@@ -31,9 +33,7 @@ from launcher.emulators.lepton import (
     SlowDelete,
     SlowStart,
 )
-from launcher.emulators.lepton.clock import After
 from launcher.emulators.lepton.config import Timing
-from launcher.emulators.lepton.faults import RouteFault
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan

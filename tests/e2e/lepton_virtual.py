@@ -19,9 +19,10 @@ from unittest.mock import patch
 import httpx
 from starlette.requests import Request
 
+from launcher.emulators.common.clock import Clock
+from launcher.emulators.common.front import RequestRecord
 from launcher.emulators.lepton import Config, Fault
-from launcher.emulators.lepton.clock import Clock
-from launcher.emulators.lepton.control import Control, RequestRecord, base_path
+from launcher.emulators.lepton.control import Control, base_path
 from launcher.emulators.lepton.ledger import Meter
 from launcher.emulators.lepton.simulated import Simulation
 from launcher.emulators.lepton.workspace import Snapshot, Workspace

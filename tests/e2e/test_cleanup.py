@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from launcher.emulators.common.clock import After
 from launcher.emulators.lepton import Config, LeptonEmulator, Refuse, SlowDelete
-from launcher.emulators.lepton.clock import After
 from tests.e2e import test_docker_runs as containers
 from tests.e2e import test_lepton_runs as lepton
 from tests.e2e.cli import Home, assert_nothing_left, kill, wait_for

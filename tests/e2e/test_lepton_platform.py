@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from launcher.config.execution import Lepton
+from launcher.emulators.common.clock import After
 from launcher.emulators.lepton import (
     BadConfig,
     Config,
@@ -25,7 +26,6 @@ from launcher.emulators.lepton import (
     SlowDelete,
     Token,
 )
-from launcher.emulators.lepton.clock import After
 from launcher.errors import NotFound, PlatformError
 from launcher.orchestrator.reasons import Reason
 from launcher.plan.attempts import attempt
@@ -49,7 +49,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are for real clouds."""
-    monkeypatch.setattr("launcher.platforms.lepton.creation.GRACE", (0.1, 0.2, 0.4))
+    monkeypatch.setattr("launcher.platforms.creation.GRACE", (0.1, 0.2, 0.4))
     monkeypatch.setattr("launcher.platforms.lepton.endpoints.QUIET", 1.0)
 
 

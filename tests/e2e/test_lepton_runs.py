@@ -85,7 +85,7 @@ def test_logging_in_checks_the_token_and_makes_runs_possible(home: Home, emulato
     checked = home.run("run", "--config-dir", ".", "--config-name", "config", "--dry-run")
 
     assert (refused.returncode, wrong.returncode) == (3, 3)
-    assert "nv-eval: Lepton: no workspace; log in with: nv-eval login lepton -c" in refused.stderr
+    assert "nv-eval: Lepton: no workspace; log in with: nv-eval login lepton, or set" in refused.stderr
     assert wrong.stderr.startswith("nv-eval: Lepton: the token is not valid (any more) for workspace ws1")
     assert logged_in.returncode == 0, logged_in.stderr
     file = home.folder / "cache" / "workspace_info.yaml"

@@ -227,7 +227,7 @@ class Computer:
         patches.setattr(recover, "time", clock)
         patches.setattr(lease, "process_start", self._process_start)
         patches.setattr(run, "Probes", lambda _invocation: WorldProbes(self.world))
-        patches.setattr(supervise, "open_platform", lambda _execution: self._platform())
+        patches.setattr(supervise, "open_for", lambda _plan: self._platform())
         patches.setattr(supervise, "handled", lambda *_: contextlib.nullcontext())
         patches.setattr(supervise, "write", SimpleNamespace(begin=_begin_folder, finish=_finish))
 
@@ -257,5 +257,5 @@ def _begin_folder(_plan: object, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _finish(plan: Any, outcome: Any, _folder: Path) -> write.Written:
+def _finish(plan: Any, outcome: Any, _folder: Path, *, began: float | None) -> write.Written:
     return write.Written(write.build(plan, outcome), (), True)

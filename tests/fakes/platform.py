@@ -48,6 +48,8 @@ class _Thing:
     name: str
     begun: float
     gone_at: float | None = None
+    uses: str = ""
+    """Of a job the endpoint whose URL it was given."""
 
 
 @dataclass
@@ -60,10 +62,13 @@ class FakePlatform:
     poll_interval: float = 0.1
     create_grace: float = 5.0
     close_ends_all: bool = False
+    close_ends_jobs: bool = False
     blind_until: float = 0.0
     """Until then observing fails."""
     endpoints: dict[str, _Thing] = field(default_factory=dict)
     jobs: dict[str, _Thing] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    """Names of the endpoints whose creation was asked for."""
     created: list[tuple[float, str]] = field(default_factory=list)
     deleted: list[tuple[float, str]] = field(default_factory=list)
     submitted: list[tuple[float, str]] = field(default_factory=list)
@@ -72,9 +77,18 @@ class FakePlatform:
     """What existed when the platform was closed."""
     observed: int = 0
     swept: int = 0
+    usd_per_second: float | None = None
+    """What its meter counts for an endpoint."""
+
+    def _script(self, thing: _Thing) -> Script:
+        """That of a thing's name, as one attempt has it, else that of its task; of a shared endpoint `shared`."""
+        return self.scripts.get(thing.name) or self.script(thing.task)
 
     def script(self, task: str) -> Script:
         return self.scripts.setdefault(task, Script())
+
+    async def identify(self) -> None:
+        """For those that have a place."""
 
     async def preflight(self, plan: Plan) -> list[Check]:
         return []
@@ -84,12 +98,14 @@ class FakePlatform:
         return self.capacity
 
     async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
-        script = self.script(task.key)
+        script = self.scripts.get(spec.name) or self.script("shared" if spec.is_shared else task.key)
         await asyncio.sleep(0.01)
+        self.asked.append(spec.name)
         if script.create_fails:
             raise PlatformError("no capacity")
         assert spec.name not in self.endpoints, "created twice"
-        self.endpoints[spec.name] = _Thing(task=task.key, name=spec.name, begun=_now())
+        owner = "shared" if spec.is_shared else task.key
+        self.endpoints[spec.name] = _Thing(task=owner, name=spec.name, begun=_now())
         self.created.append((_now(), task.key))
         self.most_alive = max(self.most_alive, len(self._alive()))
         if script.created_but_unheard:
@@ -101,7 +117,7 @@ class FakePlatform:
         if self.script(task.key).submit_fails:
             raise PlatformError("quota")
         assert spec.name not in self.jobs, "submitted twice"
-        self.jobs[spec.name] = _Thing(task=task.key, name=spec.name, begun=_now())
+        self.jobs[spec.name] = _Thing(task=task.key, name=spec.name, begun=_now(), uses=url.removeprefix("http://"))
         self.submitted.append((_now(), task.key))
         return self._job(self.jobs[spec.name])
 
@@ -117,16 +133,16 @@ class FakePlatform:
         return [t for t in self.endpoints.values() if not _over(t)]
 
     def _endpoint(self, thing: _Thing) -> Resource:
-        script, age = self.script(thing.task), _now() - thing.begun
+        script, age = self._script(thing), _now() - thing.begun
         url = f"http://{thing.name}"
+        usd = None if self.usd_per_second is None else age * self.usd_per_second
         if script.endpoint_dies_after is not None and age >= script.endpoint_dies_after:
-            return Resource(name=thing.name, state=ResourceState.FAILED, url=url, exit_code=137)
-        return Resource(name=thing.name, state=ResourceState.RUNNING, id=thing.name, url=url)
+            return Resource(name=thing.name, state=ResourceState.FAILED, url=url, exit_code=137, usd=usd)
+        return Resource(name=thing.name, state=ResourceState.RUNNING, id=thing.name, url=url, usd=usd)
 
     def _job(self, thing: _Thing) -> Resource:
-        script = self.script(thing.task)
-        endpoint = next((e for e in self.endpoints.values() if e.task == thing.task), None)
-        ready = thing.begun if endpoint is None else _plus(endpoint.begun, script.boot)
+        script = self._script(thing)
+        ready = self._ready(thing, script)
         over = _plus(ready, script.lasts)
         if ready is None or _now() < ready:
             return Resource(name=thing.name, state=ResourceState.RUNNING, progress=Progress(phase="waiting"))
@@ -139,11 +155,20 @@ class FakePlatform:
         end = RunnerEnd(reason=script.reason, detail="" if ok else "as scripted")
         return Resource(name=thing.name, state=state, progress=Progress(phase="ended"), end=end)
 
+    def _ready(self, job: _Thing, script: Script) -> float | None:
+        """When its endpoint answers a job."""
+        used = self.endpoints.get(job.uses)
+        if used is not None and used.task == "shared":
+            up = _plus(used.begun, self._script(used).boot)
+            return None if up is None else max(up, job.begun)
+        endpoint = next((e for e in self.endpoints.values() if e.task == job.task), None)
+        return job.begun if endpoint is None else _plus(endpoint.begun, script.boot)
+
     async def delete_endpoint(self, name: str) -> None:
         thing = self.endpoints.get(name)
         if thing is None:
             return
-        script = self.script(thing.task)
+        script = self._script(thing)
         if script.delete_refusals > 0:
             script.delete_refusals -= 1
             raise PlatformError("try again")

@@ -39,6 +39,8 @@ LONGEST_LAG = 8.0
 """Seconds that lists are behind, at most."""
 GRACE = LONGEST_EFFECT + LONGEST_LAG + 2.0
 START_TIMEOUT = 60.0
+SHARED = "shared"
+"""Stands for the task of an endpoint that all tasks share."""
 NEVER = float("inf")
 
 
@@ -95,6 +97,8 @@ class Thing:
     deletion_asked: float = NEVER
     gone_at: float = NEVER
     refusals: int = 0
+    endpoint: str = ""
+    """Of a job the name of the endpoint whose URL it was given."""
     has_come: bool = False
     """Whether the request that creates it has had its effect, which may be that the name is taken."""
 
@@ -245,8 +249,8 @@ class World:
 
     def _job_course(self, job: Thing) -> tuple[float, float, str]:
         """When a job is ready to evaluate, when it is over, and what it says then."""
-        mine = [t for t in self.things if t.kind == "endpoint" and t.task == job.task and t.begun <= self.now]
-        endpoint = next((t for t in mine if _place(t.name) == _place(job.name) and t.gone_at > t.begun), None)
+        mine = [t for t in self.things if t.kind == "endpoint" and t.name == job.endpoint and t.begun <= self.now]
+        endpoint = next((t for t in mine if t.gone_at > t.begun), None)
         if endpoint is None:
             return NEVER, job.begun + START_TIMEOUT, "endpoint_start_timeout"
         up, down = endpoint.begun + endpoint.course.boot, self.down(endpoint)
@@ -278,7 +282,7 @@ class WorldPlatform:
     """Numbers of the things known under a name."""
 
     def __post_init__(self) -> None:
-        self.close_ends_all = self.world.ends_with_launcher
+        self.close_ends_all = self.close_ends_jobs = self.world.ends_with_launcher
         self.invocation = ""
 
     async def _request(self) -> None:
@@ -302,23 +306,24 @@ class WorldPlatform:
         found = self.world.named("endpoint", spec.name)
         if found and found[0].deletion_asked < NEVER:
             raise PlatformError(f"{spec.name} is being deleted")
-        thing = found[0] if found else await self._create("endpoint", spec.name, task.key)
+        thing = found[0] if found else await self._create("endpoint", spec.name, SHARED if spec.is_shared else task.key)
         self._know(thing)
         return self.world.endpoint(thing)
 
     async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
         await self._request()
         found = [thing for thing in self._mine("job") if thing.name == spec.name and thing.exists(self.world.now)]
-        thing = found[0] if found else await self._create("job", spec.name, task.key)
+        thing = found[0] if found else await self._create("job", spec.name, task.key, url.removeprefix("http://"))
         self._know(thing)
         return self.world.job(thing)
 
-    async def _create(self, kind: Kind, name: str, task: str) -> Thing:
+    async def _create(self, kind: Kind, name: str, task: str, endpoint: str = "") -> Thing:
         """Names of jobs are not unique: what lists do not show yet is made again."""
         fate = self.world.fate()
         if fate.answer is Answer.REFUSED:
             raise PlatformError("no capacity")
         thing = self.world.create(kind, name, task, self.invocation, fate, self.sender)
+        thing.endpoint = endpoint
         self.point()
         if fate.answer is Answer.LOST:
             await asyncio.sleep(1.0)

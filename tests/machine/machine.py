@@ -21,7 +21,7 @@ from launcher.plan.build import build
 from launcher.plan.model import Plan
 from launcher.supervise import Supervision, stored_plan, take_up
 from tests.fakes.lives import Computer, Life
-from tests.fakes.world import LONGEST_EFFECT, LONGEST_LAG, NEVER, START_TIMEOUT, Answer, Course, Fate, World
+from tests.fakes.world import LONGEST_EFFECT, LONGEST_LAG, NEVER, SHARED, START_TIMEOUT, Answer, Course, Fate, World
 from tests.machine.truths import Truths
 
 INVOCATION = "a1234567"
@@ -55,6 +55,7 @@ def plans(draw: st.DrawFn) -> dict[str, object]:
     """Keys of a random plan."""
     return {
         "tasks": draw(st.integers(1, 6)),
+        "sharing": draw(st.sampled_from(["dedicated", "shared"])),
         "start_jobs": draw(st.sampled_from(["as_ready", "all_ready"])),
         "limits": {
             "max_attempts": draw(st.integers(1, 3)),
@@ -74,6 +75,7 @@ def make_plan(folder: Path, keys: dict[str, object]) -> Plan:
             "model_id": "m",
             "command": "serve {port}",
             "gpus": 1,
+            "sharing": keys["sharing"],
             "start_timeout": START_TIMEOUT,
             "health_timeout": 10,
         },
@@ -124,6 +126,7 @@ class Machine(RuleBasedStateMachine):
         self.deaths = deaths
         plan = make_plan(self.folder / "out", keys)
         by_task = {task.key: courses[task.index % len(courses)] for task in plan.tasks}
+        by_task[SHARED] = courses[0]
         self.world = World(courses=by_task, fates=fates, lag=lag, ends_with_launcher=local)
         self.computer = Computer(self.world, self.folder, INVOCATION, poll)
         self.computer.patch(self.patches)

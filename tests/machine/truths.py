@@ -69,14 +69,16 @@ class Truths:
 
     def _said_gone(self, task: TaskPlan, facts: list[Entry]) -> set[str]:
         """Names of which the journal says that they are gone: they were asked for before."""
-        number, names, asked = 1, set[str](), False
+        number, names, asked, endpoint = 1, set[str](), False, ""
         for fact in (fact for fact in facts if fact.task == task.key):
             asked = (asked or fact.kind in INTENTS.values()) and fact.kind is not Fact.TASK_RETRY
             if fact.kind is Fact.TASK_RETRY:
                 number = fact.data["attempt"]
+            if fact.kind in (Fact.INTEND_CREATE_ENDPOINT, Fact.TASK_RETRY):
+                endpoint = fact.name
             if fact.kind is Fact.TASK_GONE and asked:
-                made = attempt(task, number, self.plan.invocation)
-                names |= {made.job.name} | ({made.endpoint.name} if made.endpoint else set())
+                names |= {attempt(task, number, self.plan.invocation).job.name}
+                names |= {endpoint} if not fact.data.get("left") else set()
         return names
 
     def _status_is_honest(self, alive: set[str]) -> None:
@@ -84,8 +86,11 @@ class Truths:
         if not self.journal.invocations() or self.world.ends_with_launcher:
             return
         found = replace(self.journal.find(self.plan.invocation), execution="elsewhere")
-        for task in of(self.journal, found).tasks:
-            lies = {task.endpoint, task.job} & alive
+        tasks = of(self.journal, found).tasks
+        shared = {endpoint.name for endpoint in self.plan.endpoints if endpoint.is_shared}
+        for task in tasks:
+            others_may = bool(shared) and any(other.alive is not False for other in tasks)
+            lies = ({task.job} if others_may else {task.job, task.endpoint}) & alive
             assert task.alive is not False or not lies, f"status calls {lies} gone"
 
     def _scores_stay(self) -> None:

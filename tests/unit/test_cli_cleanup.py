@@ -118,7 +118,7 @@ def test_json_of_cleanup_has_all_keys(desk: Desk) -> None:
     (one,) = found["invocations"]
     assert one["outcome"] == "nothing_left"
     assert one["places"] == [
-        {"platform": "local", "removed": [], "left": [], "refusals": [], "unknown": None, "unseen": []}
+        {"platform": "local", "removed": [], "left": [], "refusals": [], "unknown": None, "unseen": [], "usd": None}
     ]
 
 
@@ -159,22 +159,22 @@ def test_what_cannot_be_an_id_means_none(word: str, says: str) -> None:
 def test_what_the_journal_does_not_know_is_looked_for_all_the_same(journal: Known | None) -> None:
     target = find(journal, "a1b2c3d4")
 
-    assert (target.word, target.known, target.execution) == ("a1b2c3d4", None, None)
+    assert (target.word, target.known, target.places) == ("a1b2c3d4", None, ())
 
 
 def test_the_plan_in_the_journal_says_where_to_look() -> None:
     plan = {"execution": "lepton", "config": {"execution": {"type": "lepton", "node_group": "pool"}}}
 
-    assert find(Known("a1b2c3d4", plan=plan), "a1b2").execution == Lepton(node_group="pool")
-    assert find(Known("a1b2c3d4"), "a1b2").execution is None
+    assert find(Known("a1b2c3d4", plan=plan), "a1b2").places == [Lepton(node_group="pool")]
+    assert find(Known("a1b2c3d4"), "a1b2").places == []
 
 
 def test_a_plan_that_cannot_be_read_is_as_good_as_none() -> None:
-    assert find(Known("a1b2c3d4", plan={"execution": "nowhere", "config": {}}), "a1b2").execution is None
+    assert find(Known("a1b2c3d4", plan={"execution": "nowhere", "config": {}}), "a1b2").places == []
 
 
 async def _outcome(journal: Known, *, force: bool) -> Outcome:
-    wish = Wish(executions=[Local()], force=force, grace=0.0)
+    wish = Wish(places=[Local()], force=force, grace=0.0)
     return (await cleanup.cleanup(find(journal, "a1b2c3d4"), wish)).outcome
 
 

@@ -15,11 +15,15 @@ import pytest
 from launcher import api
 from launcher.cli import resume_command, stop_command
 from launcher.cli.live import open_view
+from launcher.cli.resume_command import Ended
 from launcher.errors import LeaseHeld, NotFound, PreflightError
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.lease import process_start
+from launcher.orchestrator.reasons import Reason
+from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan, WorstCase
-from launcher.supervise import begin, refuse_beyond_budget
+from launcher.results import write
+from launcher.supervise import RunResult, begin, refuse_beyond_budget
 from tests.unit.conftest import Desk
 from tests.unit.test_orchestrator_run import make_plan
 
@@ -65,13 +69,13 @@ def test_one_that_hangs_does_not_keep_another_from_being_stopped(desk: Desk, mon
 def test_what_cannot_be_resumed_keeps_no_other_from_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def resume(_: object, prefix: str, __: object) -> int:
+    def resume(_: object, prefix: str, __: object) -> Ended:
         asked.append(prefix)
         if prefix == "a":
             raise LeaseHeld("a: is being run")
         if prefix == "b":
             raise NotFound("b: no such invocation")
-        return 4
+        return Ended(4)
 
     monkeypatch.setattr(resume_command, "_resume", resume)
     assert desk.nv_eval("resume", "a", "b", "c") == (
@@ -82,6 +86,29 @@ def test_what_cannot_be_resumed_keeps_no_other_from_it(desk: Desk, monkeypatch: 
     code, out, _ = desk.nv_eval("resume", "a", "c", "--json")
     assert (code, json.loads(out)["error"]) == (10, "LeaseHeld")
     assert asked == ["a", "b", "c", "a", "c"]
+
+
+@pytest.mark.parametrize(("ends", "resumed"), [(Reason.STOPPED, ["aaaa"]), (Reason.LIMIT_REACHED, ["aaaa", "bbbb"])])
+def test_ctrl_c_ends_them_all_and_a_limit_only_its_own(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, ends: Reason, resumed: list[str]
+) -> None:
+    plans = {id_: replace(make_plan(desk.cwd, 1), invocation=id_) for id_ in ("aaaa", "bbbb")}
+    asked: list[str] = []
+
+    def resume(invocation: str, **_: object) -> RunResult:
+        asked.append(invocation)
+        outcome = RunOutcome(invocation=invocation, folder=str(desk.cwd), tasks=(), seconds=1.0, ended_by=ends)
+        record = write.build(plans[invocation], outcome)
+        return RunResult(invocation=invocation, folder=desk.cwd, record=record, outcome=outcome)
+
+    for plan in plans.values():
+        begin(plan, Journal.default())
+    monkeypatch.setattr(api, "resume", resume)
+
+    code, _, err = desk.nv_eval("resume", "aaaa", "bbbb")
+
+    assert (code, asked) == ({Reason.STOPPED: 130, Reason.LIMIT_REACHED: 9}[ends], resumed)
+    assert ("not resumed: bbbb" in err) == (ends is Reason.STOPPED)
 
 
 @pytest.mark.parametrize("word", ["", "\udcff\udcfe123"])

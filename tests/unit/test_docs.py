@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +13,8 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from launcher.api import plan
+from launcher import api
+from launcher.api import endpoint_plan, plan
 from launcher.cli import main as cli
 from launcher.cli import run_command
 from launcher.cli.keys import config_keys
@@ -98,6 +100,8 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
             assert cli.main(words) == 0
         elif args.command == "run":
             assert plan(load(run_command.request(args))).tasks, line
+        elif args.command == "endpoints" and args.action == "up":
+            assert endpoint_plan(load(run_command.request(args)), ttl=args.ttl).expires, line
 
 
 def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:
@@ -109,6 +113,16 @@ def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:
 
     assert [group.name for group in config.node_groups] == ["small"]
     assert len(config.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["preflight", "run", "detach", "resume", "resume_detached", "changed", "end", "status", "record", "results"]
+)
+def test_the_page_of_the_python_api_names_every_verb_and_its_own_arguments(name: str) -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    parameters = set(inspect.signature(getattr(api, name)).parameters) | {"id"}
+    (told,) = re.findall(rf"^- `{name}\(([^)]*)\)`", page, re.MULTILINE)
+    assert {word.strip(" .") for word in told.split(",")} - {""} <= parameters
 
 
 def test_there_are_documented_commands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -13,27 +14,36 @@ from types import SimpleNamespace
 
 import pytest
 
+from launcher.emulators.deepinfra import DeepInfraEmulator
 from launcher.emulators.lepton import Config, LeptonEmulator, Token
 from launcher.orchestrator import doctor, schema
 from launcher.orchestrator.doctor import Examination, examinations, examine, runnable
 from launcher.orchestrator.journal import Journal, state_folder
 from launcher.platforms import checkup
 from launcher.platforms.base import Check, CheckState
+from launcher.platforms.deepinfra.credentials import KEY_VARIABLES
 from tests.unit.conftest import Desk
 
 OK, PROBLEM, SKIPPED = CheckState.OK, CheckState.PROBLEM, CheckState.SKIPPED
 TOKEN = "nvapi-loopbacktoken0001"
+LINE = re.compile(r"(ok|PROBLEM|-) +(\S+(?: \S+)*?)  +(\S.*)")
 
 
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORKSPACE_ID", "WORKSPACE_TOKEN", "WORKSPACE_URL", "WORKSPACE_ORIGIN_URL", "CACHE_DIR"):
         monkeypatch.delenv(f"LEPTON_{name}", raising=False)
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    for name in (*KEY_VARIABLES, "DEEPINFRA_BASE_URL", "DEEPINFRA_HOST", "DOCKER_HOST"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def fixed(state: CheckState, name: str = "x", **keys: object) -> Examination:
     return Examination(name=name, look=lambda _: [Check(name, state, "m")], **keys)  # type: ignore[arg-type]
+
+
+def told(out: str) -> list[tuple[str, str, str]]:
+    """Sign, name and message of each line, however wide the columns are."""
+    return [match.groups() for line in out.splitlines() if (match := LINE.fullmatch(line))]  # type: ignore[misc]
 
 
 # --- the whole ----------------------------------------------------------------------------------------------------
@@ -57,8 +67,10 @@ def test_what_is_not_there_says_how_to_get_it(desk: Desk) -> None:
     code, out, _ = desk.nv_eval("doctor")
 
     assert code == 0
-    assert "-       lepton         no workspace; log in with: nv-eval login lepton -c WORKSPACE:TOKEN" in out
-    assert "-       slurm          not in this version" in out
+    absent = {name: message for sign, name, message in told(out) if sign == "-"}
+    assert absent["lepton"].startswith("no workspace; log in with: nv-eval login lepton, or set LEPTON_WORKSPACE_ID")
+    assert absent["deepinfra"].startswith("no API key; make one at https://deepinfra.com/dash/api_keys and set DEEPINF")
+    assert absent["slurm"] == "not in this version"
     assert out.splitlines()[-1].startswith("This machine can run: execution=local")
 
 
@@ -68,7 +80,10 @@ def test_without_a_place_for_the_state_nothing_can_run(desk: Desk, monkeypatch: 
     code, out, _ = desk.nv_eval("doctor")
 
     assert code == 3
-    assert "PROBLEM disk           state: " in out and "cannot be written; set NV_EVAL_HOME to a folder of yours" in out
+    (problem,) = [message for sign, name, message in told(out) if (sign, name) == ("PROBLEM", "disk")]
+    assert problem.startswith("state: ") and problem.endswith(
+        "cannot be written; set NV_EVAL_HOME to a folder of yours"
+    )
     assert out.endswith("This machine can run: nothing; mend the problems above\n")
 
 
@@ -104,8 +119,11 @@ def test_an_examination_that_breaks_is_a_problem_and_the_others_are_told() -> No
 
 def test_what_can_run_is_what_is_fine_unless_something_vital_is_wrong() -> None:
     places = [fixed(OK, "a", enables="execution=a"), fixed(SKIPPED, "b", enables="execution=b"), fixed(PROBLEM, "c")]
+    rented = fixed(OK, "e", enables="deployment=e")
 
     assert runnable(examine(places, 5)) == ["execution=a"]
+    assert runnable(examine([*places, rented], 5)) == ["execution=a", "deployment=e"]
+    assert runnable(examine([rented], 5)) == []
     assert runnable(examine([*places, fixed(SKIPPED, "d", vital=True)], 5)) == ["execution=a"]
     assert runnable(examine([*places, fixed(PROBLEM, "d", vital=True)], 5)) == []
 
@@ -257,7 +275,7 @@ def test_a_wrong_token_and_a_paused_workspace_say_what_to_do(monkeypatch: pytest
         (paused,) = lepton(monkeypatch, emulator)
 
         assert (wrong.state, paused.state) == (PROBLEM, PROBLEM)
-        assert "nv-eval login lepton -c ws1:TOKEN" in wrong.message and "nvapi-" not in wrong.message
+        assert "log in again: nv-eval login lepton" in wrong.message and "nvapi-" not in wrong.message
         assert "the workspace is paused" in paused.message
 
 
@@ -269,6 +287,31 @@ def test_a_clock_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert [check.state for check in found if check.name == "clock"] == [PROBLEM]
     assert "s ahead of Lepton's; set it: sudo timedatectl set-ntp true" in found[-1].message
+
+
+def test_a_deepinfra_account_that_lets_us_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with DeepInfraEmulator() as emulator:
+        monkeypatch.setenv("DEEPINFRA_BASE_URL", emulator.url)
+        monkeypatch.setenv("DEEPINFRA_TOKEN", emulator.key)
+        fine = checkup.deepinfra(5)
+        monkeypatch.setenv("DEEPINFRA_API_KEY", "di-another-key-000001")
+        (refused,) = checkup.deepinfra(5)
+
+        assert fine == [Check("deepinfra", OK, f"account {emulator.config.owner}, by the key from DEEPINFRA_TOKEN")]
+        assert refused.state is PROBLEM
+        assert refused.message.endswith("the one used is from DEEPINFRA_API_KEY") and "di-ano" not in refused.message
+        assert {request.method for request in emulator.requests} == {"GET"}
+
+
+def test_a_deepinfra_that_does_not_answer_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPINFRA_API_KEY", "di-somekey00000001")
+    monkeypatch.setenv("DEEPINFRA_BASE_URL", "http://127.0.0.1:9")
+
+    (found,) = checkup.deepinfra(0.2)
+
+    assert found.state is PROBLEM
+    assert found.message.startswith("http://127.0.0.1:9 cannot be asked: ")
+    assert found.message.endswith("check DEEPINFRA_BASE_URL and the network")
 
 
 def test_every_extra_that_people_choose_is_looked_at() -> None:

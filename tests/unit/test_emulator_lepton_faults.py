@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from launcher.emulators.common.faults import Fault, FaultBook
 from launcher.emulators.lepton import (
     After,
     BadConfig,
@@ -25,7 +26,6 @@ from launcher.emulators.lepton import (
     SlowDelete,
     SlowStart,
 )
-from launcher.emulators.lepton.faults import Fault, FaultBook
 from tests.contract.lepton.plane import Plane, emulator, endpoint, job, wait_for
 
 

@@ -85,7 +85,7 @@ def test_the_url_follows_from_the_workspace_and_the_origin_from_the_url() -> Non
 
 
 def test_without_anything_the_error_says_how_to_log_in(tmp_path: Path) -> None:
-    with pytest.raises(PreflightError, match="Lepton: no workspace; log in with: nv-eval login lepton -c WORKSPACE"):
+    with pytest.raises(PreflightError, match="Lepton: no workspace; log in with: nv-eval login lepton, or set"):
         find({"HOME": str(tmp_path)})
 
 

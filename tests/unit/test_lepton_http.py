@@ -193,7 +193,8 @@ def test_secrets_are_taken_out_of_what_a_service_says() -> None:
     ("body", "message"),
     [
         (b'{"error": {"message": "deep"}}', "deep"),
-        (b'{"detail": [{"msg": "x"}]}', '[{"msg":"x"}]'),
+        (b'{"detail": [{"msg": "x"}]}', "x"),
+        (b'{"detail": [1, 2]}', "[1,2]"),
         (b"<html>Bad   Gateway</html>", "<html>Bad Gateway</html>"),
         (b"\xff\xfe", "\ufffd\ufffd"),
         (b"", ""),

@@ -22,16 +22,16 @@ from launcher.errors import PlatformError
 from launcher.harnesses.spec import HarnessJob
 from launcher.plan.lepton import ENDPOINT_TOKEN
 from launcher.plan.model import JobPlan, TargetPlan, TaskPlan
+from launcher.platforms.creation import PATIENCE, create_once
 from launcher.platforms.http import RequestFailed, RetryPolicy
 from launcher.platforms.lepton import home, states
 from launcher.platforms.lepton.client import PAGE_SIZE, LeptonClient
-from launcher.platforms.lepton.creation import PATIENCE, create_once
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.jobscript import script
 from launcher.platforms.lepton.logs import LogWindow, entries
-from launcher.platforms.lepton.pace import LISTS, Pace, share_of
 from launcher.platforms.lepton.requests import Filling, environment
 from launcher.platforms.lepton.types import Event, LogAnswer, LogData, ReadinessIssue, Stream, Termination
+from launcher.platforms.pace import LISTS, Pace, share_of
 from launcher.platforms.progress import ProgressReader
 from launcher.platforms.secrets import Secrets
 from tests.fakes.clock import run_virtual

@@ -9,9 +9,10 @@ import pytest
 
 from launcher.platforms.base import ResourceState
 from launcher.platforms.lepton.client import LeptonClient
-from launcher.platforms.lepton.endpoints import APPEARS_WITHIN, Endpoints
+from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.jobs import Jobs
 from launcher.platforms.lepton.types import MARK, Endpoint, EndpointSpec, EnvVar, Job, JobSpec, Metadata
+from launcher.platforms.tracking import APPEARS_WITHIN
 from tests.fakes.clock import run_virtual
 
 MINE = "a1234567"

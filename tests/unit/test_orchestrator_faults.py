@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_a_platform_that_cannot_end_everything_does_not_lose_the_outcome(tmp_pat
     assert outcome.tasks[0].reason is Reason.COMPLETED and outcome.tasks[0].scores
 
 
+def test_nothing_more_is_created_when_the_state_folder_is_gone_and_what_there_is_goes(tmp_path: Path, journal: Journal):
+    class Watched(FakePlatform):
+        async def create_endpoint(self, task, spec):
+            made = await super().create_endpoint(task, spec)
+            shutil.rmtree(journal.path.parent)
+            return made
+
+    platform = Watched()
+    outcome = run_plan(make_plan(tmp_path, 1), platform, journal)
+    assert (outcome.exit_code, outcome.leftovers, platform.jobs) == (4, [], {})
+    assert "cannot write the journal: the file was removed or replaced" in outcome.tasks[0].detail
+
+
 def test_any_failure_to_observe_is_unknown(tmp_path: Path, journal: Journal):
     class Flaky(FakePlatform):
         async def observe(self):
@@ -52,7 +66,7 @@ def test_a_platform_that_never_answers_again_ends_the_run_and_tells_what_may_be_
                 raise PlatformError("GET /deployments answered 401: expired")
             return await super().observe()
 
-    outcome = run_plan(make_plan(tmp_path, 1), Silent(), journal)
+    outcome = run_plan(make_plan(tmp_path, 1), Silent(poll_interval=5.0), journal)
     assert outcome.exit_code == 5 and outcome.leftovers
     assert outcome.tasks[0].reason is Reason.JOB_LOST
     assert outcome.tasks[0].detail == "the platform cannot be asked: GET /deployments answered 401: expired"
@@ -105,7 +119,7 @@ def test_what_a_task_waits_for_is_shown_and_told_when_its_time_is_over(tmp_path:
     def watch(tasks, now):
         shown.append(of(journal, journal.find("a12")).tasks[0].detail)
 
-    outcome = run_virtual(Run(make_plan(tmp_path, 1), Full(), journal, watcher=watch).run())
+    outcome = run_virtual(Run(make_plan(tmp_path, 1), Full(poll_interval=5.0), journal, watcher=watch).run())
     assert "no capacity" in shown
     assert outcome.tasks[0].reason is Reason.ENDPOINT_START_TIMEOUT
     assert outcome.tasks[0].detail.endswith(": no capacity")
@@ -178,7 +192,9 @@ def test_an_endpoint_that_never_gets_an_address_ends_behind_the_barrier_too(tmp_
         def _endpoint(self, thing):
             return replace(super()._endpoint(thing), url=None, state=ResourceState.PENDING)
 
-    outcome = run_plan(make_plan(tmp_path, 2, execution={"start_jobs": "all_ready"}), Nowhere(), journal)
+    outcome = run_plan(
+        make_plan(tmp_path, 2, execution={"start_jobs": "all_ready"}), Nowhere(poll_interval=5.0), journal
+    )
     assert {task.reason for task in outcome.tasks} == {Reason.ENDPOINT_START_TIMEOUT}
 
 
@@ -192,7 +208,7 @@ def test_a_probe_that_cannot_be_made_does_not_keep_its_endpoint_waiting(tmp_path
 
 
 def test_what_is_left_over_still_occupies_and_what_waits_for_it_is_told(tmp_path: Path, journal: Journal):
-    platform = FakePlatform({"t2": Script(delete_refusals=10**6, lasts=3)})
+    platform = FakePlatform({"t2": Script(delete_refusals=10**6, lasts=3)}, poll_interval=1.0)
     outcome = run_plan(make_plan(tmp_path, 3, limits={"max_gpus": 1}), platform, journal)
     assert platform.most_alive == 1
     reasons = {task.key: task.reason for task in outcome.tasks}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
 from launcher.orchestrator import schema
-from launcher.orchestrator.cleanup import execution_of
+from launcher.orchestrator.cleanup import places_left_by
 from launcher.orchestrator.journal import Fact, Journal, RunState, present
 from launcher.orchestrator.lease import STALE, process_start
 
@@ -196,7 +198,9 @@ def test_a_commit_that_the_disk_refuses_does_not_keep_the_next_one_from_being_ma
 
 
 def lease_is(journal: Journal, **columns: object) -> None:
-    """Change what the lease says, as if another process had written it."""
+    """Change what the lease says, as if another process had written it: one that shows no life beside the journal."""
+    for sign in journal.path.parent.glob("*.alive"):
+        sign.unlink()
     with contextlib.closing(sqlite3.connect(journal.path)) as db, db:
         for name, value in columns.items():
             db.execute(f"UPDATE leases SET {name} = ?", (value,))
@@ -269,6 +273,57 @@ def fill(journal: Journal) -> None:
     journal._db.execute(f"PRAGMA max_page_count = {pages}")
 
 
+def test_a_holder_that_cannot_write_shows_that_it_lives_and_is_left_alone(tmp_path: Path):
+    journal, other = Journal(tmp_path / "j.db"), Journal(tmp_path / "j.db")
+    begin(journal)
+    fill(journal)
+    with sqlite3.connect(journal.path) as db:
+        db.execute("UPDATE leases SET beat = ?", (time.time() - 2 * STALE,))
+    journal.beat("abc12345", [{"why": "x" * 10**6}])
+    assert journal.live("abc12345") is None, "the heartbeat in the journal could be written"
+    with pytest.raises(LeaseHeld):
+        other.take_lease("abc12345")
+    for sign in tmp_path.glob("*.alive"):
+        os.utime(sign, (0, 0))
+    other.take_lease("abc12345")
+
+
+def test_signs_of_life_go_with_the_lease(tmp_path: Path):
+    journal, other = Journal(tmp_path / "j.db"), Journal(tmp_path / "j.db")
+    begin(journal)
+    (of_the_dead,) = tmp_path.glob("*.alive")
+    lease_is(journal, pid_start="of another process")
+    of_the_dead.touch()
+    other.take_lease("abc12345")
+    assert len(list(tmp_path.glob("*.alive"))) == 1 and not of_the_dead.exists()
+    other.give_up_lease("abc12345")
+    assert list(tmp_path.glob("*.alive")) == []
+
+
+# --- the file is taken away -------------------------------------------------------------------------------------------
+
+
+def remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def replace(folder: Path) -> None:
+    shutil.copytree(folder, folder.with_name("copy"))
+    shutil.rmtree(folder)
+    folder.with_name("copy").rename(folder)
+
+
+@pytest.mark.parametrize("take_away", [remove, replace])
+def test_no_fact_is_written_into_a_file_that_nobody_will_find(tmp_path: Path, take_away: Callable[[Path], None]):
+    journal = Journal(tmp_path / "state" / "j.db")
+    begin(journal)
+    take_away(tmp_path / "state")
+    with pytest.raises(LauncherError, match="cannot write the journal: the file was removed or replaced"):
+        journal.record("abc12345", Fact.INTEND_CREATE_ENDPOINT, "a", "n")
+    journal.beat("abc12345", [])  # which is not fatal
+    journal.give_up_lease("abc12345")
+
+
 def test_facts_of_the_present_attempt_begin_with_what_was_asked_for(tmp_path: Path):
     journal = Journal(tmp_path / "j.db")
     begin(journal)
@@ -305,4 +360,4 @@ def test_a_damaged_plan_is_told_and_cleanup_does_without_it(tmp_path: Path):
         db.execute("UPDATE plans SET plan = x'00ff'")
     with pytest.raises(NotFound, match="damaged"):
         journal.plan("abc12345")
-    assert execution_of(journal, journal.find("abc12345")) is None
+    assert places_left_by(journal, journal.find("abc12345")) == []

@@ -69,7 +69,7 @@ class Wild(FakePlatform):
         return seen
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     scripts=st.lists(SCRIPTS, min_size=1, max_size=6),
     gpus=st.sampled_from([None, 1, 2]),

@@ -192,6 +192,22 @@ def test_a_record_is_asked_to_go_and_not_waited_for() -> None:
     assert seconds < 15
 
 
+def test_the_last_thing_that_a_meter_told_counts() -> None:
+    silent = Account(things=[thing("e", takes=30.0), thing("j", "job")])
+    told = iter([1.5, 2.0, 0.0, None])
+    seen = silent.sweep
+
+    async def sweep(invocation: str = "") -> list[Leftover]:
+        usd = next(told, None)
+        return [replace(left, usd=usd) if left.kind == "endpoint" else left for left in await seen(invocation)]
+
+    silent.sweep = sweep  # type: ignore[method-assign]
+    cleared, _ = clear(silent)
+
+    assert {left.name: left.usd for left in cleared.removed} == {"e": 2.0, "j": None}
+    assert cleared.usd == 2.0
+
+
 def test_who_waits_for_a_grace_is_told_so_once() -> None:
     said: list[str] = []
     waits = Removal(

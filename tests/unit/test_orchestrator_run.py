@@ -132,7 +132,7 @@ def test_nothing_is_created_when_the_intent_cannot_be_written(tmp_path: Path, jo
 def test_a_fault_ends_its_own_task_with_its_reason_and_nothing_is_left(
     tmp_path: Path, journal: Journal, script: Script, reason: Reason
 ):
-    platform = FakePlatform({"t1": script})
+    platform = FakePlatform({"t1": script}, poll_interval=5.0 if script.lasts is None else 0.1)
     outcome = run_plan(make_plan(tmp_path), platform, journal)
     assert reasons(outcome) == {"t0": Reason.COMPLETED, "t1": reason, "t2": Reason.COMPLETED}
     assert platform.left == []
@@ -146,13 +146,13 @@ def test_a_failed_task_keeps_the_last_lines_of_server_and_job(tmp_path: Path, jo
 
 
 def test_an_unreachable_platform_is_unknown_and_not_gone(tmp_path: Path, journal: Journal):
-    platform = FakePlatform(blind_until=300.0)
+    platform = FakePlatform(blind_until=300.0, poll_interval=1.0)
     outcome = run_plan(make_plan(tmp_path, 1), platform, journal)
     assert outcome.exit_code == 0 and platform.left == []
 
 
 def test_what_refuses_to_go_is_reported_as_left_over(tmp_path: Path, journal: Journal):
-    platform = FakePlatform({"t1": Script(delete_refusals=10**6)})
+    platform = FakePlatform({"t1": Script(delete_refusals=10**6)}, poll_interval=1.0)
     outcome = run_plan(make_plan(tmp_path), platform, journal)
     assert outcome.leftovers == ["container-t1-1-a1234567"] and outcome.exit_code == 5
     assert outcome.seconds == pytest.approx(11 + DELETE_PATIENCE, abs=5)

@@ -164,5 +164,7 @@ def test_the_dry_run_tells_request_expiry_and_that_nothing_ends_it_by_itself() -
 def test_jobs_on_lepton_take_the_key_along_and_the_plan_says_so() -> None:
     made = plan(execution={"type": "lepton", "node_group": "g"})
 
-    assert {"name": "NV_EVAL_API_KEY", "value": "${oc.env:DEEPINFRA_API_KEY}"} in made.tasks[0].job.request["spec"]["envs"]  # type: ignore[index]
+    job = made.tasks[0].job.request
+    assert job is not None
+    assert {"name": "NV_EVAL_API_KEY", "value": "${oc.env:DEEPINFRA_API_KEY}"} in job["spec"]["envs"]
     assert any("the value of DEEPINFRA_API_KEY goes to the execution's workspace" in note for note in made.notes)

@@ -4,28 +4,15 @@ with LeptonEmulator(Config(faults=(NoCapacity(resource="first"),))) as emulator:
     ...  # emulator.url, emulator.requests, emulator.state(), emulator.meter()
 """
 
-from launcher.emulators.lepton.clock import After
+from launcher.emulators.common.clock import After
+from launcher.emulators.common.faults import Fault, LateEffect, LateListing, LoseAnswer, Refuse, SlowAnswer, SlowDelete
+from launcher.emulators.common.front import RequestRecord
+from launcher.emulators.common.simulated import Script
 from launcher.emulators.lepton.config import Config, Image, NodeGroup, Shape, Template, Timing, Token, Volume
-from launcher.emulators.lepton.control import RequestRecord
 from launcher.emulators.lepton.emulator import LeptonEmulator
-from launcher.emulators.lepton.faults import (
-    BadConfig,
-    Crash,
-    DelayLogs,
-    ErrorState,
-    Fault,
-    HoldName,
-    LateEffect,
-    LateListing,
-    LoseAnswer,
-    NoCapacity,
-    Refuse,
-    SlowAnswer,
-    SlowDelete,
-    SlowStart,
-)
+from launcher.emulators.lepton.faults import BadConfig, Crash, DelayLogs, ErrorState, HoldName, NoCapacity, SlowStart
 from launcher.emulators.lepton.ledger import Meter, MeterLine
-from launcher.emulators.lepton.simulated import Script, Simulation
+from launcher.emulators.lepton.simulated import Simulation
 from launcher.emulators.lepton.workspace import Item, Snapshot
 
 __all__ = [

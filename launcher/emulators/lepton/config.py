@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-import yaml
-
-from launcher.emulators.lepton.clock import After
-from launcher.emulators.lepton.faults import KINDS, Fault
-from launcher.errors import ConfigError, nearest
+from launcher.emulators.common import configfile
+from launcher.emulators.common.clock import After
+from launcher.emulators.common.faults import Fault
+from launcher.emulators.common.rehearsal import SHOWN
+from launcher.emulators.lepton.faults import KINDS
+from launcher.errors import ConfigError
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 
@@ -150,7 +149,7 @@ class Config:
     template_routes: bool = True
     templates: tuple[Template, ...] = ()
     images: tuple[Image, ...] = ()
-    inherit: tuple[str, ...] = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH")
+    inherit: tuple[str, ...] = SHOWN
     """Variables of the emulator's own environment that containers see; they see no other."""
     timing: Timing = field(default_factory=Timing)
     faults: tuple[Fault, ...] = ()
@@ -176,35 +175,9 @@ def load(path: Path) -> Config:
 
     Raises ConfigError for a file that cannot be read, a key that does not exist or a wrong type.
     """
-    try:
-        document = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, dict[str, Any])
-        faults = tuple(map(_fault, msgspec.convert(document.pop("faults", ()), list[dict[str, Any]])))
-        _check(document)
-        return dataclasses.replace(msgspec.convert(document, Config), faults=faults)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read it: {error.strerror}") from None
-    except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:  # ValueError: no UTF-8, an impossible date
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return configfile.load(path, Config, KINDS, _check)
 
 
 def _check(document: Mapping[str, Any]) -> None:
-    _check_keys(document, Config)
     if document.get("tokens") == []:
         raise ConfigError("tokens: names none; leave it out for the built-in one")
-
-
-def _check_keys(document: Mapping[str, Any], type_: type[Config | Fault], where: str = "") -> None:
-    names = [field.name for field in dataclasses.fields(type_)]
-    for key in document:
-        if key not in names:
-            raise ConfigError(f"{where}unknown key {key}{nearest(key, names)}")
-
-
-def _fault(entry: dict[str, Any]) -> Fault:
-    kind = entry.pop("kind", None)
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"faults: unknown kind {kind}{nearest(str(kind), KINDS)}")
-    _check_keys(entry, KINDS[kind], f"faults: {kind}: ")
-    return msgspec.convert(entry, KINDS[kind])

@@ -27,9 +27,6 @@ from pathlib import Path, PurePosixPath
 from launcher.emulators.lepton.config import Config, Image
 from launcher.emulators.lepton.wire import Container, EnvVar, Mount
 
-SAFE_ROOT = re.compile(r"[\w./+@%:,-]+")
-"""Roots that can be put into a shell command as they are."""
-
 
 class CannotStart(Exception):
     """The container can never start as it is specified: a ConfigError of its replica."""

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from launcher.emulators.common.faults import Refuse
+from launcher.emulators.common.front import METHODS, Disconnect, Front, RequestRecord, bearer
 from launcher.emulators.lepton.api import account, endpoints, jobs, logs, storage, templates
 from launcher.emulators.lepton.api.call import Call, Handler, Routes, answer
 from launcher.emulators.lepton.config import Config
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
-from launcher.emulators.lepton.faults import LateEffect, LoseAnswer, Refuse, SlowAnswer
 from launcher.emulators.lepton.workspace import Workspace
-
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestRecord:
-    """One request. `path` below the workspace, without the query; `time` in seconds since 1970.
-
-    `status` is what was or would have been answered; `lost`: the connection was closed instead.
-    """
-
-    method: str
-    path: str
-    query: str
-    time: float
-    status: int
-    lost: bool = False
-
-
-Disconnect = Callable[[Request], None]
-"""Closes the connection of a request at once."""
 
 
 class Control:
@@ -46,10 +22,14 @@ class Control:
 
     def __init__(self, workspace: Workspace, data_plane: str, disconnect: Disconnect) -> None:
         self.workspace = workspace
-        self.requests: list[RequestRecord] = []
+        self._front = Front(workspace.clock, workspace.faults, disconnect)
         self._data_plane = data_plane
-        self._disconnect = disconnect
         self._base = base_path(workspace.config)
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """All requests so far."""
+        return self._front.requests
 
     def application(self) -> Starlette:
         """What to serve."""
@@ -74,31 +54,18 @@ class Control:
         return Route(path, respond, methods=methods)
 
     async def _respond(self, request: Request, handler: Handler) -> Response:
-        time = self.workspace.clock.now()
         call = Call(request=request, workspace=self.workspace, body=await request.body(), data_plane=self._data_plane)
         path = request.url.path.removeprefix(self._base)
-        route, resource = f"{request.method} {path}", _resource(call)
-        await self._hold(resource, route)
-        try:
-            self._admit(call, route, resource)
-            response = await handler(call)
-        except ApiError as error:
-            response = _refusal(error)
-        lost = response.status_code < 400 and self.workspace.faults.pick(LoseAnswer, resource, route) is not None
-        self.requests.append(
-            RequestRecord(
-                method=request.method,
-                path=path,
-                query=request.url.query,
-                time=time,
-                status=response.status_code,
-                lost=lost,
-            )
-        )
-        await self._delay(resource, route)
-        if lost:
-            self._disconnect(request)
-        return response
+        resource = _resource(call)
+
+        async def answer_or_refuse() -> Response:
+            try:
+                self._admit(call, f"{request.method} {path}", resource)
+                return await handler(call)
+            except ApiError as error:
+                return _refusal(error)
+
+        return await self._front.respond(request, path, resource, answer_or_refuse)
 
     def _admit(self, call: Call, route: str, resource: str) -> None:
         """Raises ApiError for whom must not enter, and for what a fault refuses."""
@@ -108,14 +75,6 @@ class Control:
         check_token(call.request.headers.get("authorization", ""), config, self.workspace.clock.now())
         if (fault := self.workspace.faults.pick(Refuse, resource, route)) is not None:
             raise ApiError(fault.status, Code.INTERNAL, fault.message, retry_after=fault.retry_after)
-
-    async def _hold(self, resource: str, route: str) -> None:
-        if (late := self.workspace.faults.pick(LateEffect, resource, route)) is not None:
-            await asyncio.sleep(late.seconds)
-
-    async def _delay(self, resource: str, route: str) -> None:
-        if (slow := self.workspace.faults.pick(SlowAnswer, resource, route)) is not None:
-            await asyncio.sleep(slow.seconds)
 
 
 def base_path(config: Config) -> str:
@@ -135,12 +94,6 @@ def check_token(header: str, config: Config, now: float) -> None:
 def is_workspace_token(value: str | None, config: Config, now: float) -> bool:
     """Whether this token opens the workspace now."""
     return any(token.value == value and (token.expires_at or now + 1) > now for token in config.tokens)
-
-
-def bearer(header: str) -> str | None:
-    """The token of an Authorization header."""
-    kind, _, value = header.partition(" ")
-    return value.strip() if kind.lower() == "bearer" else None
 
 
 def _refusal(error: ApiError) -> Response:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from itertools import count
 
-from launcher.emulators.lepton.clock import After, Gate
+from launcher.emulators.common.clock import After, Gate
+from launcher.emulators.common.faults import SlowDelete
+from launcher.emulators.common.logbook import LogBook
 from launcher.emulators.lepton.container import Asked
-from launcher.emulators.lepton.faults import SlowDelete
 from launcher.emulators.lepton.history import History
-from launcher.emulators.lepton.logbook import LogBook
 from launcher.emulators.lepton.replica import Issue, Machine, Reason, Replica, Termination, Workload
 from launcher.emulators.lepton.wire import EndpointSpec, Json, read
 

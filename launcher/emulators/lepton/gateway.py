@@ -12,17 +12,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from launcher.emulators.lepton.control import METHODS, bearer, is_workspace_token
+from launcher.emulators.common.front import HOP_BY_HOP, METHODS, bearer
+from launcher.emulators.lepton.control import is_workspace_token
 from launcher.emulators.lepton.endpoint import Endpoint
 from launcher.emulators.lepton.replica import Replica
 from launcher.emulators.lepton.wire import TokenVar
 from launcher.emulators.lepton.workspace import Workspace
 from launcher.platforms.local.ports import HOST
 
-HOP_BY_HOP = {
-    "connection", "host", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer",
-    "transfer-encoding", "upgrade",
-}  # fmt: skip
 REPLICA_HEADER = "x-lepton-replica-target"
 DEFAULT_TIMEOUT = 300.0
 """Seconds without a byte from the container, where the spec says nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.emulators.lepton.clock import Clock, iso
+from launcher.emulators.common.clock import Clock, iso
 
 
 @dataclass

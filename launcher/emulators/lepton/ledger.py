@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from launcher.emulators.lepton.clock import Clock
+from launcher.emulators.common.clock import Clock
 
 
 @dataclass

@@ -12,12 +12,14 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
-from launcher.emulators.lepton.clock import After, Clock, Gate
+from launcher.emulators.common.clock import After, Clock, Gate
+from launcher.emulators.common.faults import FaultBook
+from launcher.emulators.common.simulated import SimulatedUnit
 from launcher.emulators.lepton.config import Config
 from launcher.emulators.lepton.container import Asked, CannotStart, Command, Translator
-from launcher.emulators.lepton.faults import BadConfig, Crash, ErrorState, FaultBook, NoCapacity, SlowStart
+from launcher.emulators.lepton.faults import BadConfig, Crash, ErrorState, NoCapacity, SlowStart
 from launcher.emulators.lepton.ledger import Charge, Ledger
-from launcher.emulators.lepton.simulated import SimulatedUnit, Simulation
+from launcher.emulators.lepton.simulated import Simulation
 from launcher.errors import PlatformError
 from launcher.platforms.local import ports, supervised
 from launcher.platforms.local.ports import Reservation

@@ -10,17 +10,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from launcher.emulators.common.clock import Clock, milliseconds
+from launcher.emulators.common.faults import FaultBook, LateListing
+from launcher.emulators.common.logbook import LogBook
 from launcher.emulators.lepton import validation
-from launcher.emulators.lepton.clock import Clock, milliseconds
 from launcher.emulators.lepton.config import Config, Shape
 from launcher.emulators.lepton.container import Translator
 from launcher.emulators.lepton.endpoint import Endpoint
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
-from launcher.emulators.lepton.faults import DelayLogs, FaultBook, HoldName, LateListing
+from launcher.emulators.lepton.faults import DelayLogs, HoldName
 from launcher.emulators.lepton.history import History
 from launcher.emulators.lepton.job import FINISHED, ID_LETTERS, Job, JobState
 from launcher.emulators.lepton.ledger import Ledger
-from launcher.emulators.lepton.logbook import LogBook
 from launcher.emulators.lepton.replica import Machine, Replica
 from launcher.emulators.lepton.simulated import Simulation
 from launcher.emulators.lepton.wire import EndpointSpec, JobSpec, Json, Metadata, PullSecret, SecretItem, read

@@ -19,7 +19,7 @@ import yaml
 from launcher.errors import PreflightError
 
 GATEWAY = "https://gateway.dgxc-lepton.nvidia.com/api/v2/workspaces"
-_HOW = "log in with: nv-eval login lepton -c WORKSPACE:TOKEN, or set LEPTON_WORKSPACE_ID and LEPTON_WORKSPACE_TOKEN"
+_HOW = "log in with: nv-eval login lepton, or set LEPTON_WORKSPACE_ID and LEPTON_WORKSPACE_TOKEN"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from launcher.errors import PlatformError
+from launcher.platforms.background import Background
 from launcher.platforms.base import Progress, Resource, ResourceState, RunnerEnd
+from launcher.platforms.creation import create_once
 from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.lepton import states
-from launcher.platforms.lepton.background import Background
 from launcher.platforms.lepton.client import LeptonClient
-from launcher.platforms.lepton.creation import create_once
-from launcher.platforms.lepton.endpoints import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG, SETTLED
 from launcher.platforms.lepton.logs import Entry, LogWindow
-from launcher.platforms.lepton.pace import EXTRAS, Pace, share_of
 from launcher.platforms.lepton.types import Job, JobState
+from launcher.platforms.pace import EXTRAS, Pace, share_of
 from launcher.platforms.progress import ProgressReader, results_from_log
+from launcher.platforms.tracking import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG, SETTLED
 
 PROGRESS_LINES = 100
 LOG_PATIENCE = 30.0
@@ -138,7 +138,7 @@ class Jobs:
             made = await create_once(
                 lambda: self._client.create_job(wanted),
                 lambda: self._find(entry.name),
-                describe=f"a job {entry.name}",
+                describe=f"Lepton: a job {entry.name}",
                 is_ours=lambda found: found.invocation == self._invocation,
                 is_leaving=lambda found: found.state in _LEAVING,
             )

@@ -19,6 +19,7 @@ from launcher.plan.lepton import ENDPOINT_TOKEN, on_volume
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource
 from launcher.platforms.http import RequestFailed, RetryPolicy, patience
+from launcher.platforms.kept import KeptLogs
 from launcher.platforms.lepton import credentials as files
 from launcher.platforms.lepton import home, preflight, sources, sweeping
 from launcher.platforms.lepton.client import LeptonClient
@@ -26,7 +27,6 @@ from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.jobs import Jobs
 from launcher.platforms.lepton.jobscript import ARCHIVE, script
-from launcher.platforms.lepton.kept import KeptLogs
 from launcher.platforms.lepton.logs import SECOND, LogWindow
 from launcher.platforms.lepton.requests import Filling, environment, ids_of
 from launcher.platforms.lepton.types import Job, NodeGroup
@@ -88,6 +88,9 @@ class LeptonPlatform:
     def place(self) -> str:
         """Workspace and address of its control plane."""
         return f"workspace {self._credentials.workspace} at {self._credentials.url}"
+
+    async def identify(self) -> None:
+        """Nothing: the credentials name the workspace."""
 
     @property
     def poll_interval(self) -> float:

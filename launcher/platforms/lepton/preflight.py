@@ -180,7 +180,7 @@ def refused(error: RequestFailed, credentials: Credentials) -> Check:
     """The one check of a workspace that does not let us in."""
     reasons = {
         401: f"the token is not valid (any more) for workspace {credentials.workspace}; make one in the dashboard and "
-        f"log in again: nv-eval login lepton -c {credentials.workspace}:TOKEN",
+        "log in again: nv-eval login lepton",
         403: f"the token may not use workspace {credentials.workspace}; log in with one of that workspace",
         404: f"there is no workspace {credentials.workspace} at {credentials.url}; check LEPTON_WORKSPACE_ID and _URL",
     }
@@ -387,7 +387,7 @@ def _endpoint_shapes(execution: Lepton, world: World) -> list[Shape]:
 
 
 def _endpoints_at_once(plan: Plan) -> int:
-    endpoints = [task.endpoint for task in plan.tasks if task.endpoint is not None]
+    endpoints = plan.endpoints
     gpus = max((endpoint.gpus for endpoint in endpoints), default=0)
     bounds = [len(endpoints)]
     bounds += [plan.max_parallel_endpoints] if plan.max_parallel_endpoints else []

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
-from launcher.config.fields import Reference
 from launcher.errors import PlatformError
 from launcher.plan.lepton import ENDPOINT_TOKEN, JOB_SCRIPT
 from launcher.plan.model import EndpointPlan, JobPlan
@@ -19,8 +17,6 @@ from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.sources import merged
 from launcher.platforms.lepton.types import Affinity, ApiToken, Endpoint, EnvVar, Job, NodeGroup, Rendered
 from launcher.platforms.secrets import Secrets
-
-_REFERENCE = re.compile(r"\$\{oc\.env:([^}]+)\}")
 
 
 @dataclass
@@ -62,8 +58,7 @@ class Filling:
         token.value = self._value(token.value)
 
     def _value(self, text: str | None) -> str | None:
-        reference = _REFERENCE.fullmatch(text) if text else None
-        return self.secrets.resolve(Reference(env=reference[1])) if reference else text
+        return self.secrets.fill(text) if text else text
 
     def _affinity(self, affinity: Affinity | None) -> None:
         if affinity is None or affinity.allowed_dedicated_node_groups is None:

@@ -14,7 +14,7 @@ import time
 from launcher.config.execution import Lepton
 from launcher.config.pricing import Pricing
 from launcher.errors import PlatformError
-from launcher.plan.lepton import on_volume
+from launcher.plan.lepton import EXPIRES, on_volume
 from launcher.platforms.base import Leftover, ResourceState
 from launcher.platforms.lepton import states
 from launcher.platforms.lepton.client import LeptonClient
@@ -68,6 +68,7 @@ def _endpoint(endpoint: Endpoint, pricing: Pricing) -> Leftover:
     resources = endpoint.spec.resource_requirement or Resources()
     age = _age(endpoint.metadata.created_at)
     replicas = 0 if endpoint.state in _STANDS_STILL else resources.min_replicas or 0
+    wanted_for = _wanted_for(endpoint)
     return Leftover(
         kind="endpoint",
         name=endpoint.name,
@@ -76,10 +77,17 @@ def _endpoint(endpoint: Endpoint, pricing: Pricing) -> Leftover:
         state=states.ENDPOINT_STATES[endpoint.state],
         said=endpoint.state.value.lower(),
         age=age,
-        expires_in=_time_to_get_ready(endpoint, age),
+        expires_in=_time_to_get_ready(endpoint, age) if wanted_for is None else wanted_for,
+        expiry_is_ours=wanted_for is not None,
         usd_per_hour=_price(pricing, resources.resource_shape, replicas),
         owner=endpoint.metadata.owner or endpoint.metadata.created_by or "",
     )
+
+
+def _wanted_for(endpoint: Endpoint) -> float | None:
+    """Seconds until its time is over, of an endpoint that is kept for itself; it carries that time."""
+    said = next((variable.value for variable in endpoint.spec.envs or () if variable.name == EXPIRES), None)
+    return int(said) - time.time() if said is not None and said.isdecimal() else None
 
 
 def _time_to_get_ready(endpoint: Endpoint, age: float | None) -> float | None:

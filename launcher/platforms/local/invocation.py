@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from launcher.config.execution import Local
 from launcher.plan.document import API_KEY_ENV, job_document, runner_source
 from launcher.plan.model import Plan, TaskPlan
+from launcher.platforms.kept import ENDPOINT_LOG
 from launcher.platforms.local import environment
 from launcher.platforms.local.gpulocks import GpuLocks
 from launcher.platforms.secrets import Secrets, url_passwords
@@ -47,7 +49,17 @@ class Invocation:
 
     def endpoint_log(self, task: TaskPlan) -> Path:
         """The log of a task's server."""
-        return self.task_folder(task) / "endpoint.log"
+        if task.endpoint is not None and task.endpoint.is_shared:
+            return self.folder / f"{task.endpoint.name}.log"
+        return self.task_folder(task) / ENDPOINT_LOG
+
+    def show_shared_log(self, task: TaskPlan) -> None:
+        """Let a task's folder have the log of the server that it shares, where the file system can do that."""
+        own = self.task_folder(task) / ENDPOINT_LOG
+        with contextlib.suppress(OSError):
+            if self.endpoint_log(task) != own and not own.exists():
+                self.endpoint_log(task).touch()
+                own.hardlink_to(self.endpoint_log(task))
 
     def job_log(self, task: TaskPlan) -> Path:
         """The log of a task's job."""

@@ -170,7 +170,8 @@ def most_gpus(plan: Plan, *, gpus: int, memory_gib: float | None) -> int:
 
 
 def _served(plan: Plan) -> list[TaskPlan]:
-    return [task for task in plan.tasks if task.endpoint is not None]
+    """A task for each endpoint."""
+    return list({task.endpoint.name: task for task in plan.tasks if task.endpoint is not None}.values())
 
 
 def gpus_of(task: TaskPlan) -> int:

@@ -208,6 +208,7 @@ class LocalPlatform:
         async with self._locks[spec.name]:
             entry = self._entries.get(spec.name)
             if entry is None or entry.is_gone:
+                invocation.show_shared_log(task)
                 unit = await runtime.start_job(task, spec, url)
                 entry = self._entries[spec.name] = _Entry("job", spec.name, unit, invocation.job_log(task))
             return entry.resource()

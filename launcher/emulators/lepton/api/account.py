@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from launcher.emulators.common.clock import milliseconds
 from launcher.emulators.lepton.api.call import Call, Routes, answer
-from launcher.emulators.lepton.clock import milliseconds
 from launcher.emulators.lepton.config import NodeGroup, Shape
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
 from launcher.emulators.lepton.wire import Json, SecretItem, read

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from launcher.emulators.common.clock import iso
 from launcher.emulators.lepton import families
 from launcher.emulators.lepton.api import replicas
 from launcher.emulators.lepton.api.call import Call, Routes, answer, part
-from launcher.emulators.lepton.clock import iso
 from launcher.emulators.lepton.endpoint import Endpoint, Phase
 from launcher.emulators.lepton.errors import ApiError, Code
 from launcher.emulators.lepton.validation import REDACTED, check_labels

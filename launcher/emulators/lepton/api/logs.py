@@ -7,9 +7,9 @@ from itertools import islice
 
 from starlette.responses import Response
 
+from launcher.emulators.common.logbook import Line, LogBook
 from launcher.emulators.lepton.api.call import Call, Routes, answer
 from launcher.emulators.lepton.errors import ApiError, Code
-from launcher.emulators.lepton.logbook import Line, LogBook
 
 DEFAULT_WINDOW = 24 * 3600 * 10**9
 """Nanoseconds back from now where a request names no window."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from starlette.responses import Response, StreamingResponse
 
-from launcher.emulators.lepton.clock import milliseconds
+from launcher.emulators.common.clock import milliseconds
 from launcher.emulators.lepton.errors import ApiError, Code, not_found
 from launcher.emulators.lepton.replica import Replica
 from launcher.emulators.lepton.wire import Json

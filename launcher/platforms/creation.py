@@ -25,14 +25,19 @@ async def create_once(
     describe: str,
     is_ours: Callable[[T], bool],
     is_leaving: Callable[[T], bool],
+    waits_for_name: bool = True,
 ) -> T:
     """Create a thing, or adopt the one that an earlier request of ours made.
+
+    `describe`: service and thing, for errors. `waits_for_name`: a name that is taken though nothing is seen under it
+    gets free soon, so that it is asked for again; without, only a request that was not answered can have taken it.
 
     Raises PlatformError if the service refuses, if the name belongs to somebody else, or if nobody can say in time
     whether it exists; in the last case `maybe_done` of the RequestFailed is true.
     """
     clock = asyncio.get_running_loop()
     deadline = clock.time() + PATIENCE
+    may_be_ours = waits_for_name
     while True:
         try:
             return await create()
@@ -40,9 +45,13 @@ async def create_once(
             if not error.maybe_done and error.status != NAME_TAKEN:
                 raise
             refusal = error
-        found = await _look(read_back, 1 if refusal.status == NAME_TAKEN else len(GRACE), refusal, deadline)
+        may_be_ours = may_be_ours or refusal.maybe_done  # who takes the name later is not seen yet
+        is_taken = refusal.status == NAME_TAKEN
+        found = await _look(read_back, 1 if is_taken and waits_for_name else len(GRACE), refusal, deadline)
+        if found is None and is_taken and not may_be_ours:
+            raise refusal
         if found is not None and not is_ours(found):
-            raise PlatformError(f"Lepton: {describe} exists already and is not of this invocation") from refusal
+            raise PlatformError(f"{describe} exists already and is not of this invocation") from refusal
         if found is not None and not is_leaving(found):
             return found
         if clock.time() > deadline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,18 +23,17 @@ class KeptLogs:
 
     def keep(self, name: str, lines: Iterable[str]) -> None:
         """Write the log of an endpoint or a job of any attempt of the plan's tasks; others' names have no file."""
-        path, kept = self._path(name), without_results(lines)
-        if path is not None and kept:
+        kept = without_results(lines)
+        for path in self._paths(name) if kept else ():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8", errors="replace")
 
-    def _path(self, name: str) -> Path | None:
-        """From the name alone: what an earlier launcher created has it too."""
+    def _paths(self, name: str) -> Iterator[Path]:
+        """From the name alone: what an earlier launcher created has it too. All tasks have a shared endpoint's."""
         further = re.search(rf"r(\d+)-{re.escape(self.plan.invocation)}$", name)
         for planned in self.plan.tasks:
             task = attempt(planned, int(further[1]) if further else 1, self.plan.invocation)
             if name == task.job.name:
-                return self.folder / task.key / JOB_LOG
+                yield self.folder / task.key / JOB_LOG
             if task.endpoint is not None and name == task.endpoint.name:
-                return self.folder / task.key / ENDPOINT_LOG
-        return None
+                yield self.folder / task.key / ENDPOINT_LOG

@@ -32,6 +32,8 @@ EXTRAS = Rate(shortest=2.0, share=0.03, longest=30.0)
 """Why endpoints are not ready and how far jobs are, which is only shown."""
 LAST = Rate(shortest=0.3, share=0.2, longest=10.0)
 """The lists while the run waits for nothing but the end of what was deleted, from the moment of the last request."""
+LOOKS = Rate(shortest=0.2, share=0.01, longest=1.0)
+"""Looks of the orchestrator, of which most are answered from the lists before."""
 FEW, MANY_SLOWER = 6, 8.0
 """Up to so many, all are asked about each time that extras are due; of more only one, and so much more rarely."""
 

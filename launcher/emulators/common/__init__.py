@@ -1,0 +1,1 @@
+"""What several emulators have in common."""

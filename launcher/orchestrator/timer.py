@@ -1,0 +1,245 @@
+"""A timer of this machine that runs a command again and again: systemd's for the user, else a line in the crontab."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launcher.errors import ConfigError, PlatformError, PreflightError
+
+NAME = "nv-eval-gc"
+MARK = f"# {NAME}"
+"""Ends our line in a crontab: a comment to the shell that runs it."""
+MINUTE = 7
+"""Minute of the hour: most timers of this world go off at 0."""
+PERIODS = "5, 10, 15, 20 or 30min, 1, 2, 3, 4, 6, 8 or 12h, or 1d"
+_HOUR = 60
+_PATIENCE = 30.0
+"""Seconds for one answer of systemctl or crontab."""
+_LONGEST_LINE = 900
+"""Characters of a command that every cron takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What is to run, and how often. `every`: seconds, one of PERIODS. `log` gets what it says."""
+
+    argv: Sequence[str]
+    every: float
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        minutes, rest = divmod(self.every, 60)
+        if rest or int(minutes) not in {5, 10, 15, 20, 30, *(60 * hours for hours in (1, 2, 3, 4, 6, 8, 12, 24))}:
+            raise ConfigError(f"--every: a timer can go off every {PERIODS}; choose one of these")
+
+    @property
+    def command(self) -> str:
+        """One line for /bin/sh that needs nothing of its environment."""
+        env = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.env.items())
+        folder, log = shlex.quote(str(self.log.parent)), shlex.quote(str(self.log))
+        return f"mkdir -p {folder}; {{ date -u; cd /; {env} {shlex.join(self.argv)}; }} >> {log} 2>&1"
+
+    @property
+    def minutes(self) -> int:
+        """Minutes between two times."""
+        return int(self.every // 60)
+
+
+def _hours(minutes: int, step: str) -> str:
+    """Hours of the day at which a period of an hour or more begins."""
+    return {_HOUR: "*", 24 * _HOUR: "0"}.get(minutes, f"{step}{minutes // _HOUR}")
+
+
+class Systemd:
+    """A timer unit of the user's own systemd."""
+
+    name = "systemd user timer"
+
+    def __init__(self) -> None:
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        self._folder = config / "systemd/user"
+
+    @staticmethod
+    def works() -> bool:
+        """Whether the user's systemd answers."""
+        return _ask("systemctl", "--user", "show-environment") is not None
+
+    @staticmethod
+    def lingers() -> bool:
+        """Whether it runs while the user is not logged in."""
+        return "yes" in (_ask("loginctl", "show-user", str(os.getuid()), "--property=Linger") or "")
+
+    def present(self) -> str:
+        """The unit files that are there, for the person; empty if there are none."""
+        return "".join(_shown(path, path.read_text(encoding="utf-8")) for path in self._files() if path.exists())
+
+    def text(self, entry: Entry) -> str:
+        """The unit files that `install` would write."""
+        return "".join(_shown(path, content) for path, content in self._units(entry).items())
+
+    def install(self, entry: Entry) -> None:
+        """Write the unit files and start the timer. Raises PlatformError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path, content in self._units(entry).items():
+            path.write_text(content, encoding="utf-8")
+        _do("systemctl", "--user", "daemon-reload")
+        _do("systemctl", "--user", "enable", f"{NAME}.timer")
+        _do("systemctl", "--user", "restart", f"{NAME}.timer")
+
+    def uninstall(self) -> None:
+        """Stop the timer and remove its files. Raises PlatformError."""
+        _do("systemctl", "--user", "disable", "--now", f"{NAME}.timer")
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        _do("systemctl", "--user", "daemon-reload")
+
+    def _files(self) -> list[Path]:
+        return [self._folder / f"{NAME}.{kind}" for kind in ("service", "timer")]
+
+    def _units(self, entry: Entry) -> dict[Path, str]:
+        about = "[Unit]\nDescription=Removes what nv-eval has left and nobody needs\n\n"
+        service = f"{about}[Service]\nType=oneshot\n{_exec(entry)}\n"
+        when = f"[Timer]\nOnCalendar={_calendar(entry.minutes)}\nPersistent=true\n\n"
+        timer = f"{about}{when}[Install]\nWantedBy=timers.target\n"
+        return dict(zip(self._files(), (service, timer), strict=True))
+
+
+def _calendar(minutes: int) -> str:
+    """A period as systemd's calendar has it."""
+    if minutes < _HOUR:
+        return f"*:0/{minutes}"
+    return f"*-*-* {_hours(minutes, '0/')}:{MINUTE:02}"
+
+
+def _exec(entry: Entry) -> str:
+    """The command as systemd reads it: no variables, no specifiers, escapes of its own."""
+    escapes = {"\\": "\\\\", '"': '\\"', "%": "%%", "$": "$$"}
+    escaped = re.sub(r'[\\"%$]', lambda found: escapes[found[0]], entry.command)
+    return f'ExecStart=/bin/sh -c "{escaped}"'
+
+
+class Crontab:
+    """A line in the user's crontab."""
+
+    name = "crontab"
+
+    @staticmethod
+    def works() -> bool:
+        """Whether there is a crontab that this user may read."""
+        try:
+            _crontab()
+        except PlatformError:
+            return False
+        return True
+
+    def present(self) -> str:
+        """Our line, if it is there. Raises PlatformError."""
+        return "".join(filter(_is_ours, _crontab()))
+
+    def text(self, entry: Entry) -> str:
+        """The line that `install` would write. Raises PreflightError if it is too long."""
+        command = entry.command.replace("%", "\\%")  # to cron a bare one is the end of the line
+        if len(command) > _LONGEST_LINE:
+            raise PreflightError(f"the command has {len(command)} characters, and cron may cut it; use shorter paths")
+        return f"{_cron(entry.minutes)} * * * {command} {MARK}\n"
+
+    def install(self, entry: Entry) -> None:
+        """Write the crontab anew, with our line at its end. Raises PlatformError."""
+        self._write([*self._others(), self.text(entry)])
+
+    def uninstall(self) -> None:
+        """Write the crontab anew, without our line. Raises PlatformError."""
+        self._write(self._others())
+
+    @staticmethod
+    def _others() -> list[str]:
+        lines = [line for line in _crontab() if not _is_ours(line)]
+        return [line if line.endswith("\n") else f"{line}\n" for line in lines]
+
+    @staticmethod
+    def _write(lines: Sequence[str]) -> None:
+        _do("crontab", "-", text="".join(lines))
+
+
+def _cron(minutes: int) -> str:
+    """A period as cron's minutes and hours."""
+    return f"*/{minutes} *" if minutes < _HOUR else f"{MINUTE} {_hours(minutes, '*/')}"
+
+
+def _is_ours(line: str) -> bool:
+    return line.rstrip().endswith(MARK)
+
+
+def _crontab() -> list[str]:
+    """Lines of the user's crontab. Raises PlatformError where it cannot be read, which is not the same as empty."""
+    done = _call("crontab", "-l")
+    if done.returncode == 0:
+        return done.stdout.splitlines(keepends=True)
+    if re.search("no crontab|no such file", done.stderr, re.IGNORECASE):
+        return []
+    raise PlatformError(f"crontab -l: {_last_line(done)}")
+
+
+# --- which there are --------------------------------------------------------------------------------------------------
+
+
+def choose() -> Systemd | Crontab:
+    """The timer to use on this machine. Raises PreflightError if there is none."""
+    if Systemd.works():
+        return Systemd()
+    if Crontab.works():
+        return Crontab()
+    raise PreflightError(
+        "neither `systemctl --user` nor `crontab` works here; install cron, or let another timer run nv-eval gc --yes"
+    )
+
+
+def installed() -> list[Systemd | Crontab]:
+    """The timers of ours that are in place. Raises PlatformError."""
+    systemd, crontab = Systemd(), Crontab()
+    return [*([systemd] if systemd.present() else []), *([crontab] if crontab.works() and crontab.present() else [])]
+
+
+def _shown(path: Path, content: str) -> str:
+    return f"{path}:\n" + "".join(f"  {line}".rstrip() + "\n" for line in content.splitlines())
+
+
+# --- other programs ---------------------------------------------------------------------------------------------------
+
+
+def _ask(*argv: str) -> str | None:
+    """What a program says; None if it fails."""
+    try:
+        done = _call(*argv)
+    except PlatformError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _do(*argv: str, text: str | None = None) -> None:
+    done = _call(*argv, text=text)
+    if done.returncode != 0:
+        raise PlatformError(f"{' '.join(argv)}: {_last_line(done)}")
+
+
+def _call(*argv: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "LC_ALL": "C"}  # its messages are read
+    try:
+        return subprocess.run(
+            argv, input=text or "", capture_output=True, text=True, timeout=_PATIENCE, check=False, env=env
+        )
+    except OSError as error:
+        raise PlatformError(f"{argv[0]}: cannot be started: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise PlatformError(f"{' '.join(argv)}: no answer within {_PATIENCE:g} s") from None
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]

@@ -1,0 +1,192 @@
+"""Emulated clouds as a story sees them: what an invocation made there, and whether others were left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from launcher.emulators.common.front import RequestRecord
+from launcher.emulators.deepinfra import DeepInfraEmulator
+from launcher.emulators.lepton import Item, LeptonEmulator
+from launcher.emulators.lepton.job import FINISHED
+from tests.chaos.scenes import Scene
+from tests.e2e.lepton import TOKEN
+
+INVOCATION = "c4a05123"
+BYSTANDER = "somebody-elses"
+"""An endpoint without our mark: nobody may touch it."""
+NEIGHBOUR = "nv-eval-t0-0-b0b0b0b0-xzzzzzz"
+"""A deployment of another invocation, wanted for centuries: only its own launcher may touch it."""
+_CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """One endpoint or job that was made. Times are seconds since 1970."""
+
+    kind: str
+    name: str
+    """Its name in the plan."""
+    state: str
+    gone: bool
+    made: float
+    over: float
+    """From when its end was asked for, or it had ended; infinite if neither."""
+
+    @property
+    def task(self) -> str:
+        """`container-t1-1r2-ID` and `container-t1-1-ID` are of one task."""
+        return self.name.partition(f"-{INVOCATION}")[0].split("-")[-2]
+
+
+class Cloud(Protocol):
+    """One emulator of a story. Everything in it is simulated."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Variables by which a launcher finds it."""
+        ...
+
+    def made(self) -> list[Thing]:
+        """Everything that the invocation ever made."""
+        ...
+
+    def others_live(self) -> bool:
+        """Whether what belongs to others is untouched."""
+        ...
+
+    def changes(self) -> list[str]:
+        """Requests that made or changed something, those of others left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class LeptonCloud:
+    """A Lepton workspace."""
+
+    emulator: LeptonEmulator
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Workspace, token and address."""
+        return {
+            "LEPTON_WORKSPACE_ID": self.emulator.config.workspace,
+            "LEPTON_WORKSPACE_TOKEN": TOKEN,
+            "LEPTON_WORKSPACE_URL": self.emulator.url,
+        }
+
+    def made(self) -> list[Thing]:
+        """Endpoints and jobs."""
+        snapshot = self.emulator.state()
+        found = [item for item in (*snapshot.endpoints, *snapshot.jobs) if INVOCATION in item.name]
+        return [self._thing(item) for item in found]
+
+    def _thing(self, item: Item) -> Thing:
+        over = [when for when, state in item.states if state in ("Deleting", *FINISHED)]
+        return Thing(
+            kind=item.kind,
+            name=item.name,
+            state=item.state,
+            gone=item.gone,
+            made=item.states[0][0],
+            over=min(over, default=float("inf")),
+        )
+
+    def others_live(self) -> bool:
+        """The bystander."""
+        return any(item.name == BYSTANDER and not item.gone for item in self.emulator.state().endpoints)
+
+    def changes(self) -> list[str]:
+        """All but the bystander's creation."""
+        return _changes(self.emulator.requests, others=1)
+
+    def settle_others(self) -> None:
+        """Make what belongs to others."""
+        shape = {"resource_shape": "gpu.1xh100"}
+        spec: dict[str, Any] = {"container": {"image": "sim/server"}, "resource_requirement": shape}
+        path = "deployments"
+        if self.emulator.config.new_deployment_api:
+            path, spec = "endpoints", {"components": [{"image": "sim/server", **shape}]}
+        body = {"metadata": {"id": BYSTANDER, "name": BYSTANDER}, "spec": spec}
+        _post(f"{self.emulator.url}/{path}", TOKEN, body)
+
+
+@dataclass(frozen=True)
+class DeepInfraCloud:
+    """A DeepInfra account."""
+
+    emulator: DeepInfraEmulator
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Key and address."""
+        return {"DEEPINFRA_API_KEY": self.emulator.key, "DEEPINFRA_BASE_URL": self.emulator.url}
+
+    def made(self) -> list[Thing]:
+        """Deployments; their names without owner and expiry."""
+        items = [item for item in self.emulator.state().deployments if INVOCATION in item.name]
+        asked = {request.path: request.time for request in reversed(self.emulator.requests) if _took(request)}
+        return [
+            Thing(
+                kind="endpoint",
+                name=item.name.partition("/")[2].rpartition("-x")[0],
+                state=item.status,
+                gone=item.gone,
+                made=item.states[0][0],
+                over=asked.get(f"/deploy/{item.id}", float("inf")),
+            )
+            for item in items
+        ]
+
+    def others_live(self) -> bool:
+        """The bystander and the neighbour."""
+        alive = {item.name.partition("/")[2] for item in self.emulator.state().alive}
+        return {BYSTANDER, NEIGHBOUR} <= alive
+
+    def changes(self) -> list[str]:
+        """All but the creations of others."""
+        return _changes(self.emulator.requests, others=2)
+
+    def settle_others(self) -> None:
+        """Make what belongs to others."""
+        for name in (BYSTANDER, NEIGHBOUR):
+            body = {"model_name": name, "gpu": "H100-80GB", "base_model": "somebody/elses"}
+            _post(f"{self.emulator.url}/deploy/llm", self.emulator.key, body)
+
+
+@contextmanager
+def clouds(scene: Scene) -> Iterator[tuple[Cloud, ...]]:
+    """Running clouds for a scene, in which others have something already; faults begin after that."""
+    with ExitStack() as stack:
+        quiet = dataclasses.replace(scene.config, faults=())
+        simulations = {"sim/*": scene.server, "python*": scene.job}
+        lepton = LeptonCloud(stack.enter_context(LeptonEmulator(quiet, simulations=simulations)))
+        lepton.settle_others()
+        lepton.emulator.inject(*scene.config.faults)
+        if scene.deepinfra is None:
+            yield (lepton,)
+            return
+        still = dataclasses.replace(scene.deepinfra, faults=())
+        account = DeepInfraCloud(stack.enter_context(DeepInfraEmulator(still, simulations={"*": scene.instance})))
+        account.settle_others()
+        account.emulator.inject(*scene.deepinfra.faults)
+        yield (lepton, account)
+
+
+def _took(request: RequestRecord) -> bool:
+    return request.method == "DELETE" and request.status == 200
+
+
+def _changes(requests: tuple[RequestRecord, ...], *, others: int) -> list[str]:
+    return [f"{r.method} {r.path}" for r in requests if r.method in _CHANGES][others:]
+
+
+def _post(url: str, token: str, body: Mapping[str, Any]) -> None:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    urllib.request.urlopen(request, timeout=10).close()

@@ -1,0 +1,134 @@
+"""Figures against scipy and statsmodels called directly, and against simulation of what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from launcher.results import statistics
+from launcher.results.statistics import Interval, Means, Method, Shares, Untested, holm, paired, unpaired
+
+RNG = np.random.default_rng(7)
+BASE, NEW = (RNG.random(60) < 0.6).astype(float), (RNG.random(60) < 0.4).astype(float)
+SCORES = RNG.normal(0.5, 0.2, 60)
+OTHERS = SCORES + RNG.normal(0.03, 0.1, 60)
+
+
+def test_mcnemar_is_statsmodels_on_the_same_samples() -> None:
+    table = [[np.sum((a == BASE) & (b == NEW)) for b in (0, 1)] for a in (0, 1)]
+
+    found = paired(BASE, NEW)
+
+    assert found.method is Method.MCNEMAR
+    assert found.p == mcnemar(table, exact=True).pvalue
+    assert found.p == pytest.approx(stats.binomtest(int(table[0][1]), int(table[0][1] + table[1][0])).pvalue)
+    assert found.difference == pytest.approx(NEW.mean() - BASE.mean())
+
+
+def test_permutation_and_bootstrap_are_scipys_on_the_same_samples() -> None:
+    def mean_difference(new: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.mean(new, axis=axis) - np.mean(base, axis=axis)
+
+    seed = np.random.default_rng(statistics.SEED)
+    tested = stats.permutation_test((OTHERS - SCORES,), np.mean, permutation_type="samples", rng=seed)
+    swapped = stats.permutation_test((OTHERS, SCORES), mean_difference, permutation_type="samples", rng=1)
+    seed = np.random.default_rng(statistics.SEED)
+    resampled = stats.bootstrap((OTHERS, SCORES), mean_difference, paired=True, method="percentile", rng=seed)
+
+    found = paired(SCORES, OTHERS)
+
+    assert found.method is Method.PERMUTATION and found.p == tested.pvalue
+    assert found.p == pytest.approx(swapped.pvalue, abs=0.01), "flipping signs is swapping within pairs"
+    assert found.interval(0.05) == Interval(*map(pytest.approx, resampled.confidence_interval))
+    assert found.interval(0.01).low < found.interval(0.05).low  # type: ignore[union-attr]
+
+
+def test_many_pairs_are_permuted_faster_and_as_well() -> None:
+    differences = np.random.default_rng(3).normal(0.0, 1, 2_000) + 0.015
+    expected = stats.ttest_1samp(differences, 0).pvalue
+
+    assert Means(differences).p == pytest.approx(expected, abs=0.02)
+    assert 0.01 < expected < 0.5
+
+
+def test_few_pairs_are_enumerated_so_that_p_is_exact() -> None:
+    assert Means(np.array([0.1, 0.2, 0.3])).p == 2 / 2**3
+
+
+def test_holm_is_statsmodels_and_leaves_out_what_was_not_tested() -> None:
+    corrected = holm([0.01, None, 0.04, 0.03], 0.05)
+
+    assert corrected == [*multipletests([0.01], method="holm")[1] * 3, None, 0.06, 0.06]
+    assert holm([None], 0.05) == [None]
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0), (0.02, 0.02), (0.1, 0.05), (0.3, 0.1)])
+@pytest.mark.parametrize("n", [20, 200])
+def test_the_interval_of_shares_holds_the_truth_as_often_as_it_says(rates: tuple[float, float], n: int) -> None:
+    draws = np.random.default_rng(11).multinomial(n, [*rates, 1 - sum(rates)], size=1_000)
+    kinds, counts = np.unique(draws, axis=0, return_counts=True)
+
+    held = 0
+    for (rose, fell, _), count in zip(kinds, counts, strict=True):
+        found = Shares(n, int(rose), int(fell)).interval(0.05)
+        held += count * (found.low <= rates[0] - rates[1] <= found.high)
+
+    assert held / 1_000 > 0.93
+
+
+@pytest.mark.parametrize(("n", "rose", "fell"), [(100, 8, 4), (400, 30, 30), (1_000, 40, 20), (50, 0, 0)])
+def test_a_difference_as_large_as_stated_is_found_with_the_stated_power(n: int, rose: int, fell: int) -> None:
+    detectable = Shares(n, rose, fell).detectable(0.05)
+    assert detectable is not None
+    differing = max((rose + fell) / n, detectable)
+    rates = ((differing + detectable) / 2, (differing - detectable) / 2)
+    draws = np.random.default_rng(5).multinomial(n, [*rates, 1 - differing], size=2_000)
+    kinds, counts = np.unique(draws, axis=0, return_counts=True)
+
+    found = sum(c * (Shares(n, int(k[0]), int(k[1])).p < 0.05) for k, c in zip(kinds, counts, strict=True))
+
+    assert found / 2_000 == pytest.approx(0.8, abs=0.04)
+
+
+def test_the_detectable_difference_of_means_is_that_of_the_paired_t_test() -> None:
+    differences = OTHERS - SCORES
+    effect = TTestPower().solve_power(nobs=60, alpha=0.05, power=0.8)
+
+    detectable = Means(differences).detectable(0.05)
+
+    assert detectable == pytest.approx(effect * differences.std(ddof=1))
+    draws = np.random.default_rng(2).normal(detectable, differences.std(ddof=1), (2_000, 60))
+    assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.04)
+
+
+def test_nothing_that_differs_is_no_proof_of_equality() -> None:
+    same = Shares(20, 0, 0)
+
+    assert same.p == 1.0 and same.difference == 0.0
+    assert same.interval(0.05).high > 0.1
+
+
+def test_too_few_samples_show_nothing_at_all() -> None:
+    assert Shares(5, 5, 0).p > 0.05 and Shares(5, 5, 0).detectable(0.05) is None
+    assert Means(np.array([0.1, 0.2])).interval(0.05) is None
+    assert Means(np.array([0.1])).detectable(0.05) is None
+    assert Means(np.zeros(12)).p == 1.0
+
+
+def test_unpaired_scores_are_compared_by_their_standard_errors() -> None:
+    found = unpaired(0.5, 0.6, (0.03, 0.04))
+
+    assert found.method is Method.STDERR and found.p == pytest.approx(2 * stats.norm.sf(2.0))
+    assert found.interval(0.05) == Interval(pytest.approx(0.1 - 0.05 * 1.959964), pytest.approx(0.1 + 0.05 * 1.959964))
+    assert found.detectable(0.05) == pytest.approx(0.05 * 2.801585, rel=1e-5)
+
+
+def test_without_a_standard_error_there_is_only_the_difference() -> None:
+    for found in (unpaired(0.5, 0.6, (0.03, None)), unpaired(0.5, 0.6, (0.0, 0.0))):
+        assert found.difference == pytest.approx(0.1)
+        assert (found.p, found.interval(0.05), found.detectable(0.05)) == (None, None, None)
+    assert isinstance(unpaired(0.5, 0.6, (None, None)), Untested)
