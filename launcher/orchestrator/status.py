@@ -107,7 +107,9 @@ def _task(
 ) -> TaskStatus:
     retries = [fact for fact in facts if fact.kind is Fact.TASK_RETRY]
     attempt = retries[-1].data["attempt"] if retries else 1
+    kept = retries[-1].name if retries else ""  # the shared endpoint of the attempt before
     facts = present(facts)
+    endpoint, job = _name(facts, Fact.INTEND_CREATE_ENDPOINT) or kept, _name(facts, Fact.INTEND_SUBMIT_JOB)
     gone = any(fact.kind is Fact.TASK_GONE for fact in facts)
     died = state is RunState.INTERRUPTED and not gone
     return TaskStatus(
@@ -121,9 +123,9 @@ def _task(
         gpu_seconds=live.get("gpu_seconds"),
         usd=live.get("usd"),
         attempt=attempt,
-        endpoint=_name(facts, Fact.INTEND_CREATE_ENDPOINT),
-        job=_name(facts, Fact.INTEND_SUBMIT_JOB),
-        alive=False if gone or is_clean else _alive(facts, state, outlives, run_ended),
+        endpoint=endpoint,
+        job=job,
+        alive=False if gone or is_clean else _alive({endpoint, job} - {""}, state, outlives, run_ended),
     )
 
 
@@ -143,13 +145,11 @@ def _name(facts: list[Entry], kind: Fact) -> str:
     return next((fact.name for fact in reversed(facts) if fact.kind is kind), "")
 
 
-def _alive(facts: list[Entry], state: RunState, outlives: bool, run_ended: Entry | None) -> bool | None:
-    """Whether something of a task that is not known to be gone may be running; None: nobody knows.
+def _alive(made: set[str], state: RunState, outlives: bool, run_ended: Entry | None) -> bool | None:
+    """Whether something that a task made and that is not known to be gone may be running; None: nobody knows.
 
     Local things end with their launcher, others may not.
     """
-    kinds = (Fact.INTEND_CREATE_ENDPOINT, Fact.INTEND_SUBMIT_JOB, Fact.TASK_RETRY)
-    made = {fact.name for fact in facts if fact.kind in kinds} - {""}
     if not made:
         return False
     if run_ended is not None:

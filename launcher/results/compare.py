@@ -145,17 +145,47 @@ def matches(baseline: Run, candidate: Run, choice: Choice, *, force: bool) -> It
             f"{baseline.name} and {candidate.name} have no scored task in common: "
             f"{_scored(baseline)} in the one, {_scored(candidate)} in the other"
         )
-    refused: dict[str, None] = {}
+    refusal = _Refusal()
     for key in common:
-        for matched in pairing.match(baseline, candidate, key):
-            if not choice.has(matched.task, matched.baseline):
-                continue
-            if force or not matched.differences:
-                yield matched
-            elif not matched.baseline.group:
-                refused |= {f"{label(matched.task, matched.baseline)}: {one}": None for one in matched.differences}
-    if refused:
-        raise NotComparable(_refusal(baseline, candidate, list(refused)))
+        found = [one for one in pairing.match(baseline, candidate, key) if choice.has(one.task, one.baseline)]
+        if force:
+            yield from found
+            continue
+        yield from (matched for matched in found if not matched.differences)
+        for matched in found:
+            refusal.add(matched)
+        if not found and baseline.tasks[key].scores and candidate.tasks[key].scores:
+            refusal.of_tasks[f"{key}: no metric of both runs is the same"] = None
+    if refusal:
+        raise NotComparable(refusal.text(baseline, candidate))
+
+
+@dataclass
+class _Refusal:
+    """What keeps two runs from being compared: lines without repetition, in their order."""
+
+    of_tasks: dict[str, None] = field(default_factory=dict)
+    of_groups: dict[str, None] = field(default_factory=dict)
+    """Of aggregates, which mostly repeat what is said of the tasks below them."""
+
+    def __bool__(self) -> bool:
+        return bool(self.of_tasks or self.of_groups)
+
+    def add(self, matched: Matched) -> None:
+        lines = self.of_groups if matched.baseline.group else self.of_tasks
+        lines |= {f"{label(matched.task, matched.baseline)}: {one}": None for one in matched.differences}
+
+    def text(self, baseline: Run, candidate: Run) -> str:
+        lines = list(self.of_tasks or self.of_groups)
+        more = len(lines) - _MOST_DIFFERENCES
+        return "\n".join(
+            [
+                f"{baseline.name} (baseline) and {candidate.name} (candidate) do not measure the same:",
+                *(f"  {line}" for line in lines[:_MOST_DIFFERENCES]),
+                *([f"  and {more} more"] if more > 0 else []),
+                "compare the common samples all the same with --force, or other tasks with --task",
+            ]
+        )
 
 
 def info(run: Run) -> RunInfo:
@@ -167,20 +197,6 @@ def info(run: Run) -> RunInfo:
 
 def _scored(run: Run) -> str:
     return ", ".join(key for key, task in run.tasks.items() if task.scores) or "none"
-
-
-def _refusal(baseline: Run, candidate: Run, differences: list[str]) -> str:
-    shown = differences[:_MOST_DIFFERENCES]
-    more = len(differences) - len(shown)
-    last = "compare the common samples all the same with --force, or other tasks with --task"
-    return "\n".join(
-        [
-            f"{baseline.name} (baseline) and {candidate.name} (candidate) do not measure the same:",
-            *(f"  {line}" for line in shown),
-            *([f"  and {more} more"] if more else []),
-            last,
-        ]
-    )
 
 
 def _versus(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips: int) -> Versus:

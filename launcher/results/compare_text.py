@@ -27,7 +27,7 @@ HEADS = (
 LEFT = ("task", "metric", "filter", "test", "verdict")
 """Columns of text; the others hold numbers."""
 FLIP_HEADS = ("id", "base", "new", "prompt", "target", "answer of base", "answer of new")
-_INERT = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<>|`&\\*_[]#~"})
+_INERT = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<>|`&\\*[]#"})
 _SHOWN = 60
 """Characters of a text in a table of flips."""
 

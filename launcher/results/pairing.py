@@ -20,6 +20,7 @@ from launcher.results import read, samples
 from launcher.results.model import Record, TaskRecord
 from launcher.results.samples import SampleSet
 from launcher.results.statistics import Estimate, Values, paired, unpaired
+from launcher.results.table import label
 
 _SHOWN = 12
 """Characters of a digest that tell it from others."""
@@ -146,12 +147,16 @@ def match(baseline: Run, candidate: Run, task_key: str) -> list[Matched]:
 
 
 def unmatched(run: Run, other: Run, choice: Choice) -> list[str]:
-    """Tasks with scores that `other` has no scores of, and why."""
+    """Tasks and scores that `other` has no scores of, and why."""
     lines = []
     for key, task in run.tasks.items():
-        if choice.has(task) and task.scores and not (key in other.tasks and other.tasks[key].scores):
-            reason = f": {other.tasks[key].reason.replace('_', ' ')} in {other.name}" if key in other.tasks else ""
-            lines.append(f"{key}{reason}")
+        there = other.tasks.get(key)
+        if there is not None and there.scores:
+            names = {_name(score) for score in there.scores}
+            missing = [one for one in task.scores if choice.has(task, one) and _name(one) not in names]
+            lines += [f"{label(task, one)} {one.metric} {one.filter}" for one in missing]
+        elif task.scores and choice.has(task):
+            lines.append(key if there is None else f"{key}: {there.reason.replace('_', ' ')} in {other.name}")
     return lines
 
 
@@ -263,12 +268,15 @@ class _Match:
 
 
 def _samples(run: Run, task: TaskRecord) -> dict[tuple[str, str], SampleSet]:
-    """Samples of a task. Raises ResultsError if a file is cut off between two samples."""
-    found = samples.read(run.folder / task.key / "output")
+    """Samples of a task. Raises ResultsError if a file is cut off, be it between two samples or at its beginning."""
+    output = run.folder / task.key / "output"
+    found, logged = samples.read(output), dict(samples.files(output))
     for score in task.scores:
-        kept = found.get((score.task, score.filter))
-        if kept is not None and score.n is not None and len(kept) != score.n:
-            raise ResultsError(f"{kept.path}: {len(kept)} samples of filter {score.filter}, but {score.n} were scored")
+        kept = len(found.get((score.task, score.filter), ()))
+        if score.task in logged and not score.group and score.n is not None and kept != score.n:
+            raise ResultsError(
+                f"{logged[score.task]}: {kept} samples of filter {score.filter}, but {score.n} were scored"
+            )
     return found
 
 

@@ -90,13 +90,25 @@ def read(output: Path) -> dict[tuple[str, str], SampleSet]:
     Raises ResultsError if a file is broken or cut off.
     """
     found: dict[tuple[str, str], SampleSet] = {}
-    for task, path in _files(output):
+    for task, path in files(output):
         for offset, line in _lines(path):
             key = (task, str(line["filter"]))
             if key not in found:
                 found[key] = SampleSet(*key, path=path)
             found[key].add(line, offset)
     return found
+
+
+def files(output: Path) -> Iterator[tuple[str, Path]]:
+    """Sub-tasks with the files of their samples, those beside the newest results file: not an earlier attempt's."""
+    results = sorted(output.rglob("results_*.json"), key=lambda path: path.name)
+    if not results:
+        return
+    stamp = results[-1].stem.removeprefix("results_")
+    for path in sorted(results[-1].parent.glob("samples_*.jsonl")):
+        match = _NAME.fullmatch(path.name)
+        if match and match["stamp"] == stamp:
+            yield match["task"], path
 
 
 def texts(samples: SampleSet, places: Iterable[int], metric: str) -> list[SampleText]:
@@ -110,18 +122,6 @@ def texts(samples: SampleSet, places: Iterable[int], metric: str) -> list[Sample
     except (OSError, ValueError) as error:
         raise ResultsError(f"{samples.path}: cannot be read again: {error}") from error
     return found
-
-
-def _files(output: Path) -> Iterator[tuple[str, Path]]:
-    """Files of samples beside the newest results file, which an earlier attempt's may lie beside."""
-    results = sorted(output.rglob("results_*.json"), key=lambda path: path.name)
-    if not results:
-        return
-    stamp = results[-1].stem.removeprefix("results_")
-    for path in sorted(results[-1].parent.glob("samples_*.jsonl")):
-        match = _NAME.fullmatch(path.name)
-        if match and match["stamp"] == stamp:
-            yield match["task"], path
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

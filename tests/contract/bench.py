@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+
+import httpx
+import pytest
 
 from launcher.config.evaluation import Settings
 from launcher.config.fields import Env
 from launcher.deployments.spec import Health, ServerSpec
 from launcher.harnesses.spec import HarnessJob
 from launcher.plan.model import EndpointPlan, JobPlan, Mount, Plan, TargetPlan, TaskPlan
-from launcher.platforms.base import Platform
+from launcher.platforms.base import Platform, Resource
 
 JOB = """
 import json, pathlib, sys, time
@@ -22,6 +27,32 @@ for done in range(1, 5):
 (output / "results.json").write_text(json.dumps({"score": 0.5}))
 print("the job is done")
 """
+
+
+class Ability(StrEnum):
+    """What a platform can only have where it owns the machines that it runs things on."""
+
+    EXIT_CODES = "exit_codes"
+    """It tells the code that a server ended with."""
+    LAUNCHERS = "launchers"
+    """It tells whether the launcher of a leftover is alive."""
+    GPUS = "gpus"
+    """It hands out GPUs one by one."""
+    VARIABLES = "variables"
+    """A server gets variables."""
+
+
+async def is_healthy(resource: Resource) -> bool:
+    """Whether the health path of an endpoint says 200."""
+    with contextlib.suppress(httpx.TransportError):
+        async with httpx.AsyncClient() as client:
+            return (await client.get(f"{resource.url}/health")).status_code == 200
+    return False
+
+
+def unchanged(task: TaskPlan) -> TaskPlan:
+    """Tasks as the bench makes them."""
+    return task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +66,23 @@ class Bench:
     mounts: tuple[Mount, ...] = ()
     limit: float = 10.0
     """Seconds within which any single thing happens."""
+    service: str = ""
+    """How its messages begin."""
+    adapt: Callable[[TaskPlan], TaskPlan] = unchanged
+    """Makes of a task what this platform is asked for."""
+    answers: Callable[[Resource], Awaitable[bool]] = is_healthy
+    """Whether an endpoint answers now."""
+    lacks: Mapping[Ability, str] = field(default_factory=dict)
+    """What it cannot have by its nature, and why."""
+
+    def has(self, ability: Ability) -> bool:
+        """Whether it can be asked for something."""
+        return ability not in self.lacks
+
+    def need(self, ability: Ability) -> None:
+        """Skip a test that is about nothing else."""
+        if ability in self.lacks:
+            pytest.skip(self.lacks[ability])
 
     def task(
         self,
@@ -65,7 +113,7 @@ class Bench:
             gpus=gpus,
             health=Health(path="/health"),
         )
-        return TaskPlan(
+        task = TaskPlan(
             index=number,
             key=f"task-{number}",
             name="fake_task",
@@ -81,6 +129,7 @@ class Bench:
                 mounts=self.mounts,
             ),
         )
+        return self.adapt(task)
 
 
 def make_plan(invocation: str, folder: Path, *tasks: TaskPlan) -> Plan:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from launcher.config.execution import Docker, Local
 from launcher.plan.model import Mount
+from launcher.plan.names import new_invocation_id
 from launcher.platforms.local.platform import LocalPlatform
 from tests.contract.bench import Bench, Scene
+from tests.contract.rented import rented_bench
 from tests.engines.docker import TEST_IMAGE, engine_socket
 
 SERVER = Path(__file__).parents[1] / "servers" / "openai_server.py"
@@ -45,10 +46,14 @@ def docker_bench() -> Bench:
     )
 
 
-@pytest.fixture(params=["processes", pytest.param("containers", marks=pytest.mark.engine)])
-def bench(request: pytest.FixtureRequest) -> Bench:
+@pytest.fixture(params=["processes", "deepinfra", pytest.param("containers", marks=pytest.mark.engine)])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """One platform after the other."""
-    return process_bench() if request.param == "processes" else docker_bench()
+    if request.param == "deepinfra":
+        with rented_bench(SERVER) as made:
+            yield made
+    else:
+        yield process_bench() if request.param == "processes" else docker_bench()
 
 
 @pytest.fixture
@@ -56,4 +61,4 @@ def scene(bench: Bench, tmp_path: Path) -> Iterator[Scene]:
     """A folder with an awkward name and an invocation that is used once."""
     folder = tmp_path / "it's a folder"
     folder.mkdir()
-    yield Scene(bench, uuid4().hex[:10], folder)
+    yield Scene(bench, new_invocation_id(), folder)

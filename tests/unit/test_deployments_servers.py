@@ -220,8 +220,8 @@ def test_the_command_is_exactly(deployment: AnyDeployment, command: tuple[str, .
     assert built(deployment).command == command
 
 
-def test_every_type_has_a_server_but_none() -> None:
-    assert set(DEPLOYMENT_TYPES) == {*LEAST, "none"}
+def test_every_type_has_a_server_but_none_and_what_a_provider_serves() -> None:
+    assert set(DEPLOYMENT_TYPES) == {*LEAST, "none", "deepinfra"}
     assert build_server(NoDeployment(), "name") is None
 
 

@@ -132,7 +132,7 @@ def test_lm_eval_sends_one_prompt_as_text_in_each_request() -> None:
     arguments = json.loads(plan().tasks[0].job.run.files["run.json"])["model_args"]
 
     assert (arguments["tokenized_requests"], arguments["batch_size"]) == (False, 1)
-    with pytest.raises(ConfigError, match="evaluation.batch_size: 8 prompts in one request are refused there"):
+    with pytest.raises(ConfigError, match=r"evaluation\.batch_size: 8 prompts in one request are refused there"):
         plan(evaluation={"batch_size": 8})
 
 

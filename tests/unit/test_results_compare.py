@@ -166,6 +166,22 @@ def test_a_difference_below_an_aggregate_is_said_of_it(tmp_path: Path) -> None:
     assert [str(one).startswith("t: prompts") for one in rows[0].forced] == [True]
 
 
+def test_runs_without_a_metric_in_common_are_refused_and_forced_ones_listed(tmp_path: Path) -> None:
+    with pytest.raises(NotComparable, match="t: no metric of both runs is the same"):
+        compared(tmp_path, [TASK], [replace(TASK, values={"f1": RIGHT})])
+
+    versus = compare([tmp_path / "aaaa", tmp_path / "bbbb"], force=True).candidates[0]
+    assert (versus.rows, versus.only_baseline, versus.only_candidate) == ([], ["t acc none"], ["t f1 none"])
+
+
+def test_an_aggregate_of_another_version_is_refused_though_its_parts_are_the_same(tmp_path: Path) -> None:
+    group = Score(task="all", metric="acc", filter="none", value=0.5, stderr=0.03, group=True, version="1")
+    second = replace(TASK, group=replace(group, version="2"))
+
+    with pytest.raises(NotComparable, match="version of the task: 1 in the baseline, 2 in the candidate"):
+        compared(tmp_path, [replace(TASK, group=group)], [second])
+
+
 def test_nan_and_null_are_left_out_and_never_count_as_zero(tmp_path: Path) -> None:
     odd: list[Any] = [math.nan, None, *RIGHT[2:]]
     task = PastTask("t", {"acc": odd}, score={"value": float(np.mean(RIGHT[2:]))})
@@ -272,10 +288,18 @@ def test_broken_files_of_a_run_are_one_line(tmp_path: Path, name: str, content: 
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_samples_cut_off_between_two_lines_are_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [90, 0])
+def test_samples_cut_off_between_two_lines_are_noticed(tmp_path: Path, left: int) -> None:
     first, second = write_run(tmp_path, "aaaa", TASK), write_run(tmp_path, "bbbb", TASK)
     path = next((second / "t" / "output").glob("*.jsonl"))
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:90]))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:left]))
 
-    with pytest.raises(ResultsError, match="90 samples of filter none, but 100 were scored"):
+    with pytest.raises(ResultsError, match=f"{left} samples of filter none, but 100 were scored"):
         compare([first, second])
+
+
+def test_a_task_of_zero_samples_has_no_value(tmp_path: Path) -> None:
+    row = only_row(compared(tmp_path, [PastTask("t", {"acc": []})], [PastTask("t", {"acc": []})]))
+
+    assert (row.n, row.difference, row.verdict) == (None, None, Verdict.NO_VALUE)
+    assert row.notes == ["no value in aaaa and bbbb: the metric is undefined there"]

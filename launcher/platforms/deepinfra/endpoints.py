@@ -217,6 +217,11 @@ class Endpoints(Tracker[Deployment, Entry]):
         stamp = entry.seen.created if entry is not None and entry.seen is not None else None
         return (stamp if stamp is not None else time.time() - 86_400) - 60
 
+    def is_over(self, name: str) -> bool:
+        """Whether its log will not grow any more: without instances nothing is printed."""
+        found = self._tracked[name].seen
+        return super().is_over(name) or (found is not None and found.stands_still)
+
     async def lines(self, name: str, window: LogWindow) -> list[LogEntry]:
         """Lines of a window, oldest first: those of the deployment, else those of its instances. RequestFailed."""
         found = self._tracked[name].seen

@@ -103,8 +103,9 @@ class Deployment(Answer):
 
     @property
     def serves(self) -> bool:
-        """Whether it can answer."""
-        return self.is_up and (self.instances is None or self.instances.running >= 1)
+        """Whether it can answer, if need be by an instance that the first request starts."""
+        starts_by_request = self.settings is not None and self.settings.min_instances == 0
+        return self.is_up and (self.instances is None or self.instances.running >= 1 or starts_by_request)
 
     @property
     def stands_still(self) -> bool:
