@@ -12,6 +12,7 @@ from launcher.plan.model import Mount
 from launcher.plan.names import new_invocation_id
 from launcher.platforms.local.platform import LocalPlatform
 from tests.contract.bench import Bench, Scene
+from tests.contract.hosted import hosted_bench
 from tests.contract.rented import rented_bench
 from tests.engines.docker import TEST_IMAGE, engine_socket
 
@@ -46,11 +47,14 @@ def docker_bench() -> Bench:
     )
 
 
-@pytest.fixture(params=["processes", "deepinfra", pytest.param("containers", marks=pytest.mark.engine)])
+CLOUDS = {"deepinfra": rented_bench, "lepton": hosted_bench}
+
+
+@pytest.fixture(params=["processes", *CLOUDS, pytest.param("containers", marks=pytest.mark.engine)])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """One platform after the other."""
-    if request.param == "deepinfra":
-        with rented_bench(SERVER) as made:
+    if request.param in CLOUDS:
+        with CLOUDS[request.param](SERVER) as made:
             yield made
     else:
         yield process_bench() if request.param == "processes" else docker_bench()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
+from launcher.config.deployment import DeepInfra
 from launcher.config.execution import Local
-from launcher.config.fields import Env, Reference
+from launcher.config.fields import Reference
+from launcher.deployments.deepinfra import server
 from launcher.emulators.deepinfra import Config, DeepInfraEmulator, Server, Timing
 from launcher.plan import deepinfra
 from launcher.plan.addressing import addressed
@@ -25,7 +27,6 @@ from launcher.platforms.local.platform import LocalPlatform
 from launcher.platforms.pair import Pair
 from tests.contract.bench import Ability, Bench
 
-GPU = "L4-24GB"
 LACKS = {
     Ability.EXIT_CODES: "DeepInfra gives a reason in words",
     Ability.LAUNCHERS: "a deployment's name says nothing of the machine that asked for it",
@@ -77,18 +78,22 @@ def rented_bench(script: Path) -> Iterator[Bench]:
 
 
 def _rented(task: TaskPlan) -> TaskPlan:
-    """The same with a request: what the server's command line ends with, and a variable that it wants as its token."""
+    """The same with a request: the server's arguments are the deployment's, a variable that it wants is its token."""
     assert task.endpoint is not None
     invocation = task.job.name.rpartition("-")[2]
-    server, name = task.endpoint.server, endpoint_name("deepinfra", "fake", task.index, invocation)
-    request = {
-        "model_name": deepinfra.model_name(name),
-        "gpu": GPU,
-        "num_gpus": 1,
-        "hf": {"repo": "acme/fake", **_token(server.env)},
-        "settings": {"min_instances": 1, "max_instances": 1},
-        "extra_args": list(server.command),
-    }
+    wanted = task.endpoint.server
+    tokens = [value.env for value in wanted.env.values() if isinstance(value, Reference)]
+    config = DeepInfra(
+        model_id="acme/fake", gpu="L4-24GB", hf_token_name=next(iter(tokens), None), extra_args=list(wanted.command)
+    )
+    endpoint = deepinfra.endpoint(
+        config,
+        server(config, "acme/fake"),
+        name=endpoint_name("deepinfra", "fake", task.index, invocation),
+        start_timeout=60.0,
+        health_timeout=60.0,
+        job_timeout=60.0,
+    )
     target = replace(
         task.target,
         model=deepinfra.MODEL,
@@ -96,14 +101,4 @@ def _rented(task: TaskPlan) -> TaskPlan:
         health_path=None,
         api_key=deepinfra.endpoint_key(None),
     )
-    rented = replace(server, type="deepinfra", gpus=1, env={})
-    return replace(
-        task,
-        target=target,
-        endpoint=replace(task.endpoint, name=name, server=rented, shape=f"1x{GPU}", lifetime=3600.0, request=request),
-    )
-
-
-def _token(env: Env) -> Mapping[str, str]:
-    wanted = [value for value in env.values() if isinstance(value, Reference)]
-    return {"token": str(wanted[0])} if wanted else {}
+    return replace(task, target=target, endpoint=endpoint)
