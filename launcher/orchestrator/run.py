@@ -8,7 +8,6 @@ says so.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -26,8 +25,9 @@ from launcher.orchestrator.probing import EndpointProblem, Probes
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.recover import recover
 from launcher.orchestrator.retry import delay
+from launcher.orchestrator.scribe import Scribe
 from launcher.orchestrator.shared import SharedEndpoints
-from launcher.orchestrator.state import Phase, RunOutcome, TaskOutcome, TaskState
+from launcher.orchestrator.state import RunOutcome, TaskState
 from launcher.orchestrator.strays import Strays
 from launcher.plan.addressing import addressed
 from launcher.plan.attempts import attempt
@@ -65,6 +65,7 @@ class Run:
         self._shared = SharedEndpoints(plan, self.tasks)
         self._platform = platform
         self._journal = journal
+        self._scribe = Scribe(journal, plan, self._lose)
         self._watcher = watcher
         self._tell = tell
         self._facts = facts
@@ -84,14 +85,13 @@ class Run:
         self._last_seen = Observation()
         self._why_blind = ""
         self._started = 0.0
-        self._last_beat = float("-inf")
         self._all_ended = False
 
     def stop(self, reason: Reason = Reason.STOPPED) -> None:
         """Ask for the end: evidence is kept, everything is torn down. Safe to call in any state, from the loop."""
         if self._stop is None:
             self._stop = reason
-            self._journal_quietly(Fact.STOP_ASKED, None, reason=reason.value)
+            self._scribe.quietly(Fact.STOP_ASKED, None, reason=reason.value)
         self._probes.stop_all()
         self._stopped.set()
         self._look_no_further()
@@ -121,7 +121,7 @@ class Run:
             if await self._open():
                 await self._loop()
         except LauncherError as error:
-            self._journal_quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
+            self._scribe.quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
             raise
         finally:
             await self._close()
@@ -256,7 +256,7 @@ class Run:
                 self.stop(Reason.LIMIT_REACHED)
             elif bound.share >= budget.WARN_AT and bound.key not in self._warned:
                 self._warned.add(bound.key)
-                self._journal_quietly(Fact.BUDGET_WARNING, None, bound.key, used=bound.used, most=bound.most)
+                self._scribe.quietly(Fact.BUDGET_WARNING, None, bound.key, used=bound.used, most=bound.most)
                 self._tell("budget", f"Near a limit: {bound}.")
 
     def _note(self, task: TaskState, seen: Observation) -> None:
@@ -281,18 +281,18 @@ class Run:
         if job.progress.phase == "evaluating" and task.evaluating_at is None:
             task.evaluating_at = _now()
             self._shared.served(task)
-            self._journal_quietly(Fact.TASK_EVALUATING, task)
+            self._scribe.quietly(Fact.TASK_EVALUATING, task)
 
     def _adopt(self, task: TaskState, endpoint: Resource | None, job: Resource | None) -> None:
         """What exists under a task's names is the task's, whatever the journal knows of it."""
         if endpoint is not None and not is_gone(endpoint) and not task.endpoint_created:
-            self._journal_quietly(Fact.INTEND_CREATE_ENDPOINT, task, endpoint.name)
-            self._journal_quietly(Fact.ENDPOINT_CREATED, task, endpoint.name, id=endpoint.id, adopted=True)
+            self._scribe.quietly(Fact.INTEND_CREATE_ENDPOINT, task, endpoint.name)
+            self._scribe.quietly(Fact.ENDPOINT_CREATED, task, endpoint.name, id=endpoint.id, adopted=True)
             task.admitted = task.endpoint_wanted = task.endpoint_created = True
             self._shared.use(task, _now(), is_made=True)
         if job is not None and not is_gone(job) and not task.job_submitted:
-            self._journal_quietly(Fact.INTEND_SUBMIT_JOB, task, job.name)
-            self._journal_quietly(Fact.JOB_SUBMITTED, task, job.name, id=job.id, adopted=True)
+            self._scribe.quietly(Fact.INTEND_SUBMIT_JOB, task, job.name)
+            self._scribe.quietly(Fact.JOB_SUBMITTED, task, job.name, id=job.id, adopted=True)
             task.admitted = task.job_wanted = task.job_submitted = True
         if task.admitted and task.started_at is None:
             task.started_at = _now()
@@ -396,7 +396,7 @@ class Run:
         assert spec is not None
         async with self._shared.turn(task):
             self._shared.refuse(task)
-            self._record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
+            self._scribe.record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
             task.endpoint_wanted = True
             task.started_at = task.started_at or _now()
             self._shared.use(task, _now())
@@ -406,7 +406,7 @@ class Run:
                     made = await self._platform.create_endpoint(task.plan, spec)
                 task.url, task.model = made.url, made.model
             task.endpoint_created = True
-            self._record(Fact.ENDPOINT_CREATED, task, spec.name, **({"id": made.id} if made else {}))
+            self._scribe.record(Fact.ENDPOINT_CREATED, task, spec.name, **({"id": made.id} if made else {}))
 
     async def _start_probe(self, task: TaskState) -> None:
         """Probe beside the task's steps: a server that dies meanwhile must be noticed at once."""
@@ -426,30 +426,30 @@ class Run:
             self._failed(task, Action.PROBE, f"{type(error).__name__}: {error}", Reason.LAUNCHER_ERROR)
         else:
             task.ready = True
-            self._journal_quietly(Fact.TASK_READY, task)
+            self._scribe.quietly(Fact.TASK_READY, task)
         self._wake.set()
 
     async def _submit(self, task: TaskState) -> None:
         if task.started_at is None:
             task.started_at = _now()
-        self._record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
+        self._scribe.record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
         task.job_wanted = True
         plan = addressed(task.plan, task.model)
         made = await self._platform.submit_job(plan, plan.job, plan.target.url or task.url or "")
         task.job_submitted = True
-        self._record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
+        self._scribe.record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
 
     def _end(self, task: TaskState, reason: Reason, detail: str) -> None:
         task.reason, task.detail = reason, detail
         task.ended_at = _now()
         self._probes.stop(task.plan.key)
-        self._journal_quietly(Fact.TASK_ENDED, task, reason=reason.value, detail=detail)
+        self._scribe.quietly(Fact.TASK_ENDED, task, reason=reason.value, detail=detail)
 
     async def _collect(self, task: TaskState) -> None:
         """Bring home what there is: scores of a completed job, evidence of any other end."""
         await collect(self._platform, task, self.folder / task.plan.key)
         detail = {"detail": task.detail} if task.reason is not Reason.COMPLETED else {}
-        self._journal_quietly(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores), **detail)
+        self._scribe.quietly(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores), **detail)
 
     async def _remove(self, task: TaskState) -> None:
         """Ask for the end of job and endpoint; neither waits for the other."""
@@ -465,7 +465,7 @@ class Run:
         self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]], first: bool
     ) -> None:
         if first:
-            self._journal_quietly(intent, task, name)
+            self._scribe.quietly(intent, task, name)
         if self._lost is not None:
             return  # what exists under this name is another's now
         try:
@@ -479,7 +479,7 @@ class Run:
         task.deleting_at = task.deleting_at or now
         if now - task.deleting_at > DELETE_PATIENCE:
             task.done = True
-            self._journal_quietly(Fact.LEFTOVER, task)
+            self._scribe.quietly(Fact.LEFTOVER, task)
         await asyncio.sleep(self._platform.poll_interval)
 
     async def _finish_task(self, task: TaskState) -> None:
@@ -489,7 +489,7 @@ class Run:
         task.endpoint_wanted = task.job_wanted = False
         if task.reason is Reason.COMPLETED:
             task.detail = ""  # a removal that was refused at first has come true
-        self._journal_quietly(Fact.TASK_GONE, task, **said)
+        self._scribe.quietly(Fact.TASK_GONE, task, **said)
         wait = self._delay(task)
         if wait is None:
             task.done = True
@@ -519,7 +519,7 @@ class Run:
             "generation": generation,
         }
         kept = task.plan.endpoint.name if keeps_endpoint and task.plan.endpoint else ""
-        self._record(Fact.TASK_RETRY, task, kept, attempt=number, **said)
+        self._scribe.record(Fact.TASK_RETRY, task, kept, attempt=number, **said)
         put_away(self.folder / task.plan.key, ended.number)
         plan = attempt(self._planned(task), number, self.plan.invocation, generation=generation)
         task.begin_attempt(number, plan, _now() + wait, keeps_endpoint=keeps_endpoint)
@@ -540,7 +540,7 @@ class Run:
         try:
             await self._let_go()
         except Exception as error:  # the outcome must be told whatever the platform says at the end
-            self._journal_quietly(Fact.LEFTOVER, None, detail=str(error))
+            self._scribe.quietly(Fact.LEFTOVER, None, detail=str(error))
         else:
             self._all_ended = self._platform.close_ends_all
 
@@ -563,58 +563,30 @@ class Run:
         now = _now()
         for task in self.tasks:
             if task.reason is None:
-                self._journal_quietly(Fact.TASK_ENDED, task, reason=(self._stop or Reason.STOPPED).value)
+                self._scribe.quietly(Fact.TASK_ENDED, task, reason=(self._stop or Reason.STOPPED).value)
+        price, ended = self.plan.usd_per_gpu_hour, self._all_ended
         outcome = RunOutcome(
             invocation=self.plan.invocation,
             folder=str(self.folder),
-            tasks=tuple(self._outcome(task, now) for task in self.tasks),
+            tasks=tuple(t.outcome(now, self._stop, price, all_ended=ended) for t in self.tasks),
             seconds=now - self._started,
             ended_by=self._stop,
             strays=() if self._all_ended else tuple(self._strays.left),
         )
-        with contextlib.suppress(LeaseLost):
-            self._beat(force=True)
+        self._show(now)
+        self._scribe.beat(self.tasks, now, force=True)
         return outcome
 
     def conclude(self, outcome: RunOutcome) -> None:
         """Tell the journal that the run has ended, once its results are written."""
-        self._journal_quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
+        self._scribe.quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
         self._journal.give_up_lease(self.plan.invocation)
 
-    def _outcome(self, task: TaskState, now: float) -> TaskOutcome:
-        begun = task.started_at if task.started_at is not None else now
-        return TaskOutcome(
-            key=task.plan.key,
-            name=task.plan.name,
-            harness=task.plan.harness,
-            reason=task.reason or self._stop or Reason.STOPPED,
-            detail=task.detail,
-            evidence=task.evidence,
-            scores=tuple(task.scores),
-            left=() if self._all_ended else _left(task),
-            attempts=tuple(task.past),
-            seconds=(task.ended_at or now) - begun,
-            gpu_seconds=task.gpu_seconds(now),
-            usd=task.usd(now, self.plan.usd_per_gpu_hour),
-        )
-
-    # --- the journal ------------------------------------------------------------------------------------------------
-
-    def _record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
-        self._journal.record(self.plan.invocation, kind, task.plan.key, name, **data)
-
-    def _journal_quietly(self, kind: Fact, task: TaskState | None, name: str = "", **data: Any) -> None:
-        """For facts that must not keep a teardown from happening when the disk is full."""
-        try:
-            self._journal.record(self.plan.invocation, kind, task.plan.key if task else None, name, **data)
-        except LeaseLost as error:
-            self._lose(error)
-        except LauncherError:
-            return
+    # --- who is told ------------------------------------------------------------------------------------------------
 
     def _may_remove(self, name: str) -> bool:
         """Whether this is still the one supervisor, which the journal says when it takes the intent."""
-        self._journal_quietly(Fact.INTEND_REMOVE_STRAY, None, name)
+        self._scribe.quietly(Fact.INTEND_REMOVE_STRAY, None, name)
         return self._lost is None
 
     def _lose(self, error: LeaseLost) -> None:
@@ -630,16 +602,10 @@ class Run:
         except Exception:  # a closed terminal or pipe must not end a run
             self._watcher = None
 
-    def _beat(self, *, force: bool = False) -> None:
+    def _beat(self) -> None:
         now = _now()
         self._show(now)
-        if force or now - self._last_beat >= HEARTBEAT:
-            self._last_beat = now
-            rows = [_live_row(task, now, self.plan.usd_per_gpu_hour) for task in self.tasks]
-            try:
-                self._journal.beat(self.plan.invocation, rows)
-            except LeaseLost as error:
-                self._lose(error)
+        self._scribe.beat(self.tasks, now)
 
 
 def _waiting_for(task: TaskState, endpoint: Resource | None, job: Resource | None) -> str:
@@ -647,13 +613,6 @@ def _waiting_for(task: TaskState, endpoint: Resource | None, job: Resource | Non
     if task.job_submitted:
         return job.detail if job is not None and job.state is ResourceState.PENDING else ""
     return endpoint.detail if endpoint is not None else ""
-
-
-def _left(task: TaskState) -> tuple[str, ...]:
-    """What a task made and nobody has confirmed to be gone."""
-    endpoint = task.plan.endpoint
-    names = [endpoint.name] if endpoint and task.endpoint_wanted else []
-    return (*names, *([task.plan.job.name] if task.job_wanted else []))
 
 
 def _now() -> float:
@@ -666,17 +625,3 @@ def _found(task: TaskState, things: dict[str, Resource], name: str, known: bool)
     if found is None and task.recovered and known and _now() >= task.unheard_until:
         return Resource(name=name, state=ResourceState.GONE, detail="it was gone when the run was resumed")
     return found
-
-
-def _live_row(task: TaskState, now: float, usd_per_gpu_hour: float | None) -> dict[str, object]:
-    progress = task.progress
-    return {
-        "task": task.plan.key,
-        "phase": task.phase.value if task.phase is not Phase.ENDED else str(task.reason),
-        "done": progress.done if progress else None,
-        "total": progress.total if progress else None,
-        "why": task.why,
-        "attempt": task.attempt,
-        "gpu_seconds": round(task.gpu_seconds(now), 1),
-        "usd": task.usd(now, usd_per_gpu_hour),
-    }

@@ -209,6 +209,32 @@ class TaskState:
         return self.done and (self.endpoint_wanted or self.job_wanted)
 
     @property
+    def left(self) -> tuple[str, ...]:
+        """Names of what it made and nobody has confirmed to be gone."""
+        endpoint = self.plan.endpoint
+        names = [endpoint.name] if endpoint and self.endpoint_wanted else []
+        return (*names, *([self.plan.job.name] if self.job_wanted else []))
+
+    def outcome(
+        self, now: float, ended_by: Reason | None, usd_per_gpu_hour: float | None, *, all_ended: bool
+    ) -> TaskOutcome:
+        """How it ended. `ended_by` ended the run as a whole; with `all_ended` nothing of it can be left."""
+        return TaskOutcome(
+            key=self.plan.key,
+            name=self.plan.name,
+            harness=self.plan.harness,
+            reason=self.reason or ended_by or Reason.STOPPED,
+            detail=self.detail,
+            evidence=self.evidence,
+            scores=tuple(self.scores),
+            left=() if all_ended else self.left,
+            attempts=tuple(self.past),
+            seconds=(self.ended_at or now) - (now if self.started_at is None else self.started_at),
+            gpu_seconds=self.gpu_seconds(now),
+            usd=self.usd(now, usd_per_gpu_hour),
+        )
+
+    @property
     def gpus(self) -> int:
         """GPUs its endpoint occupies while it exists."""
         return self.plan.endpoint.gpus if self.plan.endpoint else 0

@@ -9,9 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from launcher.config.evaluation import Settings
+from launcher.config.execution import AnyExecution, Local
 from launcher.config.fields import Env
 from launcher.deployments.spec import Health, ServerSpec
 from launcher.harnesses.spec import HarnessJob
@@ -40,6 +42,10 @@ class Ability(StrEnum):
     """It hands out GPUs one by one."""
     VARIABLES = "variables"
     """A server gets variables."""
+    NEW_IDS = "new_ids"
+    """What is created again under a name has another id."""
+    ENDS = "ends"
+    """A server that died has ended."""
 
 
 async def is_healthy(resource: Resource) -> bool:
@@ -64,6 +70,10 @@ class Bench:
     image: str | None = None
     job_image: str | None = None
     mounts: tuple[Mount, ...] = ()
+    job_pace: float = 1.0
+    """How much longer jobs take, where the platform looks at them rarely."""
+    execution: AnyExecution = field(default_factory=Local)
+    """Where jobs run, as a config says it."""
     limit: float = 10.0
     """Seconds within which any single thing happens."""
     service: str = ""
@@ -97,7 +107,7 @@ class Bench:
         """One task: the test server with further arguments, and a job that writes its results after a while."""
         run = HarnessJob(
             harness="command",
-            argv=("{python}", "{work_dir}/job.py", "{output_dir}", "{work_dir}", str(job_seconds)),
+            argv=("{python}", "{work_dir}/job.py", "{output_dir}", "{work_dir}", str(job_seconds * self.job_pace)),
             files={"job.py": JOB},
             results=("results.json",),
             progress="lines",
@@ -132,11 +142,12 @@ class Bench:
         return self.adapt(task)
 
 
-def make_plan(invocation: str, folder: Path, *tasks: TaskPlan) -> Plan:
+def make_plan(bench: Bench, invocation: str, folder: Path, *tasks: TaskPlan) -> Plan:
     """A plan of these tasks."""
     return Plan(
         invocation=invocation,
-        execution="local",
+        execution=bench.execution.type,
+        config={"execution": msgspec.to_builtins(bench.execution)},
         deployment="container",
         output_dir=str(folder),
         storage=str(folder / invocation),
@@ -157,5 +168,5 @@ class Scene:
         """An opened platform for a plan of these tasks."""
         platform = self.bench.make()
         self.platforms.append(platform)
-        await platform.open(make_plan(self.invocation, self.folder, *tasks), self.folder / self.invocation)
+        await platform.open(make_plan(self.bench, self.invocation, self.folder, *tasks), self.folder / self.invocation)
         return platform

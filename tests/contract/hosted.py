@@ -24,9 +24,10 @@ from tests.e2e.lepton import TOKEN
 
 EXECUTION = Lepton(node_group="h100-pool", resource_shape="gpu.1xh100", access=LeptonAccess(mode="public"))
 LACKS = {
-    Ability.EXIT_CODES: "Lepton starts a server again and tells how often that failed",
     Ability.LAUNCHERS: "nothing in a workspace says which machine asked for it",
     Ability.GPUS: "Lepton chooses the GPUs",
+    Ability.NEW_IDS: "an endpoint's id is its name on Lepton",
+    Ability.ENDS: "Lepton starts a server that died again, for ever",
 }
 
 
@@ -53,6 +54,8 @@ def hosted_bench(script: Path) -> Iterator[Bench]:
             image="test/server:1",
             adapt=_hosted,
             lacks=LACKS,
+            execution=EXECUTION,
+            job_pace=5.0,
             limit=20.0,
         )
 
