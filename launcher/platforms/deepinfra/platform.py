@@ -134,7 +134,7 @@ class DeepInfraPlatform:
             ),
             begun=now,
         )
-        wanted = preflight.endpoints(plan)
+        wanted = plan.endpoints
         return Capacity(gpus=await self._free(plan, wanted)) if wanted else Capacity()
 
     async def _free(self, plan: Plan, wanted: list[EndpointPlan]) -> int | None:

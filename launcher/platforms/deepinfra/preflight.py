@@ -40,7 +40,7 @@ class World:
 async def look(client: DeepInfraClient, plan: Plan) -> World:
     """Ask for everything that the checks need. Raises RequestFailed only if the account does not let us in."""
     me = await client.me()
-    endpoint = next(iter(endpoints(plan)), None)
+    endpoint = next(iter(plan.endpoints), None)
     base_model = (endpoint.request or {}).get("base_model") if endpoint is not None else None
     questions: dict[str, Awaitable[Any]] = {
         "offers": client.offers(base_model),
@@ -77,7 +77,7 @@ def is_unreachable(error: RequestFailed) -> bool:
 
 def check(plan: Plan, world: World, credentials: Credentials, environment: Mapping[str, str]) -> list[Check]:
     """All checks, each result once."""
-    wanted = endpoints(plan)
+    wanted = plan.endpoints
     found = [
         Check("key", CheckState.NOTE, f"{SERVICE}: account {world.me.owner}, by the key from {credentials.source}"),
         Check(
@@ -93,11 +93,6 @@ def check(plan: Plan, world: World, credentials: Credentials, environment: Mappi
         *(Check(name, CheckState.SKIPPED, why) for name, why in world.unknown),
     ]
     return list(dict.fromkeys(found))
-
-
-def endpoints(plan: Plan) -> list[EndpointPlan]:
-    """The endpoints of a plan, a shared one once."""
-    return list({task.endpoint.name: task.endpoint for task in plan.tasks if task.endpoint is not None}.values())
 
 
 def gpu_limit(limits: Mapping[str, int], gpu: str) -> int:
@@ -120,7 +115,7 @@ def _note(name: str, message: str) -> Check:
 
 def _variables(plan: Plan, environment: Mapping[str, str]) -> Iterator[Check]:
     """References of the plan, its requests included. The account's own key is lent where it is missing."""
-    named = {reference for endpoint in endpoints(plan) for reference in _in_request(endpoint.request)}
+    named = {reference for endpoint in plan.endpoints for reference in _in_request(endpoint.request)}
     for reference in sorted({*references(plan), *named} - {Reference(env=API_KEY)}, key=str):
         why = unresolvable(reference, environment)
         yield _problem("variables", why) if why else Check("variables", CheckState.OK)
