@@ -128,7 +128,7 @@ def run(
     from launcher.supervise import Supervision, refuse_beyond_budget
 
     refuse_beyond_budget(plan, yes=yes)
-    return _complete(Supervision(plan=plan, journal=Journal.default(), watcher=watcher, say=say))
+    return _complete(Supervision(plan=plan, journal=Journal.default(), watcher=watcher, say=say, yes=yes))
 
 
 def detach(plan: Plan, *, yes: bool = False) -> int:
@@ -146,10 +146,15 @@ def detach(plan: Plan, *, yes: bool = False) -> int:
     begin_folder(plan, folder)
     begin(plan, journal)
     try:
-        return detached.start(journal, plan.invocation, folder, ["supervise", plan.invocation])
+        return detached.start(journal, plan.invocation, folder, ["supervise", plan.invocation, *_accepting(yes)])
     except LauncherError as error:
         journal.record(plan.invocation, Fact.RUN_ENDED, exit_code=error.exit_code, error=str(error))
         raise
+
+
+def _accepting(yes: bool) -> list[str]:
+    """Arguments of the supervisor in the background."""
+    return ["--yes"] if yes else []
 
 
 def resume(
@@ -176,7 +181,7 @@ def resume(
     begun = stored_plan(journal, found)
     plan = change(begun)
     refuse_beyond_budget(plan, yes=yes, accepted=begun)
-    return _complete(take_up(journal, found, plan, watcher=watcher, say=say))
+    return _complete(take_up(journal, found, plan, watcher=watcher, say=say, yes=yes))
 
 
 def resume_detached(invocation: str, *, change: Callable[[Plan], Plan] = lambda plan: plan, yes: bool = False) -> int:
@@ -196,7 +201,8 @@ def resume_detached(invocation: str, *, change: Callable[[Plan], Plan] = lambda 
     begin_folder(plan, Path(plan.output_dir) / plan.invocation)
     take_up(journal, found, plan)  # keeps the changed plan, which the supervisor reads
     journal.give_up_lease(found.id)
-    return detached.start(journal, found.id, Path(plan.output_dir) / plan.invocation, ["supervise", found.id])
+    command = ["supervise", found.id, *_accepting(yes)]
+    return detached.start(journal, found.id, Path(plan.output_dir) / plan.invocation, command)
 
 
 def stored_plan(invocation: str) -> Plan:
@@ -321,11 +327,14 @@ def endpoint(invocation: str) -> EndpointStatus:
     return kept.status(journal, kept.find(journal, invocation))
 
 
-def scale_endpoint(invocation: str, *, least: int, most: int) -> None:
-    """Change how many replicas an endpoint has. Raises NotFound, and PlatformError where its platform cannot."""
+def scale_endpoint(invocation: str, *, least: int, most: int) -> float | None:
+    """Change how many replicas an endpoint has; the price of `most` in USD per hour, None where it is not known.
+
+    Raises NotFound, and PlatformError where its platform cannot.
+    """
     from launcher.orchestrator import operating
 
-    _operate(invocation, lambda plan, journal: operating.scale(plan, journal, least=least, most=most))
+    return _operate(invocation, lambda plan, journal: operating.scale(plan, journal, least=least, most=most))
 
 
 def endpoint_metrics(invocation: str, *, since: float) -> Metrics:

@@ -23,7 +23,7 @@ from launcher.orchestrator.signals import handled, reaction
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan
 from launcher.platforms import open_for
-from launcher.platforms.base import Check, CheckState, Platform, Sharing, identified
+from launcher.platforms.base import BUDGET, Check, CheckState, Platform, Sharing, identified
 from launcher.platforms.pair import halves
 from launcher.results import write
 from launcher.results.model import Record
@@ -59,6 +59,8 @@ class Supervision:
     facts: Sequence[Entry] | None = None
     ends: bool = False
     """Only tear down what is there, and record how it ended."""
+    yes: bool = False
+    """Run although the worst case breaks a limit, which then ends the run."""
 
     async def run(self, interrupts: Interrupts) -> RunResult:
         """Run to the end.
@@ -107,7 +109,8 @@ class Supervision:
             if self.facts and half.close_ends_all:
                 await remove_leftovers(half, self.plan.invocation)
         if not self.ends:
-            problems = [c.message for c in await platform.preflight(self.plan) if c.state is CheckState.PROBLEM]
+            checks = [check for check in await platform.preflight(self.plan) if check.state is CheckState.PROBLEM]
+            problems = [check.message for check in checks if check.name != BUDGET or not self._is_accepted()]
             if problems:
                 raise PreflightError(problems)
         try:
@@ -116,6 +119,10 @@ class Supervision:
             if not self.ends:  # files that cannot be written keep nothing from being torn down
                 raise
             self.say(str(error))
+
+    def _is_accepted(self) -> bool:
+        """Whether a worst case beyond a limit was accepted, now or when the invocation began."""
+        return self.yes or any(fact.kind is Fact.RUN_STARTED for fact in self.facts or ())
 
     def _written(self, live: Run, outcome: RunOutcome) -> RunResult:
         invocation = self.plan.invocation
@@ -157,7 +164,7 @@ async def remove_leftovers(platform: Platform, invocation: str) -> None:
 
 def own_checks(plan: Plan) -> list[Check]:
     """What keeps a plan from running whatever the platform says: its own limits, and addresses for messages."""
-    problems = [("budget", problem) for problem in (*budget.unkeepable(plan), *budget.beyond(plan))]
+    problems = [(BUDGET, problem) for problem in (*budget.unkeepable(plan), *budget.beyond(plan))]
     try:
         Notifier(plan.notify_config(), plan.invocation)
     except PreflightError as error:
@@ -218,6 +225,7 @@ def take_up(
     watcher: Watcher | None = None,
     say: Say = lambda _: None,
     ends: bool = False,
+    yes: bool = False,
 ) -> Supervision:
     """Become the supervisor of an invocation that has begun. Raises LeaseHeld while another process is."""
     if not ends:
@@ -229,7 +237,7 @@ def take_up(
     except BaseException:
         journal.give_up_lease(invocation.id)
         raise
-    return Supervision(plan=plan, journal=journal, watcher=watcher, say=say, facts=facts, ends=ends)
+    return Supervision(plan=plan, journal=journal, watcher=watcher, say=say, facts=facts, ends=ends, yes=yes)
 
 
 def _move(journal: Journal, invocation: Invocation, plan: Plan) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from launcher.cli.status_command import describe
+from launcher.cli.status_command import SCHEMA, describe
 from launcher.errors import Leftover, NotFound
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, of
@@ -95,7 +95,7 @@ class Lines:
     def show(self, status: RunStatus) -> None:
         """Write what has changed."""
         for task in status.tasks:
-            text = task.reason or task.phase
+            text = f"{task.reason or task.phase} {task.detail}"
             if self._said.get(task.task) != text:
                 self._said[task.task] = text
                 print(f"{task.task}: {describe(task)}", flush=True)
@@ -112,7 +112,7 @@ class Json:
         now: list[tuple[object, ...]] = [(t.task, t.phase, t.reason, t.done, t.attempt) for t in status.tasks]
         if now != self._said:
             self._said = now
-            print(json.dumps({"schema": "nv-eval.status/1", "invocations": [asdict(status)]}), flush=True)
+            print(json.dumps({"schema": SCHEMA, "invocations": [asdict(status)]}), flush=True)
 
 
 @contextmanager

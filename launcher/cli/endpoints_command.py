@@ -290,7 +290,7 @@ def _ls(args: argparse.Namespace) -> int:
     return 0
 
 
-_HEAD = ("id", "state", "url", "model", "age", "expires in", "cost", "where")
+_HEAD = ("id", "state", "url", "model", "age", "expires in", "price", "cost", "where")
 
 
 def _row(status: EndpointStatus) -> list[str]:
@@ -304,6 +304,7 @@ def _row(status: EndpointStatus) -> list[str]:
         status.model,
         duration(status.age),
         "" if status.is_over else expires,
+        f"{status.usd_per_hour:.2f} USD/h" if status.usd_per_hour and not status.is_over else "",
         money(status.usd) if status.usd is not None else "",
         f"{status.deployment} on {status.execution}",
     ]
@@ -369,8 +370,9 @@ def _scale(args: argparse.Namespace) -> int:
 
     if not 0 <= args.min <= args.max or args.max == 0:
         raise ConfigError("nv-eval endpoints scale: --min is at least 0, --max at least 1 and no less than --min")
-    scale_endpoint(args.invocation, least=args.min, most=args.max)
-    sys.stdout.write(f"{endpoint(args.invocation).id}: {args.min} to {args.max} replicas\n")
+    most = scale_endpoint(args.invocation, least=args.min, most=args.max)
+    price = f" (up to {most:.2f} USD/h)" if most else ""
+    sys.stdout.write(f"{endpoint(args.invocation).id}: {args.min} to {args.max} replicas{price}\n")
     return 0
 
 

@@ -16,6 +16,7 @@ from launcher.errors import Leftover, PlatformError
 if TYPE_CHECKING:
     from launcher.orchestrator.garbage import Collection, Found
     from launcher.orchestrator.removal import Cleared
+    from launcher.orchestrator.unfinished import Unlooked
 
 SCHEMA = "nv-eval.gc/1"
 HOUR, DAY = 3600.0, 86_400.0
@@ -28,7 +29,8 @@ credentials for. In JSON, `why` is one of: run_ended, launcher_gone, expired, ol
 young, age_unknown, storage, storage_unknown, record (kept).
 --install shows a timer that runs `nv-eval gc --yes`, with the same options, and writes it after a yes. It never takes
 what is only old, unless --older-than is given. See docs/gc.md.
-Exit code: 0 done, 5 something is left, 7 a platform could not be asked.
+Exit code: 0 done, 5 something is left, 7 a platform could not be asked, or something that has not ended in order ran
+where this machine cannot look.
 """
 
 
@@ -70,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _collect(args: argparse.Namespace) -> int:
-    from launcher.orchestrator.garbage import GARBAGE, Rules, collect, kept_of, runs_of
+    from launcher.orchestrator.garbage import GARBAGE, Rules, collect, hung_of, kept_of, runs_of
+    from launcher.orchestrator.unfinished import unlooked
     from launcher.platforms import within_reach
 
     journal, trouble = leftovers.journal()
@@ -79,27 +82,34 @@ def _collect(args: argparse.Namespace) -> int:
     rules = Rules(
         runs=runs_of(journal),
         kept=kept_of(journal),
+        hung=hung_of(journal),
         older_than=DAY if args.older_than is None else args.older_than,
         storage=args.storage,
     )
-    result = asyncio.run(collect(places, rules, remove=args.yes, timeout=args.timeout, pricing=pricing))
+    wish = collect(places, rules, remove=args.yes, timeout=args.timeout, pricing=pricing, journal=journal)
+    result = asyncio.run(wish)
     garbage = [found for found in result.found if found.why in GARBAGE]
-    code = _exit_code(result)
+    silent = {place.platform for place in result.places if place.unknown}
+    dark = unlooked(journal, result.looks, silent) if journal and chosen is None else []
+    code = _exit_code(result, dark)
     notes = [*([trouble] if trouble else []), *notes]
     if args.json:
-        sys.stdout.write(json.dumps(_as_json(result, garbage, dry=not args.yes, code=code, notes=notes)) + "\n")
+        document = _as_json(result, garbage, dark, dry=not args.yes, code=code, notes=notes)
+        sys.stdout.write(json.dumps(document) + "\n")
     else:
-        _print(result, garbage, args, notes)
+        _print(result, garbage, dark, args, notes)
     return code
 
 
-def _exit_code(result: Collection) -> int:
+def _exit_code(result: Collection, dark: list[Unlooked]) -> int:
     if any(place.left and not place.unknown for place in result.places):
         return Leftover.exit_code
-    return PlatformError.exit_code if any(place.unknown for place in result.places) else 0
+    return PlatformError.exit_code if dark or any(place.unknown for place in result.places) else 0
 
 
-def _as_json(result: Collection, garbage: list[Found], *, dry: bool, code: int, notes: list[str]) -> dict[str, object]:
+def _as_json(
+    result: Collection, garbage: list[Found], dark: list[Unlooked], *, dry: bool, code: int, notes: list[str]
+) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "exit_code": code,
@@ -108,6 +118,7 @@ def _as_json(result: Collection, garbage: list[Found], *, dry: bool, code: int, 
         "kept": [_found_as_json(found) for found in result.found if found not in garbage],
         "places": [leftovers.place_as_json(place) for place in result.places],
         "removed_usd": result.usd,
+        "not_looked_at": [{"invocation": one.invocation, "place": one.place, "run": one.state.value} for one in dark],
         "notes": notes,
     }
 
@@ -116,7 +127,9 @@ def _found_as_json(found: Found) -> dict[str, object]:
     return {**leftovers.as_json(found.left, found.platform), "why": found.why.value}
 
 
-def _print(result: Collection, garbage: list[Found], args: argparse.Namespace, notes: list[str]) -> None:
+def _print(
+    result: Collection, garbage: list[Found], dark: list[Unlooked], args: argparse.Namespace, notes: list[str]
+) -> None:
     from launcher.plan.words import counted, money
 
     kept = [found for found in result.found if found not in garbage]
@@ -126,7 +139,8 @@ def _print(result: Collection, garbage: list[Found], args: argparse.Namespace, n
     known = [found.left.usd_per_hour for found in garbage if found.left.usd_per_hour]
     cost = f", {sum(known):.2f} USD per hour" if known else ""
     rest = f"; {counted(len(kept), 'thing')} of ours kept{'' if args.verbose else ' (-v shows them)'}" if kept else ""
-    sys.stdout.write(f"{counted(len(garbage), 'thing')} nobody needs{cost}{rest}\n")
+    where = f" on {', '.join(place.platform for place in result.places)}" if dark else ""
+    sys.stdout.write(f"{counted(len(garbage), 'thing')} nobody needs{where}{cost}{rest}\n")
     if garbage and not args.yes:
         sys.stdout.write("Nothing was removed; to remove it, repeat the command with --yes\n")
     for place in result.places:
@@ -137,7 +151,7 @@ def _print(result: Collection, garbage: list[Found], args: argparse.Namespace, n
         sys.stderr.writelines(f"nv-eval: {line}\n" for line in (*place.refusals, *place.unseen))
     if result.usd is not None:
         sys.stdout.write(f"What was removed has cost {money(result.usd)}\n")
-    sys.stderr.writelines(f"nv-eval: {note}\n" for note in notes)
+    sys.stderr.writelines(f"nv-eval: {line}\n" for line in (*notes, *dark))
 
 
 def _print_removed(place: Cleared) -> None:

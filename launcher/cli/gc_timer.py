@@ -7,16 +7,24 @@ import json
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.cli import env_file, leftovers
+from launcher.config.execution import Lepton
+from launcher.config.places import DeepInfraAccount
+from launcher.errors import PreflightError
+from launcher.platforms.deepinfra import credentials as deepinfra
+from launcher.platforms.lepton import credentials as lepton
 
 if TYPE_CHECKING:
+    from launcher.config.places import AnyPlace
     from launcher.orchestrator.timer import Crontab, Entry, Systemd
 
 SCHEMA = "nv-eval.timer/1"
-_SEEN = ("DEEPINFRA_", "LEPTON_", "DOCKER_HOST", "SSL_CERT_")
+_PREFIXES = {"deepinfra": "DEEPINFRA_", "lepton": "LEPTON_"}
+_SEEN = (*_PREFIXES.values(), "DOCKER_HOST", "SSL_CERT_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -26,7 +34,8 @@ def install(args: argparse.Namespace) -> int:
     from launcher.orchestrator import timer
 
     given = env_file.read(args.env_file) if args.env_file else {}
-    leftovers.places(args)  # a wrong override is told now and not by the timer
+    named, _ = leftovers.places(args)  # a wrong override is told now and not by the timer
+    _refuse_blind(named or [], given)
     entry = _entry(args)
     chosen = timer.choose()
     text = chosen.text(entry)
@@ -128,6 +137,28 @@ def _notes(chosen: Systemd | Crontab, given: dict[str, str]) -> list[str]:
     if isinstance(chosen, Systemd) and not chosen.lingers():
         notes.append("it stops when you log out, unless you say once: loginctl enable-linger")
     return notes
+
+
+def _refuse_blind(named: Sequence[AnyPlace], given: dict[str, str]) -> None:
+    """Raises PreflightError for a place that was named and that the timer could never look at."""
+    environment = {"HOME": str(Path.home()), **given}
+    for place in named:
+        _find_credentials(place, os.environ | given)
+        try:
+            _find_credentials(place, environment)
+        except PreflightError:
+            raise PreflightError(
+                f"the timer could not look at {place.type}: it has none of your shell's variables; write the "
+                f"{_PREFIXES[place.type]}... ones as NAME=VALUE lines into a file, chmod 600 it, and add --env-file FILE"
+            ) from None
+
+
+def _find_credentials(place: AnyPlace, environment: Mapping[str, str]) -> None:
+    """Raises PreflightError if these variables, and the files they lead to, do not open a place."""
+    if isinstance(place, Lepton):
+        lepton.find(environment, workspace=place.workspace_id)
+    elif isinstance(place, DeepInfraAccount):
+        deepinfra.find(environment)
 
 
 def _leads_somewhere(variable: str) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, TaskStatus, of
 
+SCHEMA = "nv-eval.status/1"
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = [journal.find(prefix) for prefix in args.invocations] or journal.invocations(limit=1)
     while True:
         found = [of(journal, invocation) for invocation in wanted]
-        _show(found, args)
+        _show(found, _others(journal, found), args)
         if not args.watch or not any(status.state is RunState.RUNNING for status in found):
             return 0
         time.sleep(max(0.1, args.interval))
@@ -43,14 +44,25 @@ def _again(journal: Journal, wanted: list[Invocation]) -> list[Invocation]:
     return [journal.find(invocation.id) for invocation in wanted]
 
 
-def _show(found: list[RunStatus], args: argparse.Namespace) -> None:
+def _others(journal: Journal, found: list[RunStatus]) -> list[str]:
+    """Ids of those that are not shown and run, or may have left something that does; newest first."""
+    shown = {status.invocation for status in found}
+    others = (one for one in journal.invocations() if one.id not in shown and journal.ended(one.id) is None)
+    return [one.id for one in others if any(task.alive is not False for task in of(journal, one).tasks)]
+
+
+def _show(found: list[RunStatus], others: list[str], args: argparse.Namespace) -> None:
+    """`others`: ids of what is not shown, for one line at the end where nothing was asked for by its id."""
     if args.json:
-        sys.stdout.write(json.dumps({"schema": "nv-eval.status/1", "invocations": [asdict(s) for s in found]}) + "\n")
+        document = {"schema": SCHEMA, "invocations": [asdict(status) for status in found], "also_running": others}
+        sys.stdout.write(json.dumps(document) + "\n")
     elif not found:
         sys.stdout.write("No invocation yet; start one with: nv-eval run\n")
     else:
         clear = CLEAR if args.watch and sys.stdout.isatty() else ""
         sys.stdout.write(clear + "".join(f"{line}\n" for status in found for line in lines(status)))
+        if others and not args.invocations:
+            sys.stdout.write(f"Also running, or unknown: {', '.join(others)}; see: nv-eval ls\n")
     sys.stdout.flush()
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable
 
 from launcher.cli.report import report
 from launcher.errors import LauncherError, Leftover
-from launcher.orchestrator.journal import Fact, Invocation, Journal, RunState
+from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState
+
+WAKE_TIME = 3 * HEARTBEAT
+"""Seconds in which a launcher that only slept, as its machine did, shows that it lives."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,18 +70,32 @@ def _ask(journal: Journal, invocation: Invocation, deadline: float) -> Callable[
     lease = journal.lease(invocation.id)
     if state is RunState.RUNNING and lease is not None and not lease.is_here:
         raise Leftover(f"{invocation.id}: runs on {lease.host}; stop it there")
-    if lease is None or not lease.signal(signal.SIGTERM):
+    if lease is None or not journal.ask_to_stop(lease):
         return lambda: _end(invocation)
     return lambda: _wait(journal, invocation, deadline)
 
 
 def _wait(journal: Journal, invocation: Invocation, deadline: float) -> str:
+    began = time.monotonic()
     while journal.state(invocation) is RunState.RUNNING:
+        if journal.hangs(invocation) and time.monotonic() - began > WAKE_TIME:
+            return _end(invocation, "its launcher hung and was ended")  # its lease is stale: whoever takes it over ends the process that hangs
         if time.monotonic() > deadline:
-            raise Leftover(f"{invocation.id}: still tearing down; see: nv-eval status {invocation.id}")
+            raise Leftover(f"{invocation.id}: {_why_not(journal, invocation)}")
         time.sleep(0.1)
     # Asked again: a state is two looks, and it may have ended in order between them.
     return _concluded(journal, invocation, "stopped") if journal.ended(invocation.id) is not None else _end(invocation)
+
+
+def _why_not(journal: Journal, invocation: Invocation) -> str:
+    """What keeps an invocation from having ended, and what to do."""
+    lease = journal.lease(invocation.id)
+    if lease is None or lease.age < WAKE_TIME:
+        return f"still tearing down; see: nv-eval status {invocation.id}"
+    return (
+        f"its launcher, process {lease.pid}, hangs: no sign of life for {lease.age:.0f} s; "
+        f"remove what it has made: nv-eval cleanup --force {invocation.id}"
+    )
 
 
 def _concluded(journal: Journal, invocation: Invocation, said: str) -> str:
@@ -96,10 +112,10 @@ def _refuse_left(invocation: Invocation, left: list[str]) -> None:
         )
 
 
-def _end(invocation: Invocation) -> str:
-    """Tear down what a launcher left that is gone."""
+def _end(invocation: Invocation, why: str = "its launcher was gone") -> str:
+    """Tear down what a launcher left that is gone, or that hangs and goes now."""
     from launcher.api import end
 
     outcome = end(invocation.id, say=lambda text: print(text, file=sys.stderr)).outcome
     _refuse_left(invocation, outcome.leftovers)
-    return "its launcher was gone; nothing of it is left"
+    return f"{why}; nothing of it is left"

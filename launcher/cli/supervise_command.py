@@ -8,6 +8,7 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.add_argument("invocation", metavar="ID", help="id of an invocation that has been recorded")
+    parser.add_argument("--yes", action="store_true", help="run although the worst case breaks a limit")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,6 +19,6 @@ def run(args: argparse.Namespace) -> int:
 
     view = Lines(stored_plan(args.invocation))
     view.say(f"Invocation {args.invocation}: supervisor started.")
-    result = resume(args.invocation, watcher=view.update, say=view.say)
+    result = resume(args.invocation, watcher=view.update, say=view.say, yes=args.yes)
     print_result(result, as_json=False)
     return result.exit_code

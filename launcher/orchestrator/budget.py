@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from launcher.orchestrator.state import TaskState
 from launcher.plan.model import Plan
+from launcher.plan.words import amount, beyond_limit
 
 WARN_AT = 0.8
 
@@ -26,7 +27,7 @@ class Bound:
         return self.used / self.most
 
     def __str__(self) -> str:
-        return f"{self.used:.2f} of {self.most:.2f} {self.unit} used ({self.key})"
+        return f"{amount(self.used)} of {amount(self.most)} {self.unit} used ({self.key})"
 
 
 def bounds(plan: Plan, tasks: Iterable[TaskState], *, now: float, elapsed: float) -> list[Bound]:
@@ -60,8 +61,7 @@ def beyond(plan: Plan) -> list[str]:
         ("limits.max_gpu_hours", worst.gpu_hours, plan.max_gpu_hours, "GPU hours"),
     )
     return [
-        f"{key}: the worst case is {used:.2f} {unit}, the limit {most:.2f}; lower the time-outs, raise the limit, "
-        "or add --yes to be ended when it is reached"
+        beyond_limit(key, used, most, unit)
         for key, used, most, unit in cases
         if used is not None and most is not None and used > most
     ]

@@ -113,12 +113,13 @@ def find(journal: Journal | None, word: str) -> Target:
         word=known.id,
         known=known,
         state=journal.state(known),
-        last_sign=_last_sign(journal, known),
+        last_sign=last_sign(journal, known),
         places=places_left_by(journal, known),
     )
 
 
-def _last_sign(journal: Journal, invocation: Invocation) -> float:
+def last_sign(journal: Journal, invocation: Invocation) -> float:
+    """Seconds since the last sign of life of an invocation's launcher."""
     beat = journal.live(invocation.id)
     last_facts = [fact.time for fact in journal.facts(invocation.id)[-1:]]
     last = max([invocation.created, *last_facts, *([beat[0]] if beat else [])])
@@ -164,7 +165,7 @@ async def cleanup(target: Target, wish: Wish, journal: Journal | None = None) ->
     if journal is None or target.known is None:
         return await _cleanup(target, wish)
     try:
-        async with _held(journal, target.word, force=wish.force):
+        async with held(journal, target.word, force=wish.force):
             alive = target.state if wish.force else None  # with the lease in hand nobody else runs it
             place = journal.place(target.word)
             cleaned = await _cleanup(dataclasses.replace(target, state=alive, place=place), wish)
@@ -177,7 +178,7 @@ async def cleanup(target: Target, wish: Wish, journal: Journal | None = None) ->
 
 
 @asynccontextmanager
-async def _held(journal: Journal, invocation: str, *, force: bool) -> AsyncIterator[None]:
+async def held(journal: Journal, invocation: str, *, force: bool) -> AsyncIterator[None]:
     """Within, nobody else runs the invocation. Raises LeaseHeld if somebody does, unless `force`.
 
     A journal that cannot be written keeps nothing from being removed.

@@ -68,6 +68,8 @@ class World:
     """The platform cannot be asked: nothing new is begun, what has to go is asked to go."""
     why_blind: str = ""
     """What the platform, or its silence, says of it."""
+    endpoints_unknown: bool = False
+    """Endpoints cannot be asked for while jobs can: nothing is begun, what ends is taken, no endpoint is gone."""
     grace: float = 0.0
     """Seconds in which something whose creation was not confirmed may still appear."""
     barrier: bool = False
@@ -84,6 +86,8 @@ def decide(task: TaskState, world: World) -> Step | None:
     """The next step, or None to wait."""
     if task.done or task.busy:
         return None
+    if task.reason is None and world.endpoints_unknown:
+        return _ending(task, world)
     if task.reason is None:
         return _forward(task, world) if not world.blind else _stopped(world) or _overdue_unseen(task, world)
     if not task.collected:
@@ -112,17 +116,28 @@ def _forward(task: TaskState, world: World) -> Step | None:
 
 
 def _ending(task: TaskState, world: World) -> Step | None:
-    """The end of the task's work, if the world shows one; the job's own word comes first."""
-    job, endpoint = world.job, world.endpoint
+    """The end of the task's work, if the world shows one; the job's own word comes first.
+
+    But a benchmark that failed for want of its server did not fail by itself.
+    """
+    job, died = world.job, _died(task, world)
     if job is not None and job.end is not None:
-        return Step(Action.END, _reason(job.end.reason), job.end.detail)
+        reason = _reason(job.end.reason)
+        return died if died and reason is Reason.HARNESS_FAILED else Step(Action.END, reason, job.end.detail)
     if world.stop is not None:
         return Step(Action.END, world.stop)
-    if task.endpoint_created and endpoint is not None and (endpoint.state in ENDED or endpoint.fatal):
-        return Step(Action.END, _death(task, endpoint, world), _said(endpoint))
+    if died is not None:
+        return died
     if task.job_submitted and job is not None and job.state in ENDED:
         return Step(Action.END, Reason.PREEMPTED if job.preempted else Reason.JOB_LOST, _said(job))
     return _overdue(task, world)
+
+
+def _died(task: TaskState, world: World) -> Step | None:
+    endpoint = world.endpoint
+    if not task.endpoint_created or endpoint is None or not (endpoint.state in ENDED or endpoint.fatal):
+        return None
+    return Step(Action.END, _death(task, endpoint, world), _said(endpoint))
 
 
 def _death(task: TaskState, endpoint: Resource, world: World) -> Reason:
@@ -168,7 +183,7 @@ def _teardown(task: TaskState, world: World) -> Step | None:
     """
     job_remains = task.job_wanted and (world.blind or not is_gone(world.job))
     may_go = task.endpoint_wanted and world.claim is Claim.NOBODY
-    endpoint_remains = may_go and (world.blind or not is_gone(world.endpoint))
+    endpoint_remains = may_go and (world.blind or world.endpoints_unknown or not is_gone(world.endpoint))
     if job_remains or endpoint_remains:
         return Step(Action.REMOVE)
     if task.recovered and task.deleting_at is None and (task.job_wanted or may_go):

@@ -36,6 +36,7 @@ class EndpointStatus:
     age: float
     expires_in: float
     usd_per_hour: float | None
+    """What it cost when it came up; once it was scaled, what it may cost at most; None where nothing told."""
     usd: float | None
     """Cost so far."""
     execution: str
@@ -95,12 +96,13 @@ def refuse_resume(journal: Journal, invocation: Invocation) -> None:
 
 def status(journal: Journal, invocation: Invocation) -> EndpointStatus:
     """State of one. Raises NotFound if it is none."""
-    kept, up = (journal.last(invocation.id, kind) for kind in (Fact.ENDPOINT_KEPT, Fact.ENDPOINT_UP))
+    kinds = (Fact.ENDPOINT_KEPT, Fact.ENDPOINT_UP, Fact.INTEND_SCALE_ENDPOINT)
+    kept, up, scaled = (journal.last(invocation.id, kind) for kind in kinds)
     if kept is None:
         raise NotFound(f"{invocation.id}: keeps no endpoint")
     run = of(journal, invocation)
     (task,) = run.tasks
-    said: dict[str, Any] = {**kept.data, **(up.data if up else {})}
+    said: dict[str, Any] = {**kept.data, **(up.data if up else {}), **(scaled.data if scaled else {})}
     return EndpointStatus(
         id=invocation.id,
         state=_state(run),

@@ -12,6 +12,7 @@ from launcher.config.pricing import Pricing
 from launcher.errors import PlatformError, PreflightError
 from launcher.orchestrator.journal import Fact, Journal, RunState
 from launcher.orchestrator.removal import Cleared, Removal, opened
+from launcher.orchestrator.unfinished import Look, look, settle
 from launcher.platforms.base import Leftover, Platform
 
 
@@ -56,12 +57,16 @@ class Rules:
     """State of the invocations that this machine's journal knows."""
     kept: Set[str] = frozenset()
     """Those whose endpoint a person made to use until it expires."""
+    hung: Set[str] = frozenset()
+    """Those whose launcher lives and has shown no sign of it for the time of its lease."""
     older_than: float = 86_400.0
     storage: bool = False
 
     def judge(self, left: Leftover) -> Why:
         """What is to be said of one thing."""
         run = self.runs.get(left.invocation)
+        if self._is_overdue(left):
+            return Why.EXPIRED
         if left.launcher_alive or run is RunState.RUNNING:
             return Why.RUNNING
         if left.is_record:
@@ -69,6 +74,11 @@ class Rules:
         if left.kind == "storage" and (not self.storage or run in (None, RunState.UNKNOWN)):
             return Why.STORAGE if not self.storage else Why.STORAGE_UNKNOWN
         return self._by_expiry(left, run) or self._by_run(left, run) or self._by_age(left)
+
+    def _is_overdue(self, left: Leftover) -> bool:
+        """Whether it has expired and its launcher, which should have ended it, hangs."""
+        has_expired = left.expiry_is_ours and left.expires_in is not None and left.expires_in <= 0
+        return has_expired and left.invocation in self.hung
 
     def _by_expiry(self, left: Leftover, run: RunState | None) -> Why | None:
         """What carries its expiry is wanted until then, unless its run is known to have ended.
@@ -102,6 +112,12 @@ def runs_of(journal: Journal | None) -> dict[str, RunState]:
     return {found.id: journal.state(found) for found in journal.invocations()} if journal else {}
 
 
+def hung_of(journal: Journal | None) -> frozenset[str]:
+    """The invocations of a journal whose launcher lives on this machine and shows no sign of it."""
+    found = journal.invocations() if journal else []
+    return frozenset(one.id for one in found if journal and journal.hangs(one))
+
+
 def kept_of(journal: Journal | None) -> frozenset[str]:
     """The invocations of a journal that keep an endpoint, and evaluate nothing."""
     found = journal.invocations() if journal else []
@@ -123,6 +139,8 @@ class Collection:
 
     found: tuple[Found, ...]
     places: tuple[Cleared, ...]
+    looks: tuple[Look, ...] = ()
+    """The places that have answered; empty if no journal was given."""
 
     @property
     def usd(self) -> float | None:
@@ -130,19 +148,40 @@ class Collection:
         told = [place.usd for place in self.places if place.usd is not None]
         return sum(told) if told else None
 
+    @property
+    def present(self) -> list[Leftover]:
+        """What was seen and not removed."""
+        gone = {(place.platform, left.kind, left.id) for place in self.places for left in place.removed}
+        stayed = [one.left for one in self.found if (one.platform, one.left.kind, one.left.id) not in gone]
+        return [*stayed, *(left for place in self.places for left in place.left)]
+
 
 async def collect(
-    places: Sequence[AnyPlace], rules: Rules, *, remove: bool, timeout: float, pricing: Pricing | None = None
+    places: Sequence[AnyPlace],
+    rules: Rules,
+    *,
+    remove: bool,
+    timeout: float,
+    pricing: Pricing | None = None,
+    journal: Journal | None = None,
 ) -> Collection:
     """Look everywhere; with `remove` also remove what is garbage and wait until it is gone. `timeout` in seconds.
 
-    Raises PreflightError for a place without credentials.
+    A `journal` learns which of its invocations have nothing left. Raises PreflightError for a place without credentials.
     """
     async with opened(places, pricing) as platforms:
         answers = await asyncio.gather(*(_collect(p, rules, remove=remove, timeout=timeout) for p in platforms))
-    return Collection(
-        found=tuple(thing for found, _ in answers for thing in found), places=tuple(place for _, place in answers)
+        answered = [p for p, (_, place) in zip(platforms, answers, strict=True) if not place.unknown]
+        looks = await asyncio.gather(*map(look, answered)) if journal else []
+    collection = Collection(
+        found=tuple(thing for found, _ in answers for thing in found),
+        places=tuple(place for _, place in answers),
+        looks=tuple(looks),
     )
+    if journal is not None and remove:
+        removed = [left for place in collection.places for left in place.removed]
+        await settle(journal, removed=removed, present=collection.present, looks=looks)
+    return collection
 
 
 async def _collect(platform: Platform, rules: Rules, *, remove: bool, timeout: float) -> tuple[list[Found], Cleared]:

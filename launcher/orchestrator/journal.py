@@ -251,6 +251,22 @@ class Journal:
         if written == 0:
             raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
 
+    def ask_to_stop(self, lease: Lease) -> bool:
+        """Ask the holder of a lease to stop, if nobody has yet; false if it is not alive here.
+
+        Two who ask at once are kept apart: a second signal would tell it not to wait for its teardown. A journal that
+        cannot be written keeps nobody from asking.
+        """
+        lives: bool | None = None
+        with contextlib.suppress(sqlite3.Error, LauncherError), schema.writing(self._db):
+            last = self.last(lease.invocation, Fact.RUN_STARTED, Fact.STOP_ASKED)
+            if last is not None and last.kind is Fact.STOP_ASKED:
+                return lease.process_lives
+            lives = lease.signal(signal.SIGTERM)
+            if lives:
+                self.record(lease.invocation, Fact.STOP_ASKED)
+        return lease.signal(signal.SIGTERM) if lives is None else lives
+
     def beat(self, invocation: str, live: list[dict[str, Any]]) -> None:
         """The heartbeat of a live run, with its live view. That it cannot be written is not fatal: facts matter.
 
@@ -368,6 +384,11 @@ class Journal:
         if lease is None or lease.is_here:
             return RunState.RUNNING if lease is not None and lease.process_lives else RunState.INTERRUPTED
         return RunState.UNKNOWN if lease.is_stale else RunState.RUNNING
+
+    def hangs(self, invocation: Invocation) -> bool:
+        """Whether its launcher lives on this machine and has shown no sign of life for the time of its lease."""
+        lease = self.lease(invocation.id)
+        return lease is not None and lease.hangs and self.ended(invocation.id) is None
 
     def close(self) -> None:
         """Close the file."""

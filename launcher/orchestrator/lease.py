@@ -70,6 +70,11 @@ class Lease:
         return max(0.0, time.time() - self.beat)
 
     @property
+    def hangs(self) -> bool:
+        """Whether its holder is a live process of this machine that no longer shows it."""
+        return self.process_lives and self.age > STALE
+
+    @property
     def is_stale(self) -> bool:
         """Whether it may be taken over."""
         return (self.is_here and not self.process_lives) or self.age > STALE

@@ -10,19 +10,39 @@ from pathlib import Path
 
 from launcher.errors import PlatformError, PreflightError
 from launcher.orchestrator.journal import Fact, Journal
-from launcher.orchestrator.keeper import open_endpoints
+from launcher.orchestrator.keeper import PRICE_TIME, open_endpoints
 from launcher.plan.endpoint import TASK
 from launcher.plan.model import Plan
-from launcher.platforms.base import LogLine, Metrics, Operable, Platform, Sharing, identified
+from launcher.platforms.base import LogLine, Metrics, Operable, Platform, Priced, Sharing, identified
 from launcher.platforms.secrets import Secrets
 
 
-async def scale(plan: Plan, journal: Journal, *, least: int, most: int) -> None:
-    """Change how many replicas it has. Raises PlatformError where its platform cannot, or does not know it."""
+async def scale(plan: Plan, journal: Journal, *, least: int, most: int) -> float | None:
+    """Change how many replicas it has; the price of `most` in USD per hour, None where it is not known.
+
+    Raises PlatformError where its platform cannot, or does not know it.
+    """
     async with _opened(plan, journal) as platform:
-        operable = _operable(platform)
-        journal.record(plan.invocation, Fact.INTEND_SCALE_ENDPOINT, TASK, _name(plan), least=least, most=most)
+        operable, replica = _operable(platform), await _replica_price(plan, platform)
+        price = None if replica is None else replica * most
+        said = {"least": least, "most": most, "usd_per_hour": price}
+        journal.record(plan.invocation, Fact.INTEND_SCALE_ENDPOINT, TASK, _name(plan), **said)
         await operable.scale(_name(plan), least=least, most=most)
+        return price
+
+
+async def _replica_price(plan: Plan, platform: Platform) -> float | None:
+    """USD per hour of one replica by the plan, else by what the platform tells."""
+    endpoint = plan.tasks[0].endpoint
+    assert endpoint is not None
+    known = endpoint.hourly(plan.usd_per_gpu_hour)
+    if known is not None:
+        return known / endpoint.replicas
+    if isinstance(platform, Priced) and endpoint.shape:
+        with contextlib.suppress(TimeoutError, PlatformError):
+            async with asyncio.timeout(PRICE_TIME):
+                return await platform.price(endpoint.shape)
+    return None
 
 
 async def metrics(plan: Plan, journal: Journal, *, since: float) -> Metrics:

@@ -143,6 +143,7 @@ def _requests(state: TaskState, facts: list[Entry], first: dict[Fact, Entry], un
     state.started_at = min(asked, default=None)
     state.endpoint_wanted = endpoint is not None
     state.endpoint_created = Fact.ENDPOINT_CREATED in first
+    state.endpoint_id = first[Fact.ENDPOINT_CREATED].data.get("id", "") if state.endpoint_created else ""
     state.job_wanted = job is not None
     state.job_submitted = Fact.JOB_SUBMITTED in first
     state.unheard_until = unheard_until if asked else 0.0

@@ -8,6 +8,7 @@ says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from launcher.orchestrator.strays import Strays
 from launcher.plan.addressing import addressed
 from launcher.plan.attempts import attempt
 from launcher.plan.model import Plan, TaskPlan
-from launcher.platforms.base import Capacity, Observation, Platform, Resource, ResourceState, place_of
+from launcher.platforms.base import Capacity, Metered, Observation, Platform, Resource, ResourceState, place_of
 
 DELETE_PATIENCE = 120.0
 """Seconds after which something that does not go away is reported as left over."""
@@ -119,6 +120,7 @@ class Run:
         self._recover()
         try:
             if await self._open():
+                await self._note_what_was_spent()
                 await self._loop()
         except LauncherError as error:
             self._scribe.quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
@@ -184,6 +186,17 @@ class Run:
             elif task.reason is not None and task.ended_at is None:  # the journal does not say so yet
                 self._end(task, task.reason, task.detail)
 
+    async def _note_what_was_spent(self) -> None:
+        """What endpoints of an earlier launcher have cost: one that is gone is in no observation."""
+        made = {task.plan.endpoint.name: task for task in self.tasks if task.endpoint_id and task.plan.endpoint}
+        if not made or not isinstance(self._platform, Metered):
+            return
+        ids = {name: task.endpoint_id for name, task in made.items()}
+        shapes = {name: task.plan.endpoint.shape or "" for name, task in made.items() if task.plan.endpoint}
+        with contextlib.suppress(LauncherError):  # costs keep nothing from going on
+            for name, usd in (await self._platform.spent(ids, shapes)).items():
+                made[name].note_cost(usd)
+
     async def _loop(self) -> None:
         while not (all(task.done for task in self.tasks) and not self._strays) and not self._abandoned:
             self._wake.clear()
@@ -205,17 +218,18 @@ class Run:
         settled = [task for task in self.tasks if not task.busy]
         seen = await self._look()
         self._check_limits()
-        if seen is None and self._facts and not self._has_looked and self._stop is None:
+        sees_all = seen is not None and not seen.endpoints_unknown
+        if not sees_all and self._facts and not self._has_looked and self._stop is None:
             return  # what an earlier launcher left is not known yet
-        self._has_looked = self._has_looked or seen is not None
-        if self._stop is None and seen is not None:
+        self._has_looked = self._has_looked or sees_all
+        if self._stop is None and sees_all:
             self._admit()
         for task in settled:
             if seen is not None:
                 self._note(task, seen)
             elif self._why_blind:
                 task.waiting_for = f"the platform cannot be asked: {self._why_blind}"
-        if seen is not None:
+        if seen is not None and sees_all:
             self._strays.look(seen, self.tasks, self._spawn)
         for task in settled:
             step = decide(task, self._world(task, seen))
@@ -234,7 +248,7 @@ class Run:
             self._why_blind = str(error) or type(error).__name__
             return None
         self._why_blind = ""
-        self._last_seen = seen
+        self._last_seen = self._last_seen if seen.endpoints_unknown else seen
         return seen
 
     def _admit(self) -> None:
@@ -272,9 +286,9 @@ class Run:
         certain = task.collected and _now() >= task.unheard_until
         if certain and task.job_submitted and is_gone(job):
             task.job_wanted = False
-        if certain and task.endpoint_created and endpoint and is_gone(made):
+        if certain and task.endpoint_created and endpoint and is_gone(made) and not seen.endpoints_unknown:
             task.endpoint_wanted = False
-        task.waiting_for = _waiting_for(task, made, job)
+        task.waiting_for = _waiting_for(task, made, job) or seen.endpoints_unknown
         if job is None or job.progress is None:
             return
         task.progress = job.progress
@@ -305,9 +319,11 @@ class Run:
         if seen is None:
             stop, why = self._stop, self._why_blind
             return World(now=_now(), stop=stop, blind=True, why_blind=why, claim=self._claim(task))
+        unknown, made = bool(seen.endpoints_unknown), task.endpoint_created
         return World(
             now=_now(),
-            endpoint=_found(task, seen.endpoints, endpoint.name, task.endpoint_created) if endpoint else None,
+            endpoint=None if endpoint is None or unknown else _found(task, seen.endpoints, endpoint.name, made),
+            endpoints_unknown=unknown,
             job=_found(task, seen.jobs, job, task.job_submitted),
             stop=self._stop,
             grace=self._platform.create_grace,

@@ -109,6 +109,8 @@ class TaskState:
     admitted: bool = False
     endpoint_wanted: bool = False
     endpoint_created: bool = False
+    endpoint_id: str = ""
+    """The platform's own name for an endpoint that an earlier launcher made."""
     let_go: bool = False
     """Another task holds the shared endpoint that it has used."""
     job_wanted: bool = False

@@ -19,6 +19,10 @@ _PHASES = {
 }
 
 
+_WAITS = frozenset({"queued", "starting", "waiting", "ready"})
+"""Phases in which a task waits for what its launcher last said; that may be older than the fact that ended the wait."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskStatus:
     """One task as last known. `age` is the time since that fact, in seconds; `endpoint` and `job` are names.
@@ -112,12 +116,14 @@ def _task(
     endpoint, job = _name(facts, Fact.INTEND_CREATE_ENDPOINT) or kept, _name(facts, Fact.INTEND_SUBMIT_JOB)
     gone = any(fact.kind is Fact.TASK_GONE for fact in facts)
     died = state is RunState.INTERRUPTED and not gone
+    phase = "ended" if gone or died or run_ended else _phase(facts)
+    waits_for = str(live.get("why") or "") if state is RunState.RUNNING and phase in _WAITS else ""
     return TaskStatus(
         task=key,
-        phase="ended" if gone or died or run_ended else _phase(facts),
+        phase=phase,
         age=max(0.0, time.time() - facts[-1].time) if facts else None,
         reason=_said(facts, "reason") or ("launcher_died" if died else ""),
-        detail=_said(facts, "detail") or (str(live.get("why") or "") if state is RunState.RUNNING else ""),
+        detail=_said(facts, "detail") or waits_for,
         done=live.get("done"),
         total=live.get("total"),
         gpu_seconds=live.get("gpu_seconds"),

@@ -38,6 +38,9 @@ class Entry:
         minutes, rest = divmod(self.every, 60)
         if rest or int(minutes) not in {5, 10, 15, 20, 30, *(60 * hours for hours in (1, 2, 3, 4, 6, 8, 12, 24))}:
             raise ConfigError(f"--every: a timer can go off every {PERIODS}; choose one of these")
+        odd = next((text for text in (*self.argv, *self.env.values(), str(self.log)) if not text.isprintable()), None)
+        if odd is not None:
+            raise ConfigError(f"{odd!a}: a timer takes no line breaks or other control characters; use another name")
 
     @property
     def command(self) -> str:
@@ -145,6 +148,8 @@ class Crontab:
 
     def text(self, entry: Entry) -> str:
         """The line that `install` would write. Raises PreflightError if it is too long."""
+        if re.search(r"\\[\\%]", entry.command):
+            raise PreflightError("a backslash before a backslash or a percent sign: crons differ in what it is; rename it")
         command = entry.command.replace("%", "\\%")  # to cron a bare one is the end of the line
         if len(command) > _LONGEST_LINE:
             raise PreflightError(f"the command has {len(command)} characters, and cron may cut it; use shorter paths")

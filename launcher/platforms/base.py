@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,10 @@ class CheckState(StrEnum):
     """Nothing is wrong, and the person should see what was found."""
     PROBLEM = "problem"
     SKIPPED = "skipped"
+
+
+BUDGET = "budget"
+"""Name of checks of what a plan may cost: a person may run it all the same."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Observation:
 
     endpoints: dict[str, Resource] = field(default_factory=dict)
     jobs: dict[str, Resource] = field(default_factory=dict)
+    endpoints_unknown: str = ""
+    """Why endpoints could not be asked for while jobs could: then that one is missing says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,6 +286,24 @@ class Operable(Protocol):
 
     async def metrics(self, name: str, *, since: float) -> Metrics:
         """What it counted since a time, in seconds since 1970. Raises PlatformError."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A platform whose meter remembers what endpoints have cost that are gone."""
+
+    async def spent(self, ids: Mapping[str, str], shapes: Mapping[str, str]) -> dict[str, float]:
+        """What endpoints have cost in USD; names to the platform's ids and to the plan's shapes. PlatformError."""
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """A platform that has a price list."""
+
+    async def price(self, shape: str) -> float | None:
+        """USD per hour of one replica of a shape; None if it has no price. Raises PlatformError."""
         ...
 
 

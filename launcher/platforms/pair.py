@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 from launcher.errors import NotFound, PlatformError
@@ -15,6 +15,7 @@ from launcher.platforms.base import (
     Check,
     Leftover,
     LogLine,
+    Metered,
     Metrics,
     Observation,
     Operable,
@@ -85,8 +86,14 @@ class Pair:
         return await self.jobs.submit_job(_alone(task), spec, url)
 
     async def observe(self) -> Observation:
-        """The state of both; unknown if one of them cannot be asked."""
-        endpoints, jobs = await asyncio.gather(self.endpoints.observe(), self.jobs.observe())
+        """The state of both. That endpoints cannot be asked for keeps no job's end from being seen."""
+        endpoints, jobs = await asyncio.gather(self.endpoints.observe(), self.jobs.observe(), return_exceptions=True)
+        if isinstance(jobs, BaseException):
+            raise jobs
+        if isinstance(endpoints, PlatformError):
+            return Observation(jobs=jobs.jobs, endpoints_unknown=str(endpoints))
+        if isinstance(endpoints, BaseException):
+            raise endpoints
         return Observation(endpoints=endpoints.endpoints, jobs=jobs.jobs)
 
     async def delete_endpoint(self, name: str) -> None:
@@ -104,6 +111,10 @@ class Pair:
     async def metrics(self, name: str, *, since: float) -> Metrics:
         """What is counted of an endpoint."""
         return await self._operable().metrics(name, since=since)
+
+    async def spent(self, ids: Mapping[str, str], shapes: Mapping[str, str]) -> dict[str, float]:
+        """What endpoints have cost, where they are metered."""
+        return await self.endpoints.spent(ids, shapes) if isinstance(self.endpoints, Metered) else {}
 
     def _operable(self) -> Operable:
         if not isinstance(self.endpoints, Operable):

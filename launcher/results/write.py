@@ -107,7 +107,7 @@ def _model(plan: Plan, folder: Path) -> ModelRecord:
     said = provenance.served_revision(plan, folder)
     return ModelRecord(
         model_id=server.model_id if server else None,
-        served_name=first.target.model,
+        served_name=server.served_name if server else first.target.model,
         revision=(server.revision if server else None) or said,
     )
 

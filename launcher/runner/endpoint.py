@@ -66,7 +66,7 @@ class Readiness:
             self._poll("probing", self._not_listed, deadline - self.now(), POLL)
         else:
             self.say("probing", f"does {self.target.model} complete a token")
-        self._poll("probing", self._not_completing, deadline - self.now(), POLL)
+        self._poll("probing", self.completes_not, deadline - self.now(), POLL)
         if self.target.needs_loglikelihood:
             self.say("probing", "are its prompt log-probabilities right")
             self._loglikelihood_probe().run()
@@ -76,7 +76,7 @@ class Readiness:
             model=self.target.model,
             client=self.client,
             ask=lambda body: self.ask("/v1/completions", body),
-            completes=lambda: self._not_completing(REQUEST_TIMEOUT) is None,
+            completes=lambda: self.completes_not(REQUEST_TIMEOUT) is None,
             pause=lambda: self.sleep(POLL),
         )
 
@@ -119,7 +119,8 @@ class Readiness:
         detail = f"{self.target.model} is not served; /v1/models lists {listed}"
         return EndpointProblem(Ending.MODEL_NOT_FOUND, detail, steady=bool(names))
 
-    def _not_completing(self, timeout: float) -> EndpointProblem | None:
+    def completes_not(self, timeout: float) -> EndpointProblem | None:
+        """Why it does not complete a token; None if it does. Raises EndpointProblem if it refuses the key."""
         chat = self.target.endpoint_type == "chat"
         path = "/v1/chat/completions" if chat else "/v1/completions"
         prompt = {"messages": [{"role": "user", "content": "Hello"}]} if chat else {"prompt": "Hello"}
@@ -174,6 +175,8 @@ class EndpointWatch:
 
 def last_sign_of_life(target: Target, client: Client) -> str:
     """Empty if the endpoint still answers, else what it says instead. Asked after a harness failed."""
+    if not target.lists_model:  # a service with many models answers, whatever became of this one
+        return _last_completion(target, client)
     path = target.health_path or "/v1/models"
     for attempt in range(3):
         if attempt:
@@ -182,3 +185,19 @@ def last_sign_of_life(target: Target, client: Client) -> str:
         if answer.status in (200, 429) or (not target.health_path and 0 < answer.status < 500):
             return ""
     return f"GET {path}: {answer}"
+
+
+def _last_completion(target: Target, client: Client) -> str:
+    """What it says instead of a token; empty if it completes one."""
+    said = ""
+    for attempt in range(3):
+        if attempt:
+            time.sleep(POLL)
+        try:
+            problem = Readiness(target, client).completes_not(REQUEST_TIMEOUT)
+        except EndpointProblem as refusal:
+            problem = refusal
+        if problem is None:
+            return ""
+        said = problem.detail
+    return said

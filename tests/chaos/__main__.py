@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=main.__doc__)
     parser.add_argument("--clouds", nargs="+", choices=CLOUDS, default=CLOUDS, help="where endpoints are; default: all")
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
-    parser.add_argument("--after", nargs="+", choices=list(After), default=["resume", "cleanup", "stop"])
+    parser.add_argument("--after", nargs="+", choices=list(After), default=list(After))
     parser.add_argument("--deaths", type=int, default=0, help="how often what follows dies as well")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="points whose label contains this")

@@ -22,7 +22,7 @@ BYSTANDER = "somebody-elses"
 """An endpoint without our mark: nobody may touch it."""
 NEIGHBOUR = "nv-eval-t0-0-b0b0b0b0-xzzzzzz"
 """A deployment of another invocation, wanted for centuries: only its own launcher may touch it."""
-_CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+_CHANGES = ("POST", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, kw_only=True)

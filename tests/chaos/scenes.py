@@ -70,6 +70,8 @@ class Scene:
     execution: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     knobs: Mapping[str, Any] = field(default_factory=lambda: dict(KNOBS))
+    is_late: bool = False
+    """Things may appear when their launcher is long dead, and after whoever knows nothing of it has looked."""
     first_attempt: Ending = Ending.COMPLETED
     """How the first attempt of the first task ends."""
 
@@ -133,6 +135,7 @@ SLOW = Scene(
         )
     ),
     knobs=LATE_KNOBS,
+    is_late=True,
 )
 """Everything comes late: effects when their launcher is dead, lists when nobody asks any more."""
 UNLUCKY = Scene(
@@ -171,6 +174,7 @@ RENTED_SLOW = dataclasses.replace(
         ),
     ),
     knobs=LATE_KNOBS,
+    is_late=True,
 )
 RENTED_UNLUCKY = dataclasses.replace(
     RENTED,
@@ -188,6 +192,7 @@ RENTED_UNLUCKY = dataclasses.replace(
             SlowDelete(probability=0.3, after=After(reads=3)),
         ),
     ),
+    is_late=True,
 )
 
 ALL = (

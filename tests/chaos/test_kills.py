@@ -1,5 +1,7 @@
 """A launcher killed at every kind of moment: then resume, or cleanup from a machine without the journal.
 
+With endpoints that are rented elsewhere: at the moments around these, and then whatever can follow.
+
 The long form, at every moment in every scene: python3 tasks.py chaos.
 """
 
@@ -13,11 +15,36 @@ import pytest
 
 from tests.chaos.campaign import firsts, tell_all
 from tests.chaos.points import Point
-from tests.chaos.scenes import ALL_READY, LEGACY, NEW, QUEUED, RETRIED, SLOW, UNLUCKY, Scene, with_seed
+from tests.chaos.scenes import (
+    ALL_READY,
+    LEGACY,
+    NEW,
+    QUEUED,
+    RENTED,
+    RENTED_SLOW,
+    RENTED_UNLUCKY,
+    RETRIED,
+    SLOW,
+    UNLUCKY,
+    Scene,
+    with_seed,
+)
 from tests.chaos.trial import After, Story, points
 
 pytestmark = pytest.mark.e2e
 ESSENTIAL = ("fact intend_create_endpoint before", "POST /jobs sent", "fact run_ended after", "journal begin before")
+RENTAL = (
+    "POST /deploy/llm before",
+    "POST /deploy/llm sent",
+    "POST /deploy/llm answered",
+    "fact endpoint_created before",
+    "GET /deploy/list answered",
+    "GET /deploy/{id} before",
+    "DELETE /deploy/{id} before",
+    "DELETE /deploy/{id} sent",
+    "DELETE /deploy/{id} answered",
+)
+RENTED_VERBS = (After.RESUME, After.CLEANUP, After.GC, After.RESUME, After.GC_HERE, After.CLEANUP_HERE)
 FILES = 4
 """One of so many kinds of moments around files is tried."""
 SAMPLE = 3
@@ -54,6 +81,19 @@ def test_killed_at_every_kind_of_moment(
         for number, point in enumerate(found)
     ]
     check(stories, tmp_path / "stories", record_property)
+
+
+def test_killed_around_what_is_rented(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """The second task's deployment, when the first one's exists; `gc` comes after the weekend."""
+    stories = [
+        Story(point=Point(label, 2), after=RENTED_VERBS[number % len(RENTED_VERBS)], scene=RENTED, resumes=False)
+        for number, label in enumerate(RENTAL)
+    ]
+    dice = random.Random(5)
+    for scene in (RENTED_SLOW, RENTED_UNLUCKY):
+        point, seed = Point("", dice.randrange(60, 150)), dice.randrange(1_000_000)
+        stories.append(Story(point=point, after=After.RESUME, scene=with_seed(scene, seed), deaths=1, seed=seed))
+    check(stories, tmp_path, record_property)
 
 
 def test_killed_again_and_again_whatever_the_cloud_does(

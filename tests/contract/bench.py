@@ -142,12 +142,12 @@ class Bench:
         return self.adapt(task)
 
 
-def make_plan(bench: Bench, invocation: str, folder: Path, *tasks: TaskPlan) -> Plan:
+def make_plan(invocation: str, folder: Path, *tasks: TaskPlan, execution: AnyExecution | None = None) -> Plan:
     """A plan of these tasks."""
     return Plan(
         invocation=invocation,
-        execution=bench.execution.type,
-        config={"execution": msgspec.to_builtins(bench.execution)},
+        execution=execution.type if execution is not None else "local",
+        config={"execution": msgspec.to_builtins(execution)} if execution is not None else {},
         deployment="container",
         output_dir=str(folder),
         storage=str(folder / invocation),
@@ -164,9 +164,13 @@ class Scene:
     folder: Path
     platforms: list[Platform] = field(default_factory=list)
 
+    def plan(self, folder: Path, *tasks: TaskPlan) -> Plan:
+        """A plan of these tasks, whose results go to a folder."""
+        return make_plan(self.invocation, folder, *tasks, execution=self.bench.execution)
+
     async def open(self, *tasks: TaskPlan) -> Platform:
         """An opened platform for a plan of these tasks."""
         platform = self.bench.make()
         self.platforms.append(platform)
-        await platform.open(make_plan(self.bench, self.invocation, self.folder, *tasks), self.folder / self.invocation)
+        await platform.open(self.plan(self.folder, *tasks), self.folder / self.invocation)
         return platform

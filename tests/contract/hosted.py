@@ -54,8 +54,9 @@ def hosted_bench(script: Path) -> Iterator[Bench]:
             image="test/server:1",
             adapt=_hosted,
             lacks=LACKS,
+            service="Lepton",
             execution=EXECUTION,
-            job_pace=5.0,
+            job_pace=4.0,
             limit=20.0,
         )
 

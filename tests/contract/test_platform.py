@@ -15,7 +15,7 @@ from launcher.config.fields import Reference
 from launcher.errors import NotFound, PlatformError
 from launcher.plan.model import TaskPlan
 from launcher.platforms.base import CheckState, Leftover, Observation, Platform, Resource, ResourceState
-from tests.contract.bench import Ability, Scene, make_plan
+from tests.contract.bench import Ability, Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 GONE = ResourceState.GONE
@@ -304,7 +304,7 @@ async def test_a_secret_is_in_the_server_and_in_no_file(scene: Scene, monkeypatc
 
 async def test_a_missing_variable_is_told_before_anything_starts(scene: Scene) -> None:
     task = scene.bench.task(scene.invocation, env={"HF_TOKEN": Reference(env="NOT_SET_ANYWHERE")})
-    plan = make_plan(scene.bench, scene.invocation, scene.folder, task)
+    plan = scene.plan(scene.folder, task)
     async with unopened(scene) as platform:
         problems = [check for check in await platform.preflight(plan) if check.state is CheckState.PROBLEM]
     assert [check.message.removeprefix(f"{scene.bench.service}: ") for check in problems] == [
@@ -313,7 +313,7 @@ async def test_a_missing_variable_is_told_before_anything_starts(scene: Scene) -
 
 
 async def test_preflight_of_a_good_plan_finds_no_problem_and_writes_nothing(scene: Scene) -> None:
-    plan = make_plan(scene.bench, scene.invocation, scene.folder / "not yet", scene.bench.task(scene.invocation))
+    plan = scene.plan(scene.folder / "not yet", scene.bench.task(scene.invocation))
     async with unopened(scene) as platform:
         checks = await platform.preflight(plan)
     assert [check for check in checks if check.state is CheckState.PROBLEM] == []

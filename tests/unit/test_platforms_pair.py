@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from launcher.config.validate import validate
+from launcher.errors import PlatformError
 from launcher.orchestrator.journal import Entry, Fact, Journal
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.run import Run
@@ -191,3 +192,87 @@ def test_a_pair_is_where_both_halves_are(tmp_path: Path) -> None:
     assert Pair(away, Jobs()).place == "account a"
     assert Pair(away, Away(place="workspace w")).place == "account a and workspace w"
     assert list(halves(Pair(away, away))) == [away, away] and list(halves(away)) == [away]
+
+
+@dataclass
+class Forgetful(Rented):
+    """Refuses to say anything from some time on, until another."""
+
+    silent_from: float = float("inf")
+    silent_until: float = float("inf")
+
+    async def observe(self) -> Observation:
+        if self.silent_from <= asyncio.get_running_loop().time() < self.silent_until:
+            raise PlatformError("the key was revoked")
+        return await super().observe()
+
+
+def test_a_job_that_ends_is_seen_though_endpoints_cannot_be_asked_for(tmp_path: Path, journal: Journal) -> None:
+    rented, jobs = Forgetful(silent_from=25, silent_until=90), Jobs({"t0": Script(lasts=10)})
+
+    outcome = drive(make_plan(tmp_path, 1), Pair(rented, jobs), journal)
+
+    ended = next(fact for fact in journal.facts(ID) if fact.kind is Fact.TASK_ENDED)
+    begun = next(fact for fact in journal.facts(ID) if fact.kind is Fact.JOB_SUBMITTED)
+    assert outcome.tasks[0].reason is Reason.COMPLETED and outcome.tasks[0].left == ()
+    assert ended.time <= begun.time + 5 and outcome.seconds >= 90
+    assert rented.left == []
+
+
+def test_endpoints_that_cannot_be_asked_for_are_never_taken_for_gone(tmp_path: Path, journal: Journal) -> None:
+    rented = Forgetful(silent_from=25)
+
+    outcome = drive(make_plan(tmp_path, 1), Pair(rented, Jobs({"t0": Script(lasts=10)})), journal)
+
+    assert outcome.tasks[0].left == (f"nv-eval-t0-0-{ID}",) and outcome.exit_code == 5
+
+
+def test_a_benchmark_that_fails_for_want_of_its_endpoint_did_not_fail_by_itself(
+    tmp_path: Path, journal: Journal
+) -> None:
+    rented = Rented({"t0": Script(endpoint_dies_after=25)})
+    jobs = Jobs({"t0": Script(lasts=10, reason="harness_failed")})
+
+    class Dying(Pair):
+        async def observe(self) -> Observation:
+            seen = await super().observe()
+            dead = {
+                name: replace(found, state=ResourceState.FAILED, detail="somebody deleted it")
+                for name, found in seen.endpoints.items()
+                if any(job.end for job in seen.jobs.values()) and found.state is not ResourceState.GONE
+            }
+            return replace(seen, endpoints=seen.endpoints | dead)
+
+    outcome = drive(make_plan(tmp_path, 1), Dying(rented, jobs), journal)
+
+    assert [attempt.reason for attempt in outcome.tasks[0].attempts] == [Reason.ENDPOINT_DIED]
+    assert outcome.tasks[0].attempts[0].detail == "somebody deleted it"
+
+
+def test_what_an_endpoint_cost_that_was_gone_at_resume_is_asked_of_the_meter(tmp_path: Path, journal: Journal) -> None:
+    @dataclass
+    class Remembering(Rented):
+        asked: dict[str, str] = field(default_factory=dict)
+
+        async def spent(self, ids: Mapping[str, str], shapes: Mapping[str, str]) -> dict[str, float]:
+            self.asked |= ids
+            assert set(shapes.values()) == {"1xH100-80GB"}
+            return dict.fromkeys(ids, 12.5)
+
+    plan, first = make_plan(tmp_path, 1), Rented()
+    dying = Run(plan, Pair(first, Jobs({"t0": Script(lasts=None)})), journal)
+
+    async def until_the_job_runs() -> None:
+        living = asyncio.create_task(dying.run())
+        await asyncio.sleep(60)
+        living.cancel()
+        await asyncio.wait({living})
+
+    run_virtual(until_the_job_runs())
+    name, later = next(iter(first.endpoints)), Remembering()
+
+    outcome = drive(plan, Pair(later, Jobs()), journal, journal.facts(ID))
+
+    assert later.asked == {name: name} and outcome.tasks[0].reason is Reason.COMPLETED
+    assert outcome.tasks[0].attempts[0].usd == 12.5
+    assert (outcome.tasks[0].usd or 0.0) > 12.5

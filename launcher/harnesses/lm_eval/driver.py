@@ -161,6 +161,9 @@ class Endpoint:
         payload = self._create_payload(self.create_message([prompt]), **options)
         if isinstance(payload.get("prompt"), list) and len(payload["prompt"]) == 1:
             payload["prompt"] = payload["prompt"][0]  # the same in a request of one prompt and in one of many
+        payload.pop(
+            "model", None
+        )  # the answers' identity says what is asked; a rented model has another name each time
         return self.answers.key(["ask", payload, context])
 
     def _count(self, asked: int, from_cache: int) -> None:

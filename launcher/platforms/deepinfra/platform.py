@@ -196,6 +196,10 @@ class DeepInfraPlatform:
         found = await self._opened().endpoints.find(name)
         await self._client.scale(found.deploy_id, least=least, most=most)
 
+    async def price(self, shape: str) -> float | None:
+        """USD per hour of one instance, such as 2xA100-80GB; None if the service names none. Raises PlatformError."""
+        return await self._meter.price(shape)
+
     async def metrics(self, name: str, *, since: float) -> Metrics:
         """What was counted since a time, in seconds since 1970; the cost is the meter's, and of its whole life.
 

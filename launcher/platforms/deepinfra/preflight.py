@@ -10,8 +10,8 @@ from typing import Any
 from launcher.config.fields import Reference
 from launcher.plan.deepinfra import API_KEY
 from launcher.plan.model import EndpointPlan, Plan
-from launcher.plan.words import counted, money
-from launcher.platforms.base import Check, CheckState
+from launcher.plan.words import beyond_limit, counted, money
+from launcher.platforms.base import BUDGET, Check, CheckState
 from launcher.platforms.deepinfra.client import SERVICE, DeepInfraClient
 from launcher.platforms.deepinfra.credentials import Credentials
 from launcher.platforms.deepinfra.meter import parts, price_of
@@ -114,9 +114,12 @@ def _note(name: str, message: str) -> Check:
 
 
 def _variables(plan: Plan, environment: Mapping[str, str]) -> Iterator[Check]:
-    """References of the plan, its requests included. The account's own key is lent where it is missing."""
+    """References of the requests; the others are those of jobs, which the execution looks at.
+
+    The account's own key is lent where it is missing.
+    """
     named = {reference for endpoint in plan.endpoints for reference in _in_request(endpoint.request)}
-    for reference in sorted({*references(plan), *named} - {Reference(env=API_KEY)}, key=str):
+    for reference in sorted(named - {Reference(env=API_KEY), *references(plan)}, key=str):
         why = unresolvable(reference, environment)
         yield _problem("variables", why) if why else Check("variables", CheckState.OK)
 
@@ -161,9 +164,9 @@ def _price(plan: Plan, wanted: list[EndpointPlan], world: World) -> Iterator[Che
         return
     worst = plan.worst_case.gpu_hours / parts(shape)[0] * price
     text = f"{shape} costs {money(price)} per hour and instance; if every time-out runs to its end, {money(worst)}"
-    if plan.max_cost_usd is not None and plan.max_cost_usd < worst:
-        text += f"; limits.max_cost_usd ends the run at {money(plan.max_cost_usd)}"
     yield _note("price", text)
+    if plan.max_cost_usd is not None and plan.max_cost_usd < worst:
+        yield Check(BUDGET, CheckState.PROBLEM, beyond_limit("limits.max_cost_usd", worst, plan.max_cost_usd, "USD"))
 
 
 def _limit(plan: Plan, wanted: list[EndpointPlan], world: World) -> Iterator[Check]:
