@@ -301,12 +301,13 @@ def results(*invocations: str) -> pd.DataFrame:
 def endpoint_plan(config: Config, *, ttl: float = 4 * 3600.0) -> Plan:
     """The plan of one endpoint that is wanted for itself, for `ttl` seconds from now; `detach` starts it.
 
-    What the config evaluates is left out of account. Raises ConfigError as `plan` does.
+    What the config evaluates is left out of account. Raises ConfigError as `plan` does, and for a ttl beyond 30 days.
     """
     import time
 
-    from launcher.plan.endpoint import build
+    from launcher.plan.endpoint import build, refuse_ttl
 
+    refuse_ttl(ttl)
     return build(config, ttl=ttl, now=time.time())
 
 

@@ -59,7 +59,7 @@ def _define_up(parser: argparse.ArgumentParser) -> None:
         type=leftovers.span,
         default=4 * HOUR,
         metavar="T",
-        help="time after which it is taken down; default: 4h",
+        help="time after which it is taken down, at most 30d; default: 4h",
     )
     parser.add_argument("--no-wait", action="store_true", help="come back before it answers")
     parser.add_argument("-y", "--yes", action="store_true", help="start it although its worst case breaks a limit")
@@ -115,10 +115,9 @@ def _up(args: argparse.Namespace) -> int:
     from launcher.api import detach, endpoint, endpoint_plan
     from launcher.cli.run_command import request
     from launcher.config import load, located
-    from launcher.errors import ConfigError
+    from launcher.plan.endpoint import refuse_ttl
 
-    if args.ttl <= 0:
-        raise ConfigError("nv-eval endpoints up --ttl: must be above 0")
+    refuse_ttl(args.ttl)
     wanted = request(args)
     config = load(wanted)
     with located(wanted):

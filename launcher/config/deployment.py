@@ -230,6 +230,9 @@ class LeptonPhoton(UnknownServer):
     shared_memory_mib: Mebibytes | None = key(None, "size of /dev/shm in the container")
 
 
+LONGEST_LIFE = 30 * 86_400.0
+"""Seconds after which an endpoint that carries its expiry has expired at the latest: it shall not be forgotten."""
+
 DeepInfraGpu = Literal[
     "L4-24GB",
     "L40S-48GB",
@@ -263,7 +266,7 @@ class DeepInfra(Deployment):
     container_image: str | None = key(None, "image of the server, for example vllm/vllm-openai:v0.8.4")
     min_instances: NonNegative = key(1, "instances of the model; 0: the first request starts one")
     max_instances: Count | None = key(None, "most instances that DeepInfra makes; default: min_instances, at least 1")
-    expires_after: Seconds | None = key(
+    expires_after: Annotated[float, Meta(gt=0, le=LONGEST_LIFE, extra={"unit": "s"})] | None = key(
         None,
         "time from creation to the expiry that its name carries and `nv-eval gc` honours; default: from the plan's "
         "time-outs",

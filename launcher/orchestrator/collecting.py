@@ -69,8 +69,8 @@ async def _evidence(platform: Platform, task: TaskState) -> Evidence:
 async def _tail(platform: Platform, name: str, lines: int) -> list[str]:
     try:
         return await platform.tail(name, lines)
-    except (LauncherError, OSError) as error:
-        return [f"(its log cannot be read: {error})"]
+    except Exception as error:  # whatever is wrong with a log keeps no endpoint alive
+        return [f"(its log cannot be read: {error or type(error).__name__})"]
 
 
 def put_away(folder: Path, attempt: int) -> None:

@@ -1,4 +1,5 @@
-"""What carries an invocation's mark and belongs to none of its tasks: an attempt that a lost journal knew.
+"""What carries an invocation's mark and belongs to none of its tasks: an attempt that a lost journal knew, an endpoint
+that the platform shows again after its task was done with it.
 
 It is removed."""
 
@@ -37,7 +38,8 @@ class Strays:
     def look(self, seen: Observation, tasks: list[TaskState], spawn: Spawn) -> None:
         """Begin to remove those that an observation shows; `spawn` runs the removals."""
         known = {task.plan.job.name for task in tasks}
-        known |= {task.plan.endpoint.name for task in tasks if task.plan.endpoint}
+        unfinished = [task for task in tasks if not (task.done and task.gone_at is not None)]
+        known |= {task.plan.endpoint.name for task in unfinished if task.plan.endpoint}
         alive: set[str] = set()
         for found, remove in (
             (seen.endpoints, self._platform.delete_endpoint),

@@ -149,7 +149,7 @@ class Crontab:
     def text(self, entry: Entry) -> str:
         """The line that `install` would write. Raises PreflightError if it is too long."""
         if re.search(r"\\[\\%]", entry.command):
-            raise PreflightError("a backslash before a backslash or a percent sign: crons differ in what it is; rename it")
+            raise PreflightError("crons differ in what a backslash before a backslash or a % is; use paths without it")
         command = entry.command.replace("%", "\\%")  # to cron a bare one is the end of the line
         if len(command) > _LONGEST_LINE:
             raise PreflightError(f"the command has {len(command)} characters, and cron may cut it; use shorter paths")
@@ -186,7 +186,7 @@ def _crontab() -> list[str]:
     """Lines of the user's crontab. Raises PlatformError where it cannot be read, which is not the same as empty."""
     done = _call("crontab", "-l")
     if done.returncode == 0:
-        return done.stdout.splitlines(keepends=True)
+        return re.findall(r"[^\n]*\n|[^\n]+", done.stdout)  # to cron nothing else ends a line
     if re.search("no crontab|no such file", done.stderr, re.IGNORECASE):
         return []
     raise PlatformError(f"crontab -l: {_last_line(done)}")
@@ -237,13 +237,23 @@ def _do(*argv: str, text: str | None = None) -> None:
 def _call(*argv: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "LC_ALL": "C"}  # its messages are read
     try:
-        return subprocess.run(
-            argv, input=text or "", capture_output=True, text=True, timeout=_PATIENCE, check=False, env=env
+        done = subprocess.run(
+            argv, input=_bytes(text or ""), capture_output=True, timeout=_PATIENCE, check=False, env=env
         )
     except OSError as error:
         raise PlatformError(f"{argv[0]}: cannot be started: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise PlatformError(f"{' '.join(argv)}: no answer within {_PATIENCE:g} s") from None
+    return subprocess.CompletedProcess(argv, done.returncode, _text(done.stdout), _text(done.stderr))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(said: bytes) -> str:
+    """As it is, whatever bytes and line ends a person's crontab has: it is written back."""
+    return said.decode("utf-8", "surrogateescape")
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

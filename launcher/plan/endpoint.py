@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from launcher.config.deployment import NoDeployment
+from launcher.config.deployment import LONGEST_LIFE, NoDeployment
 from launcher.config.evaluation import EndpointType, Evaluation, Settings, Task
 from launcher.config.schema import Config, Export
 from launcher.errors import ConfigError
@@ -17,6 +17,14 @@ TASK = "endpoint"
 """Key of the one task: its folder holds the server's log."""
 _EVENTS = ("budget", "leftover")
 """What is worth a message of an endpoint that has no scores."""
+
+
+def refuse_ttl(ttl: float) -> None:
+    """Raises ConfigError for a time that no endpoint is kept for, in seconds."""
+    if not 0 < ttl <= LONGEST_LIFE:
+        raise ConfigError(
+            f"ttl: must be above 0 and at most {LONGEST_LIFE / 86_400:g} d: what is kept longer is forgotten"
+        )
 
 
 def build(config: Config, *, ttl: float, now: float, invocation: str | None = None) -> Plan:

@@ -36,6 +36,8 @@ _NOTHING_HAPPENED = frozenset({425, 429})
 """Answers that say that a request was turned away unread: safe to repeat whatever it asked for."""
 _NEVER_SERVED = 501
 """The one 5xx that does not pass with time."""
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What is raised for a document that is not JSON, nests too deeply, or is not what was asked for."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _LONGEST_MESSAGE = 300
 _MOST_COMPLAINTS = 3
@@ -93,6 +95,10 @@ class RequestFailed(PlatformError):
         super().__init__(f"{service}: {method} {path} {answered}{': ' if message else ''}{message}")
 
 
+def _strictly(document: bytes, answer: Any) -> Any:
+    return msgspec.json.decode(document, type=answer, strict=False)
+
+
 @dataclass
 class Api:
     """Typed requests to one service. Time is the event loop's."""
@@ -105,6 +111,8 @@ class Api:
     """Most requests under way at once."""
     redact: Callable[[str], str] = lambda text: text
     """Takes secrets out of what the service said."""
+    decode: Callable[[bytes, Any], Any] = _strictly
+    """Reads a JSON document as a type; raises msgspec.DecodeError where it is something else."""
     chance: random.Random = field(default_factory=random.Random)
     requests: int = 0
     """Requests sent so far, repeated ones included."""
@@ -136,8 +144,9 @@ class Api:
         """One request with a JSON body, if any, and a JSON answer; see `send`. Raises RequestFailed."""
         response = await self.send(method, path, params=params, body=body, only_reads=only_reads)
         try:
-            return msgspec.json.decode(response.content, type=answer, strict=False)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found: T = self.decode(response.content, answer)
+            return found
+        except _UNREADABLE as error:
             done = method not in _REPEATABLE
             message = f"the answer is not understood: {error}"
             raise self._failed(method, path, None, message, maybe_done=done) from error
@@ -164,7 +173,7 @@ class Api:
 
     async def _try(
         self, method: str, path: str, params: Params | None, body: Any
-    ) -> tuple[httpx.Response | None, httpx.TransportError | None]:
+    ) -> tuple[httpx.Response | None, httpx.RequestError | None]:
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
         lesser = self._lesser_slots if _PATIENCE.get() < math.inf else nullcontext()
@@ -172,7 +181,7 @@ class Api:
             self.requests += 1
             try:
                 return await self.client.request(method, path, params=params, content=content, headers=headers), None
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 return None, error
 
     async def lines(self, path: str) -> AsyncIterator[str]:
@@ -186,7 +195,7 @@ class Api:
                     raise self._refused("GET", path, response, None)
                 async for line in response.aiter_lines():
                     yield self.redact(line)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._refused("GET", path, None, error) from error
 
     async def close(self) -> None:
@@ -194,7 +203,7 @@ class Api:
         await self.client.aclose()
 
     def _refused(
-        self, method: str, path: str, answer: httpx.Response | None, error: httpx.TransportError | None
+        self, method: str, path: str, answer: httpx.Response | None, error: httpx.RequestError | None
     ) -> RequestFailed:
         effect = _maybe_done(method, answer, error)
         if answer is None:
@@ -227,10 +236,10 @@ def make_client(
 def message_of(answer: httpx.Response) -> str:
     """What a service says of an error, on one line: the usual fields of a JSON body, else the body itself."""
     try:
-        body = msgspec.json.decode(answer.content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        body = answer.text
-    return " ".join(str(_said(body)).split())
+        said = str(_said(msgspec.json.decode(answer.content)))
+    except _UNREADABLE:
+        said = answer.text
+    return " ".join(said.split())
 
 
 def _said(body: Any) -> Any:
@@ -250,7 +259,7 @@ def _complaint(one: dict[str, Any]) -> str:
     return f"{where}: {one['msg']}" if where else str(one["msg"])
 
 
-def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.TransportError | None) -> bool:
+def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.RequestError | None) -> bool:
     if answer is None:
         return method in _REPEATABLE or isinstance(error, _NEVER_SENT)
     if method in _REPEATABLE:
@@ -258,7 +267,7 @@ def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.Transpo
     return answer.status_code in _NOTHING_HAPPENED
 
 
-def _maybe_done(method: str, answer: httpx.Response | None, error: httpx.TransportError | None) -> bool:
+def _maybe_done(method: str, answer: httpx.Response | None, error: httpx.RequestError | None) -> bool:
     if method in ("GET", "HEAD"):
         return False
     if answer is None:
@@ -266,7 +275,7 @@ def _maybe_done(method: str, answer: httpx.Response | None, error: httpx.Transpo
     return answer.status_code == 408 or (answer.status_code >= 500 and answer.status_code != _NEVER_SERVED)
 
 
-def _transport_message(error: httpx.TransportError | None) -> str:
+def _transport_message(error: httpx.RequestError | None) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     return str(error) or type(error).__name__

@@ -43,7 +43,10 @@ class Tracked(ABC, Generic[T]):
     maybe_until: float | None = None
     """Its creation was not answered: until then it may appear."""
     deletion_asked: float | None = None
+    deletion_heard: bool = True
+    """False: the service said that there is nothing to delete, which a service that is behind says, too."""
     is_gone: bool = False
+    """The service's own word, asked for by itself; taken back when it shows the thing again."""
 
     @property
     @abstractmethod
@@ -74,7 +77,9 @@ class Tracked(ABC, Generic[T]):
         asked = self.deletion_asked
         if asked is None:
             return False
-        return self.is_deleting or now - asked < ASK_AGAIN or self.known_at <= asked
+        if self.is_deleting or self.known_at <= asked:
+            return True
+        return self.deletion_heard and now - asked < ASK_AGAIN
 
     def may_appear(self, now: float) -> bool:
         """Whether its creation was asked for, and nobody knows yet what came of it."""
@@ -84,13 +89,18 @@ class Tracked(ABC, Generic[T]):
         """Whether a list that was asked for at `now` and does not show it should have."""
         if self.is_gone or self.may_appear(now):
             return False
-        return self.deletion_asked is not None or now - self.known_at >= LIST_LAG
+        is_leaving = self.deletion_asked is not None and self.deletion_heard
+        return is_leaving or now - self.known_at >= LIST_LAG
 
     def take(self, thing: T, now: float) -> None:
         """Note what the service shows."""
-        if self.maybe_until is not None:
-            self.deletion_asked = None  # it was asked for before there was anything to delete
-        self.seen, self.known_at, self.maybe_until = thing, now, None
+        if self.maybe_until is not None or self.is_gone:
+            self.deletion_asked = None  # it was asked for before there was anything to delete, or had no effect
+        self.seen, self.known_at, self.maybe_until, self.is_gone = thing, now, None, False
+
+    def asked_to_go(self, now: float, *, heard: bool) -> None:
+        """Note that deletion was asked for, and whether the service knew what it was asked for."""
+        self.deletion_asked, self.deletion_heard = now, heard
 
     def exists(self) -> ResourceState | None:
         """Its state where that does not depend on the service's word for it."""
@@ -159,16 +169,17 @@ class Tracker(ABC, Generic[T, E]):
             entry.maybe_until = loop_time() + APPEARS_WITHIN
 
     async def delete(self, name: str) -> None:
-        """Ask for deletion. Raises RequestFailed."""
+        """Ask for deletion; whatever the answer, only a look tells that it is gone. Raises RequestFailed."""
         entry, now = self._tracked.get(name), loop_time()
         if entry is not None and (entry.is_gone or entry.is_leaving(now)):
             return
-        if entry is None and await self._read(name) is None:
-            return
-        existed = await self._ask_to_go(name)
-        entry = self._tracked.setdefault(name, self._entry(name))
-        entry.deletion_asked = now
-        entry.is_gone = not existed and not entry.may_appear(now)
+        if entry is None:
+            found = await self._read(name)
+            if found is None:
+                return
+            entry = self._tracked.setdefault(name, self._entry(name))
+            entry.take(found, now)
+        entry.asked_to_go(now, heard=await self._ask_to_go(name))
 
     async def _look(self) -> bool:
         """Look at all endpoints if that is due; whether it was. Raises RequestFailed if the service cannot be asked."""

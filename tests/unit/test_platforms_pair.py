@@ -252,10 +252,10 @@ def test_a_benchmark_that_fails_for_want_of_its_endpoint_did_not_fail_by_itself(
 def test_what_an_endpoint_cost_that_was_gone_at_resume_is_asked_of_the_meter(tmp_path: Path, journal: Journal) -> None:
     @dataclass
     class Remembering(Rented):
-        asked: dict[str, str] = field(default_factory=dict)
+        known: dict[str, str] = field(default_factory=dict)
 
         async def spent(self, ids: Mapping[str, str], shapes: Mapping[str, str]) -> dict[str, float]:
-            self.asked |= ids
+            self.known |= ids
             assert set(shapes.values()) == {"1xH100-80GB"}
             return dict.fromkeys(ids, 12.5)
 
@@ -273,6 +273,6 @@ def test_what_an_endpoint_cost_that_was_gone_at_resume_is_asked_of_the_meter(tmp
 
     outcome = drive(plan, Pair(later, Jobs()), journal, journal.facts(ID))
 
-    assert later.asked == {name: name} and outcome.tasks[0].reason is Reason.COMPLETED
+    assert later.known == {name: name} and outcome.tasks[0].reason is Reason.COMPLETED
     assert outcome.tasks[0].attempts[0].usd == 12.5
     assert (outcome.tasks[0].usd or 0.0) > 12.5
