@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from launcher.cli import env_file, leftovers
 from launcher.config.execution import Lepton
 from launcher.config.places import DeepInfraAccount
-from launcher.errors import PreflightError
+from launcher.errors import ConfigError, PreflightError
 from launcher.platforms.deepinfra import credentials as deepinfra
 from launcher.platforms.lepton import credentials as lepton
 
@@ -121,9 +121,17 @@ def _same_options(args: argparse.Namespace) -> list[str]:
     options += [word for name in args.place for word in ("--place", name)]
     paths = {"--env-file": args.env_file, "--config-dir": args.config_dir, "--config-path": args.config_path}
     for option, path in paths.items():
-        options += [option, str(Path(path).expanduser().absolute())] if path else []
+        options += [option, _absolute(path)] if path else []
     options += ["--config-name", args.config_name] if args.config_name != "default" else []
     return [*options, *args.overrides, *args.override]
+
+
+def _absolute(path: str) -> str:
+    """Raises ConfigError for the home of a user that there is not."""
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError:
+        raise ConfigError(f"{path}: no such user") from None
 
 
 def _notes(chosen: Systemd | Crontab, given: dict[str, str]) -> list[str]:
@@ -148,8 +156,9 @@ def _refuse_blind(named: Sequence[AnyPlace], given: dict[str, str]) -> None:
             _find_credentials(place, environment)
         except PreflightError:
             raise PreflightError(
-                f"the timer could not look at {place.type}: it has none of your shell's variables; write the "
-                f"{_PREFIXES[place.type]}... ones as NAME=VALUE lines into a file, chmod 600 it, and add --env-file FILE"
+                f"the timer could not look at {place.type}: it has none of your shell's variables; write those that "
+                f"begin with {_PREFIXES[place.type]} into a file as NAME=VALUE lines, chmod 600 it, and add "
+                "--env-file FILE"
             ) from None
 
 

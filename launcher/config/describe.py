@@ -85,5 +85,5 @@ def _bounds(meta: Meta) -> str:
     if meta.min_length:
         return " that is not empty"
     signs = (("of at least", meta.ge), ("above", meta.gt), ("at most", meta.le), ("below", meta.lt))
-    bounds = [f"{sign} {bound:g}" for sign, bound in signs if bound is not None]
+    bounds = [f"{sign} {bound:.12g}" for sign, bound in signs if bound is not None]
     return " " + " and ".join(bounds) if bounds else ""

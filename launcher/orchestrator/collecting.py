@@ -49,7 +49,9 @@ async def collect(platform: Platform, task: TaskState, folder: Path) -> None:
 async def _fetch_scores(platform: Platform, task: TaskState, folder: Path) -> None:
     await platform.fetch(task.plan, folder / "output")
     scores = await asyncio.to_thread(_parse, task.plan, folder / "output")
-    folder.mkdir(parents=True, exist_ok=True)  # nobody has made it where the platform keeps no logs
+    await asyncio.to_thread(
+        folder.mkdir, parents=True, exist_ok=True
+    )  # nobody has made it where the platform keeps no logs
     (folder / SCORES).write_bytes(msgspec.json.format(msgspec.json.encode(scores)))
     task.scores = scores
 

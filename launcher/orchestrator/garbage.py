@@ -167,7 +167,8 @@ async def collect(
 ) -> Collection:
     """Look everywhere; with `remove` also remove what is garbage and wait until it is gone. `timeout` in seconds.
 
-    A `journal` learns which of its invocations have nothing left. Raises PreflightError for a place without credentials.
+    A `journal` learns which of its invocations have nothing left.
+    Raises PreflightError for a place without credentials.
     """
     async with opened(places, pricing) as platforms:
         answers = await asyncio.gather(*(_collect(p, rules, remove=remove, timeout=timeout) for p in platforms))

@@ -55,7 +55,7 @@ class Unlooked:
 
 
 def loose(journal: Journal) -> list[Invocation]:
-    """Invocations that have begun and have not ended with nothing left, newest first; without those cleaned up since."""
+    """Invocations that have begun, and neither ended with nothing left nor were cleaned up since; newest first."""
     return [found for found in journal.invocations() if _is_loose(journal, found.id)]
 
 
@@ -67,7 +67,7 @@ def _is_loose(journal: Journal, invocation: str) -> bool:
 
 
 def unlooked(journal: Journal, looks: Sequence[Look], silent: Set[str] = frozenset()) -> list[Unlooked]:
-    """What ran elsewhere than in the places that have answered; without the kinds of which is told that they have not."""
+    """What ran elsewhere than in the places that have answered. `silent`: kinds that are told of in another way."""
     return [
         Unlooked(invocation=found.id, state=journal.state(found), place=kind, elsewhere=_other(kind, looks))
         for found in loose(journal)

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from launcher.cli import complete
 from launcher.config.validate import validate
+from launcher.errors import PlatformError
 from launcher.orchestrator import endpoints, operating
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.plan.endpoint import build
@@ -29,8 +31,14 @@ Keep = Callable[..., Journal]
 def keep(desk: Desk) -> Keep:
     """Records an endpoint with `facts` of its life; this process is its keeper unless `held` is false."""
 
-    def begin(invocation: str, *facts: tuple[Fact, dict[str, Any]], held: bool = True, ttl: float = 3600.0) -> Journal:
-        journal, plan = Journal.default(), planned(invocation, ttl)
+    def begin(
+        invocation: str,
+        *facts: tuple[Fact, dict[str, Any]],
+        held: bool = True,
+        ttl: float = 3600.0,
+        shape: str | None = None,
+    ) -> Journal:
+        journal, plan = Journal.default(), shaped(planned(invocation, ttl), shape)
         journal.begin(
             invocation,
             execution="local",
@@ -57,6 +65,12 @@ def planned(invocation: str, ttl: float = 3600.0) -> Plan:
         "target": {"api_endpoint": {"api_key_name": KEY}},
     }
     return build(validate(config), ttl=ttl, now=time.time(), invocation=invocation)
+
+
+def shaped(plan: Plan, shape: str | None) -> Plan:
+    (task,) = plan.tasks
+    assert task.endpoint is not None
+    return replace(plan, tasks=(replace(task, endpoint=replace(task.endpoint, shape=shape)),))
 
 
 def name_of(plan: Plan) -> str:
@@ -110,7 +124,8 @@ def test_ls_for_people_has_a_row_for_each_and_says_when_time_is_over(desk: Desk,
     head, *rows = out.splitlines()
     assert head.startswith("id ") and len(rows) == 2
     assert "keeper gone, server ended with it" in rows[0]
-    assert "http://h:1/v1" in rows[1] and " over " in rows[1]
+    assert "http://h:1/v1" in rows[1] and " over " in rows[1] and " 2.50 USD/h " in rows[1]
+    assert "USD/h" not in rows[0]
 
 
 def test_an_end_that_was_not_asked_for_is_told_by_its_reason(desk: Desk, keep: Keep) -> None:
@@ -148,6 +163,10 @@ def test_it_is_not_resumed_however_it_ended(desk: Desk, keep: Keep) -> None:
     ("arguments", "said"),
     [
         (("up", "--ttl", "0"), "must be above 0"),
+        (("up", "--ttl", "1e17s"), "at most 30 d"),
+        (("up", "--ttl", "31d"), "at most 30 d"),
+        (("up", "--ttl", "nan"), "is no time"),
+        (("up", "--ttl=-5s"), "is no time"),
         (("up", "--ttl", "soon"), "is no time"),
         (("up", "deployment=none"), "makes no endpoint"),
         (("scale", "x", "--min", "3", "--max", "2"), "no less than --min"),
@@ -206,7 +225,27 @@ def test_scaling_is_asked_of_the_platform_after_the_journal_knows(desk: Desk, ke
     assert (code, out) == (0, "aaaa1111: 1 to 3 replicas\n")
     assert cloud.heard == [("open", "aaaa1111"), ("scale", name, 1, 3), ("close", True)]
     last = journal.last("aaaa1111", Fact.INTEND_SCALE_ENDPOINT)
-    assert last is not None and last.data == {"least": 1, "most": 3}
+    assert last is not None and last.data == {"least": 1, "most": 3, "usd_per_hour": None}
+
+
+@pytest.mark.parametrize(("price", "said"), [(3.5, " (up to 31.50 USD/h)"), (None, ""), (PlatformError("busy"), "")])
+def test_scaling_says_what_the_most_replicas_may_cost(
+    desk: Desk, keep: Keep, monkeypatch: pytest.MonkeyPatch, price: float | PlatformError | None, said: str
+) -> None:
+    async def ask(_: Cloud, shape: str) -> float | None:
+        assert shape == "2xH100"
+        if isinstance(price, PlatformError):
+            raise price
+        return price
+
+    monkeypatch.setattr(Cloud, "price", ask, raising=False)
+    monkeypatch.setattr(operating, "open_endpoints", lambda _: Cloud())
+    keep("aaaa1111", *CREATED, *UP, shape="2xH100")
+
+    code, out, _ = desk.nv_eval("endpoints", "scale", "aaaa", "--min", "9", "--max", "9")
+
+    assert (code, out) == (0, f"aaaa1111: 9 to 9 replicas{said}\n")
+    assert listed(desk)["aaaa1111"]["usd_per_hour"] == (31.5 if said else None)
 
 
 def test_metrics_show_what_is_counted(desk: Desk, keep: Keep, cloud: Cloud) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,15 @@ from typing import Any
 import pytest
 
 from launcher.cli import leftovers
-from launcher.orchestrator.garbage import Why
+from launcher.config.execution import Local
+from launcher.config.places import DeepInfraAccount
+from launcher.orchestrator.garbage import Rules, Why, collect
+from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.removal import Cleared
+from launcher.orchestrator.status import of
+from launcher.orchestrator.unfinished import Look, unlooked
 from launcher.platforms.base import Leftover, ResourceState
+from tests.fakes.clock import run_virtual
 from tests.fakes.platform import FakePlatform
 from tests.unit.conftest import Desk
 
@@ -134,6 +142,125 @@ def test_without_a_choice_what_cannot_be_looked_at_is_told(desk: Desk) -> None:
     assert code == 0
     assert "nv-eval: lepton was not looked at: no workspace" in err
     assert "nv-eval: deepinfra was not looked at: no API key" in err
+
+
+LOST = "nv-eval: lost0001 ran on {}, which was not looked at: it may still have something there; "
+
+
+def begun(invocation: str, execution: str, deployment: str, *, place: str = "", age: float = 0.0) -> Journal:
+    """A run whose launcher is gone."""
+    journal = Journal.default()
+    journal.begin(invocation, execution=execution, deployment=deployment, folder="/r", tasks=["t"], hold=False)
+    journal.record(invocation, Fact.RUN_STARTED, place=place)
+    journal.record(invocation, Fact.INTEND_CREATE_ENDPOINT, "t", "e")
+    if age:
+        with closing(sqlite3.connect(journal.path)) as db, db:
+            db.execute("UPDATE facts SET time = time - ?", (age,))
+            db.execute("UPDATE invocations SET created = created - ?", (age,))
+    return journal
+
+
+@pytest.mark.parametrize(
+    ("execution", "deployment", "place", "how"),
+    [
+        ("local", "deepinfra", "deepinfra", "set DEEPINFRA_API_KEY"),
+        ("lepton", "vllm", "lepton", "log in with: nv-eval login lepton"),
+    ],
+)
+def test_what_ran_where_nobody_can_look_is_named_and_no_success(
+    desk: Desk, execution: str, deployment: str, place: str, how: str
+) -> None:
+    begun("lost0001", execution, deployment)
+
+    code, out, err = desk.nv_eval("gc")
+    found = json.loads(desk.nv_eval("gc", "--json")[1])
+
+    assert (code, found["exit_code"]) == (7, 7)
+    assert out.startswith("0 things nobody needs on local")
+    assert err.count("lost0001") == 1 and f"{LOST.format(place)}{how}\n" in err
+    assert found["not_looked_at"] == [{"invocation": "lost0001", "place": place, "run": "interrupted"}]
+
+
+def test_what_ended_was_cleaned_or_ran_only_here_is_not_named(desk: Desk) -> None:
+    begun("ended001", "local", "deepinfra").record("ended001", Fact.RUN_ENDED, exit_code=0, leftovers=[])
+    begun("clean001", "local", "deepinfra").record("clean001", Fact.CLEANED)
+    begun("here0001", "local", "vllm")
+
+    code, _, err = desk.nv_eval("gc")
+
+    assert (code, "may still" in err) == (0, False)
+
+
+def test_a_run_that_ended_with_something_left_is_named(desk: Desk) -> None:
+    begun("lost0001", "local", "deepinfra").record("lost0001", Fact.RUN_ENDED, exit_code=5, leftovers=["e"])
+
+    code, _, err = desk.nv_eval("gc")
+
+    assert (code, LOST.format("deepinfra") in err) == (7, True)
+
+
+def test_who_says_where_to_look_is_not_told_of_other_places(desk: Desk) -> None:
+    begun("lost0001", "local", "deepinfra")
+
+    assert desk.nv_eval("gc", "--place", "local")[0] == 0
+
+
+# --- what the journal learns ------------------------------------------------------------------------------------------
+
+HERE = "the DeepInfra account me at https://api.deepinfra.com"
+
+
+@dataclass
+class Own(Account):
+    """An account that says whose it is."""
+
+    place: str = HERE
+
+    async def identify(self) -> None:
+        pass
+
+
+def collected(
+    monkeypatch: pytest.MonkeyPatch, own: Own, kinds: tuple[str, ...] = ("local", "deepinfra"), *, ran: str = HERE
+) -> tuple[str | None, bool | None]:
+    """The last fact of a run with an expired endpoint after it was removed, and whether anything of it may run."""
+    journal = begun("a1b2c3d4", "local", "deepinfra", place=ran, age=3600.0)
+    own.things.append(endpoint("forgotten", expires_in=-1.0, expiry_is_ours=True))
+    platforms = {"local": FakePlatform(name="local"), "deepinfra": own}
+    monkeypatch.setattr("launcher.orchestrator.removal.open_platform", lambda place, _: platforms[place.type])
+    places = [{"local": Local(), "deepinfra": DeepInfraAccount()}[kind] for kind in kinds]
+
+    run_virtual(collect(places, Rules(), remove=True, timeout=60.0, journal=journal))
+
+    assert "forgotten" not in [thing.name for thing in own.things]
+    return journal.facts("a1b2c3d4")[-1].kind, of(journal, journal.find("a1b2")).tasks[0].alive
+
+
+def test_a_run_of_which_everything_was_removed_is_known_to_be_gone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collected(monkeypatch, Own()) == (Fact.CLEANED, False)
+    assert Journal.default().lease("a1b2c3d4") is None
+
+
+def test_it_stays_unknown_while_something_is_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Own(things=[endpoint("kept", launcher_alive=True)])
+
+    assert collected(monkeypatch, own)[1] is None
+
+
+def test_it_stays_unknown_where_a_place_was_not_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collected(monkeypatch, Own(), ("deepinfra",))[1] is None
+
+
+def test_it_stays_unknown_where_it_ran_in_another_account(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collected(monkeypatch, Own(), ran=HERE.replace("me", "you"))[1] is None
+    (other,) = unlooked(Journal.default(), [Look(kind="local"), Look(kind="deepinfra", place=HERE)])
+    assert str(other).startswith(f"a1b2c3d4 ran on deepinfra, but not in {HERE}: it may still have something there")
+
+
+def test_it_stays_unknown_while_what_was_asked_for_last_may_still_appear(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert collected(monkeypatch, Own(create_grace=7200.0))[1] is None
 
 
 def test_a_place_that_there_is_not_is_refused(desk: Desk) -> None:

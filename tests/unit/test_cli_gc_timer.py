@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli import env_file as env_files
 from launcher.errors import ConfigError, PlatformError, PreflightError
 from launcher.orchestrator import timer
 from launcher.orchestrator.timer import Crontab, Entry, Systemd
@@ -232,6 +233,39 @@ def test_keys_that_only_this_shell_has_are_named_and_never_written(
     assert SECRET not in out + err + machine.table
 
 
+@pytest.mark.parametrize(
+    ("place", "variables"),
+    [
+        ("deepinfra", {"DEEPINFRA_API_KEY": SECRET}),
+        ("lepton", {"LEPTON_WORKSPACE_ID": "ws1", "LEPTON_WORKSPACE_TOKEN": SECRET}),
+    ],
+)
+@pytest.mark.parametrize("file", [None, "OTHER=1\n"])
+def test_a_timer_that_could_not_look_at_a_place_that_was_named_is_refused(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, place: str, variables: dict[str, str], file: str | None
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    options = ["--env-file", env_file(machine, file)] if file else []
+
+    code, out, err = install(machine, "--yes", "--place", "local", "--place", place, *options)
+
+    assert (code, out, machine.table) == (PreflightError.exit_code, "", "")
+    assert f"the timer could not look at {place}: it has none of your shell's variables" in err
+    assert err.endswith("and add --env-file FILE\n") and SECRET not in err
+
+
+def test_a_key_that_lies_in_a_file_of_its_own_is_found_by_the_timer_too(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = machine.desk.root / "home/.deepinfra/config.yaml"
+    file.parent.mkdir()
+    file.write_text(f"access_token: {SECRET}\n")
+
+    assert install(machine, "--yes", "--place", "deepinfra")[0] == 0
+    assert "--place deepinfra" in machine.table
+
+
 def test_a_file_of_variables_is_named_by_its_whole_path_and_what_it_lacks_is_told(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +302,43 @@ def test_a_file_of_variables_that_is_wrong_is_refused_without_its_content(
     assert (code, out, machine.table) == (ConfigError.exit_code, "", "")
     assert err.startswith(f"nv-eval: --env-file {file}") and says in err
     assert SECRET not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "value"),
+    [
+        ("A=abc#def", "abc#def"),
+        ("A=abc #def", "abc"),
+        ("A=abc\t# it's", "abc"),
+        ("A='a b#c' # d", "a b#c"),
+        ('A="a \\" # b"#c', 'a " # b#c'),
+        ("A=a\\ #b", "a #b"),
+        ("export A=b", "b"),
+        ("A=b\r\n# c\r\n", "b"),
+        ("\ufeffA=b", "b"),
+        ("A=a\u2028b\x0cc", "a\u2028b\x0cc"),
+        ("A=", ""),
+        ("#A=c\n  # B\nA=b=c", "b=c"),
+    ],
+)
+def test_a_file_of_variables_is_read_as_a_shell_does(machine: Machine, content: str, value: str) -> None:
+    assert env_files.read(env_file(machine, content)) == {"A": value}
+
+
+@pytest.mark.parametrize("command", [("gc",), ("gc", "--install", "--yes")])
+@pytest.mark.parametrize(("name", "says"), [("~nobody-of-this-name/x", "home"), ("a\0b", "null")])
+def test_a_file_of_variables_with_an_impossible_name_is_one_line(
+    machine: Machine, command: tuple[str, ...], name: str, says: str
+) -> None:
+    code, _, err = machine.desk.nv_eval(*command, "--env-file", name)
+
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be read: " in err and says in err
+
+
+def test_a_variable_with_a_nul_byte_is_refused(machine: Machine) -> None:
+    with pytest.raises(ConfigError, match="keys.env:1: holds a NUL byte"):
+        env_files.read(env_file(machine, "A=b\0c"))
 
 
 def test_a_file_of_variables_that_is_not_there_is_refused(machine: Machine) -> None:
@@ -356,6 +427,34 @@ def test_systemd_itself_finds_no_fault_with_the_units(odd: Entry, tmp_path: Path
     )
 
     assert [line for line in done.stderr.splitlines() if "nv-eval-gc" in line] == []
+
+
+@pytest.mark.parametrize("option", ["--config-dir", "--env-file", "--config-name"])
+@pytest.mark.parametrize("odd_name", ["a\nb", "a\rb", "a\x1bb", "a\udcffb"])
+def test_what_would_break_the_line_is_refused(machine: Machine, option: str, odd_name: str) -> None:
+    env_file(machine, "A=b\n").replace("my keys.env", "")
+    (machine.desk.cwd / "my keys.env").rename(machine.desk.cwd / odd_name)
+
+    code, _, err = install(machine, "--yes", option, odd_name)
+
+    assert (code, err.count("\n"), machine.table) == (2, 1, "")
+    assert "a timer takes no line breaks or other control characters" in err
+
+
+@pytest.mark.parametrize("word", ["a\\%b", "a\\\\b"])
+def test_what_crons_read_in_different_ways_is_refused(word: str) -> None:
+    with pytest.raises(PreflightError, match="crons differ"):
+        Crontab().text(Entry(argv=["true", word], every=3600, log=Path("/x/log")))
+
+
+def test_lines_of_others_stay_as_they_are_byte_for_byte(machine: Machine) -> None:
+    others = b"# caf\xe9\r\n0 4 * * * a\x0cb \xe2\x80\xa8c\n"
+    (machine.bin / "table").write_bytes(others)
+
+    install(machine, "--yes")
+    machine.desk.nv_eval("gc", "--uninstall")
+
+    assert (machine.bin / "table").read_bytes() == others
 
 
 def test_a_line_that_cron_may_cut_is_refused() -> None:

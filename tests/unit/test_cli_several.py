@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +21,9 @@ from launcher.cli import resume_command, stop_command
 from launcher.cli.live import open_view
 from launcher.cli.resume_command import Ended
 from launcher.errors import LeaseHeld, NotFound, PreflightError
+from launcher.orchestrator import signs
 from launcher.orchestrator.journal import Fact, Journal
-from launcher.orchestrator.lease import process_start
+from launcher.orchestrator.lease import STALE, process_start
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan, WorstCase
@@ -29,6 +34,15 @@ from tests.unit.test_orchestrator_run import make_plan
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(300)"
 POLITE = "import time; print(flush=True); time.sleep(300)"
+
+
+COUNTING = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
+print(flush=True)
+while True:
+    signal.pause()
+"""
 
 
 def launcher(program: str) -> subprocess.Popen[bytes]:
@@ -64,6 +78,97 @@ def test_one_that_hangs_does_not_keep_another_from_being_stopped(desk: Desk, mon
         "nv-eval: an id is empty; see: nv-eval ls runs",
         "nv-eval: aaaa: still tearing down; see: nv-eval status aaaa",
     ]
+
+
+@pytest.fixture
+def counting() -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher that says how often it was asked to stop, and does not."""
+    with launcher(COUNTING) as process:
+        yield process
+        process.kill()
+
+
+def times_asked(process: subprocess.Popen[bytes]) -> int:
+    process.kill()
+    assert process.stdout is not None
+    return process.stdout.read().count(b"asked")
+
+
+def test_a_second_stop_waits_as_well_and_does_not_say_that_nobody_waits(
+    desk: Desk, counting: subprocess.Popen[bytes]
+) -> None:
+    held_by(Journal.default(), "aaaa", counting)
+
+    codes = [desk.nv_eval("stop", "aaaa", "--timeout", "0.3")[0] for _ in range(2)]
+
+    assert codes == [5, 5]
+    assert times_asked(counting) == 1
+
+
+def test_of_several_stops_at_the_very_same_time_one_sends_the_signal(
+    desk: Desk, counting: subprocess.Popen[bytes]
+) -> None:
+    journal = Journal.default()
+    held_by(journal, "aaaa", counting)
+    lease = journal.lease("aaaa")
+    assert lease is not None
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = list(pool.map(lambda _: Journal.default().ask_to_stop(lease), range(8)))
+
+    assert asked == [True] * 8
+    assert [fact.kind for fact in journal.facts("aaaa")] == [Fact.STOP_ASKED]
+
+
+def test_a_resumed_run_can_be_stopped_again(desk: Desk, counting: subprocess.Popen[bytes]) -> None:
+    journal = Journal.default()
+    held_by(journal, "aaaa", counting)
+    with sqlite3.connect(journal.path) as db:
+        for kind in (Fact.RUN_STARTED, Fact.STOP_ASKED, Fact.RUN_STARTED):
+            db.execute(
+                "INSERT INTO facts (time,invocation,task,kind,name,data) VALUES (0,'aaaa',NULL,?,'','{}')", (kind,)
+            )
+
+    desk.nv_eval("stop", "aaaa", "--timeout", "0.3")
+
+    assert times_asked(counting) == 1
+
+
+def hang(journal: Journal, id_: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+    """A launcher that has shown no sign of life for so long."""
+    held_by(journal, id_, process)
+    os.kill(process.pid, signal.SIGSTOP)
+    lease = journal.lease(id_)
+    assert lease is not None
+    signs.end(journal.path.parent, id_, lease.owner)
+    with sqlite3.connect(journal.path) as db:
+        db.execute("UPDATE leases SET beat = ? WHERE invocation = ?", (time.time() - seconds, id_))
+
+
+def test_one_whose_launcher_hangs_is_ended_in_its_place(
+    desk: Desk, counting: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop_command, "WAKE_TIME", 0.05)
+    monkeypatch.setattr(stop_command, "_end", lambda _, why: why)
+    hang(Journal.default(), "aaaa", counting, STALE + 1)
+
+    code, out, _ = desk.nv_eval("stop", "aaaa", "--timeout", "5")
+
+    assert (code, out) == (0, "aaaa: its launcher hung and was ended\n")
+
+
+def test_of_one_that_hangs_for_less_than_its_lease_it_says_what_helps(
+    desk: Desk, counting: subprocess.Popen[bytes]
+) -> None:
+    hang(Journal.default(), "aaaa", counting, STALE / 2)
+
+    code, _, err = desk.nv_eval("stop", "aaaa", "--timeout", "0.1")
+
+    assert code == 5
+    assert err == (
+        f"nv-eval: aaaa: its launcher, process {counting.pid}, hangs: no sign of life for 30 s; "
+        "remove what it has made: nv-eval cleanup --force aaaa\n"
+    )
 
 
 def test_what_cannot_be_resumed_keeps_no_other_from_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,20 @@ from tests.fakes.platform import FakePlatform
 from tests.unit.test_orchestrator_run import make_plan
 
 
+def test_what_has_no_log_and_no_results_has_a_place_for_its_scores_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(collecting, "load_harness", lambda _: SimpleNamespace(parse=lambda *_: []))
+    platform = FakePlatform()
+    monkeypatch.setattr(platform, "fetch", lambda *_: asyncio.sleep(0))
+    (plan,) = make_plan(tmp_path, 1).tasks
+    task = TaskState(plan=plan, reason=Reason.COMPLETED)
+
+    asyncio.run(collecting.collect(platform, task, tmp_path / "results" / plan.key))
+
+    assert (task.reason, task.detail) == (Reason.COMPLETED, "")
+
+
 def test_results_are_parsed_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two threads that decode a type for the first time at once crash the process (msgspec 0.22)."""
     inside, most = 0, 0

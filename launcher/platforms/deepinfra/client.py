@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import httpx
+import msgspec
 
+from launcher.platforms.deepinfra import reading
 from launcher.platforms.deepinfra.credentials import Credentials
-from launcher.platforms.deepinfra.logs import LogWindow
+from launcher.platforms.deepinfra.logs import LogWindow, entries
+from launcher.platforms.deepinfra.names import parse
 from launcher.platforms.deepinfra.types import (
     Answer,
     Counts,
@@ -63,6 +66,7 @@ class DeepInfraClient:
             policy=policy,
             in_flight=in_flight,
             redact=secrets.redact,
+            decode=reading.decode,
         )
 
     @property
@@ -83,27 +87,32 @@ class DeepInfraClient:
     async def gpu_limits(self) -> dict[str, int]:
         """Most GPUs that the account may hold, by type; empty where the service keeps no limits for it."""
         found = await self._unless("/v1/me/gpu_limit", GpuLimit, statuses=(NOT_FOUND,))
-        return found.limits if found is not None else {}
+        return reading.values(found.limits, int) if found is not None else {}
 
     async def offers(self, base_model: str | None = None) -> list[Offer]:
         """Configurations of GPUs with their prices; only those that suit `base_model`, if that is given."""
         params: Params | None = {"base_model": base_model} if base_model else None
-        return (await self.api.get("/deploy/llm/gpu_availability", Offers, params)).gpus
+        return reading.rows((await self.api.get("/deploy/llm/gpu_availability", Offers, params)).gpus, Offer)
 
     async def rent(self, since: float) -> Mapping[str, float]:
-        """Seconds of rent by deployment since a time, in seconds since 1970."""
-        return (await self.api.get("/payment/usage/rent", Rent, {"from": int(since)})).id_to_duration
+        """Seconds of rent by deployment since a time, in seconds since 1970; of one that is missing nothing is known."""
+        found = await self.api.get("/payment/usage/rent", Rent, {"from": int(since)})
+        return reading.values(found.id_to_duration, float)
 
     # --- deployments --------------------------------------------------------------------------------------------------
 
     async def deployments(self, *statuses: Status) -> list[Deployment]:
         """All deployments that rent GPUs; of some statuses only, if they are given. The service has no pages."""
-        return [found for found in await self.everything(*statuses) if found.type == "llm"]
+        return [found for found in await self.everything(*statuses) if found.rents]
 
     async def everything(self, *statuses: Status) -> list[Deployment]:
-        """All deployments of every type, those too that only point to a public model."""
+        """All deployments of every type, those too that only point to a public model.
+
+        A row that cannot be understood is left out if it is not ours by its name, else its state is unknown.
+        """
         params: Params | None = {"status": ",".join(statuses)} if statuses else None
-        return await self.api.get("/deploy/list", list[Deployment], params)
+        listed = await self.api.get("/deploy/list", list[Any], params)
+        return [found for row in listed if (found := _deployment(row)) is not None]
 
     async def deployment(self, deploy_id: str) -> Deployment | None:
         """One deployment; None if it does not exist (any more)."""
@@ -145,13 +154,13 @@ class DeepInfraClient:
     async def log(self, deploy_id: str, window: LogWindow) -> list[LogEntry]:
         """Lines of a deployment in a window, oldest first, the first `window.limit` of them; empty if it has none."""
         found = await self._unless("/v1/logs/query", Log, window.params(deploy_id), statuses=(NOT_FOUND,))
-        return found.entries if found is not None else []
+        return entries(found.entries) if found is not None else []
 
     async def pod_logs(self, deploy_id: str, window: LogWindow, pod: str | None = None) -> dict[str, list[LogEntry]]:
         """The same, instance by instance; of one of them, if `pod` names it."""
         params = {**window.params(deploy_id), **({"pod_name": pod} if pod else {})}
         found = await self._unless("/v1/deployment_logs/query", PodLogs, params, statuses=(NOT_FOUND,))
-        return found.entries if found is not None else {}
+        return {pod: entries(lines) for pod, lines in found.entries.items()} if found is not None else {}
 
     async def token_counts(self, deploy_id: str, since: float) -> TokenCounts | None:
         """What `/stats2` counted since a time, in seconds since 1970; None if it counts nothing of it."""
@@ -175,3 +184,16 @@ class DeepInfraClient:
             if error.status in statuses:
                 return None
             raise
+
+
+def _deployment(row: Any) -> Deployment | None:
+    """A row of the list; of one that is odd only what names it, and only if it may be ours."""
+    try:
+        return msgspec.convert(row, Deployment, strict=False)
+    except msgspec.ValidationError:
+        if not isinstance(row, dict):
+            return None
+    name, deploy_id, kind = row.get("model_name"), row.get("deploy_id"), row.get("type", "")
+    if not isinstance(name, str) or parse(name) is None or not isinstance(deploy_id, str | int):
+        return None
+    return Deployment(deploy_id=str(deploy_id), model_name=name, type=kind if isinstance(kind, str) else "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Any
 
+from launcher.platforms.deepinfra.reading import moment
 from launcher.platforms.deepinfra.types import LogEntry
 
 MOST_LINES = 1000
@@ -37,14 +39,31 @@ class LogWindow:
 
     def after(self, page: list[LogEntry]) -> LogWindow:
         """The window of what follows a page, in which lines of its last moment come again."""
-        if not page:
-            return self
-        last = Decimal(page[-1][0])
-        again = sum(Decimal(stamp) == last for stamp, _ in page)
-        if again == self.limit:  # more lines of one moment than a page holds: nothing better can be done than to go on
+        stamps = [at(entry) for entry in page]
+        last = next((stamp for stamp in reversed(stamps) if stamp is not None), None)
+        if last is None:
+            return replace(self, skip=max(self.skip, len(page)))
+        again = len(page) - stamps.index(last)
+        if again >= self.limit:  # more lines of one moment than a page holds: nothing better can be done than to go on
             return replace(self, start=last + _NANOSECOND, skip=0)
         return replace(self, start=last, skip=again)
 
     def is_full(self, page: list[LogEntry]) -> bool:
         """Whether there may be more in the window than the page shows."""
-        return len(page) >= self.limit
+        return len(page) >= self.limit and any(at(entry) is not None for entry in page)
+
+
+def at(entry: LogEntry) -> Decimal | None:
+    """When a line was written, in seconds since 1970; None where that cannot be read."""
+    return Decimal(entry[0]) if entry[0] else None
+
+
+def entries(listed: list[Any]) -> list[LogEntry]:
+    """Lines as the service gives them, their stamps as seconds since 1970. A line is kept whatever its stamp."""
+    return [_entry(one) for one in listed]
+
+
+def _entry(given: Any) -> LogEntry:
+    stamp, text = given if isinstance(given, list) and len(given) == 2 else (None, given)
+    time = moment(str(stamp))
+    return (f"{time:f}" if time is not None else "", text if isinstance(text, str) else str(text or ""))

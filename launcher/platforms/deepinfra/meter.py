@@ -20,13 +20,22 @@ class Meter:
         self._offers: list[Offer] | None = None
 
     async def usd(self, deployments: Iterable[Deployment]) -> dict[str, float]:
-        """Cost so far, by id, of those whose price is known. Raises RequestFailed."""
+        """Cost so far, by id, of those whose price and rent are known. Raises RequestFailed."""
         wanted = list(deployments)
-        if not wanted:
+        since = min((found.created or 0.0 for found in wanted), default=0.0)
+        return await self.usd_of({found.deploy_id: found.gpu_config for found in wanted}, since)
+
+    async def usd_of(self, shapes: Mapping[str, str], since: float = 0.0) -> dict[str, float]:
+        """The same from the shapes of instances by id, and a time, in seconds since 1970, before which none existed."""
+        if not shapes:
             return {}
-        prices = {found.deploy_id: await self.price(found.gpu_config) for found in wanted}
-        seconds = await self._client.rent(min(found.created or 0.0 for found in wanted))
-        return {found: seconds.get(found, 0.0) / HOUR * price for found, price in prices.items() if price is not None}
+        prices = {deploy_id: await self.price(shape) for deploy_id, shape in shapes.items()}
+        rents = await self._client.rent(since)  # a meter may forget what is deleted: that is no zero
+        return {
+            deploy_id: rents[deploy_id] / HOUR * price
+            for deploy_id, price in prices.items()
+            if price is not None and deploy_id in rents
+        }
 
     async def price(self, gpu_config: str) -> float | None:
         """USD per hour of one instance, such as 2xA100-80GB; None if the service names none. Raises RequestFailed."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from launcher.plan.deepinfra import EXPIRY
 from launcher.plan.names import MARK
@@ -16,8 +18,12 @@ from launcher.plan.names import MARK
 MINUTE = 60.0
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _OURS = re.compile(
-    rf"(?:(?P<owner>[^/]+)/)?(?P<name>{MARK}-(?:.+-)?(?P<invocation>[a-f][0-9a-f]{{7}}))-x(?P<expiry>[0-9a-z]{{1,9}})"
+    rf"(?:(?P<owner>[^/]+)/)?(?P<name>{MARK}-[a-z0-9-]+-\d+(?:r\d+)?-(?P<invocation>[a-f][0-9a-f]{{7}}))"
+    r"-x(?P<expiry>[0-9a-z]{5,6})"
 )
+_EARLIEST = datetime(2025, 1, 1, tzinfo=UTC).timestamp()
+_FARTHEST = 5 * 366 * 86_400.0
+"""Seconds ahead of now beyond which nothing of ours expires."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +44,17 @@ def expiring(model_name: str, lifetime: float, now: float) -> str:
 
 
 def parse(model_name: str) -> Ours | None:
-    """What a deployment's name says, with or without its owner; None if it is not ours."""
+    """What a deployment's name says, with or without its owner; None if it is not ours.
+
+    A name that resembles ours and has an expiry that no launcher gave is somebody else's: nobody may delete it. The
+    time of its creation says nothing here: the clock of the machine that made it may have been wrong, and it costs.
+    """
     found = _OURS.fullmatch(model_name)
     if found is None:
         return None
     expires = int(found["expiry"], 36) * MINUTE
+    if not _EARLIEST <= expires <= time.time() + _FARTHEST:
+        return None
     return Ours(name=found["name"], invocation=found["invocation"], expires=expires, owner=found["owner"] or "")
 
 

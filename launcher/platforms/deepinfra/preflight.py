@@ -118,18 +118,19 @@ def _variables(plan: Plan, environment: Mapping[str, str]) -> Iterator[Check]:
 
     The account's own key is lent where it is missing.
     """
-    named = {reference for endpoint in plan.endpoints for reference in _in_request(endpoint.request)}
+    named = {reference for endpoint in plan.endpoints for reference in references_in(endpoint.request)}
     for reference in sorted(named - {Reference(env=API_KEY), *references(plan)}, key=str):
         why = unresolvable(reference, environment)
         yield _problem("variables", why) if why else Check("variables", CheckState.OK)
 
 
-def _in_request(value: Any) -> Iterator[Reference]:
+def references_in(value: Any) -> Iterator[Reference]:
+    """All references in a request, or in a part of it."""
     if isinstance(value, str) and (found := reference_in(value)) is not None:
         yield found
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _in_request(part)
+            yield from references_in(part)
 
 
 def _gpu(endpoint: EndpointPlan, world: World) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from launcher.errors import PlatformError
 from launcher.platforms.base import ResourceState
@@ -45,15 +46,19 @@ def state_of(found: Deployment) -> ResourceState:
     return ResourceState.RUNNING if found.serves else ResourceState.PENDING
 
 
-def why(found: Deployment) -> str:
-    """Why it does not serve, in one line; empty if it does."""
+def why(found: Deployment, redact: Callable[[str], str] = str) -> str:
+    """Why it does not serve, in one line; empty if it does. `redact` sees what the service says before it is cut."""
     if found.serves:
         return ""
     if found.state is Status.FAILED:
-        return _advised(f"failed: {found.fail_reason or 'DeepInfra gives no reason'}")
+        return _advised(f"failed: {redact(found.fail_reason) or 'DeepInfra gives no reason'}")
     if found.state is Status.STOPPED:
         return _STOPPED
-    return _waiting(found) if found.is_up else _BOOTING.get(found.state, f"DeepInfra calls it {found.status}")
+    return _waiting(found) if found.is_up else _BOOTING.get(found.state, redact(_called(found)))
+
+
+def _called(found: Deployment) -> str:
+    return f"DeepInfra calls it {found.status}" if found.status else "DeepInfra does not say what its state is"
 
 
 def _waiting(found: Deployment) -> str:

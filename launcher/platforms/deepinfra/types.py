@@ -1,17 +1,17 @@
 """What DeepInfra's API says (its OpenAPI document, DeepApi 0.1.0), as far as the launcher reads it.
 
-What the document calls required may be missing all the same where nothing depends on it; unknown fields are ignored.
+What the document calls required may be missing all the same where nothing depends on it; unknown fields are ignored, and what is null counts as missing.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from launcher.platforms.deepinfra.names import Ours, parse
+from launcher.platforms.deepinfra.reading import moment
 
 
 class Answer(Struct, kw_only=True):
@@ -64,10 +64,10 @@ class Deployment(Answer):
 
     deploy_id: str
     model_name: str
-    status: str
-    type: str = "legacy"
+    status: str = ""
+    type: str = ""
     """`llm` where GPUs are rented; others cost nothing per hour."""
-    fail_reason: str | None = ""
+    fail_reason: str = ""
     created_at: str = ""
     instances: Instances | None = None
     config: Config | None = None
@@ -81,15 +81,18 @@ class Deployment(Answer):
     @property
     def ours(self) -> Ours | None:
         """What its name says, if it is ours."""
-        return parse(self.model_name) if self.type == "llm" else None
+        return parse(self.model_name) if self.type in ("llm", "") else None
+
+    @property
+    def rents(self) -> bool:
+        """Whether GPUs are rented for it; of one that does not say so its name tells."""
+        return self.type == "llm" or self.ours is not None
 
     @property
     def created(self) -> float | None:
         """When it was created, in seconds since 1970; None if that cannot be read."""
-        try:
-            return datetime.fromisoformat(self.created_at).timestamp()
-        except ValueError:
-            return None
+        found = moment(self.created_at)
+        return float(found) if found is not None else None
 
     @property
     def gpu_config(self) -> str:
@@ -156,19 +159,20 @@ class Offer(Answer):
 class Offers(Answer):
     """All configurations."""
 
-    gpus: list[Offer]
+    gpus: list[Any]
+    """Each an Offer, if it can be read."""
 
 
 class GpuLimit(Answer):
     """Most GPUs that the account may hold, by type."""
 
-    limits: dict[str, int]
+    limits: dict[str, Any]
 
 
 class Rent(Answer):
     """The meter: seconds by deployment, over all of its instances."""
 
-    id_to_duration: dict[str, float] = {}
+    id_to_duration: dict[str, Any] = {}
 
 
 class Counts(Answer):
@@ -201,16 +205,16 @@ class DetailedCounts(Answer):
 
 
 LogEntry: TypeAlias = tuple[str, str]
-"""Seconds since 1970, to the nanosecond, and one line."""
+"""Seconds since 1970, to the nanosecond, empty where the service gives nothing that can be read; and one line."""
 
 
 class Log(Answer):
     """Lines, oldest first."""
 
-    entries: list[LogEntry] = []
+    entries: list[Any] = []
 
 
 class PodLogs(Answer):
     """Lines of each instance, oldest first."""
 
-    entries: dict[str, list[LogEntry]] = {}
+    entries: dict[str, list[Any]] = {}
