@@ -337,7 +337,7 @@ def test_a_file_of_variables_with_an_impossible_name_is_one_line(
 
 
 def test_a_variable_with_a_nul_byte_is_refused(machine: Machine) -> None:
-    with pytest.raises(ConfigError, match="keys.env:1: holds a NUL byte"):
+    with pytest.raises(ConfigError, match=r"keys\.env:1: holds a NUL byte"):
         env_files.read(env_file(machine, "A=b\0c"))
 
 
@@ -429,11 +429,10 @@ def test_systemd_itself_finds_no_fault_with_the_units(odd: Entry, tmp_path: Path
     assert [line for line in done.stderr.splitlines() if "nv-eval-gc" in line] == []
 
 
-@pytest.mark.parametrize("option", ["--config-dir", "--env-file", "--config-name"])
+@pytest.mark.parametrize("option", ["--config-dir", "--env-file"])
 @pytest.mark.parametrize("odd_name", ["a\nb", "a\rb", "a\x1bb", "a\udcffb"])
 def test_what_would_break_the_line_is_refused(machine: Machine, option: str, odd_name: str) -> None:
-    env_file(machine, "A=b\n").replace("my keys.env", "")
-    (machine.desk.cwd / "my keys.env").rename(machine.desk.cwd / odd_name)
+    Path(env_file(machine, "A=b\n")).rename(machine.desk.cwd / odd_name)
 
     code, _, err = install(machine, "--yes", option, odd_name)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from launcher.errors import NotFound
 from launcher.platforms.background import Background
@@ -15,13 +19,13 @@ from launcher.platforms.base import Resource, ResourceState
 from launcher.platforms.creation import create_once
 from launcher.platforms.deepinfra import states
 from launcher.platforms.deepinfra.client import DeepInfraClient
-from launcher.platforms.deepinfra.logs import LogWindow
+from launcher.platforms.deepinfra.logs import LogWindow, at
 from launcher.platforms.deepinfra.meter import Meter
 from launcher.platforms.deepinfra.names import parse
 from launcher.platforms.deepinfra.types import Deployment, LogEntry
 from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.pace import Pace, Rate
-from launcher.platforms.tracking import REMOVED_BY_OTHERS, Tracked, Tracker, loop_time
+from launcher.platforms.tracking import APPEARS_WITHIN, REMOVED_BY_OTHERS, Tracked, Tracker, loop_time
 
 METER = Rate(shortest=20.0, share=0.02, longest=60.0)
 """How often it is asked what running deployments have cost so far."""
@@ -31,6 +35,8 @@ MOST_PAGES = 50
 """Pages of a log that are read for its end."""
 RECENT = 600.0
 """Seconds whose lines are read first where the end of a log is wanted."""
+_UNANSWERED = (None, 408, 502, 504)
+"""Statuses of a creation of which nobody knows what came: the service itself said nothing."""
 
 
 @dataclass
@@ -43,11 +49,26 @@ class Entry(Tracked[Deployment]):
     """What it has cost, by the last answer of the meter."""
     is_settled_up: bool = False
     """It is gone, and the meter was asked for what it has cost in all."""
+    was_expired: bool = False
+    """It had expired when it was first seen: an earlier launcher made it, and others may delete it at any moment."""
 
     @property
     def serves(self) -> bool:
         """Whether an instance runs."""
         return self.seen is not None and self.seen.serves
+
+    def take(self, thing: Deployment, now: float) -> None:
+        """Note what the service shows; of what it shows in part the rest stays as it was seen before."""
+        if self.seen is not None:
+            thing = thing if thing.status else replace(self.seen, status="")
+        elif thing.ours is not None:
+            self.was_expired = thing.ours.has_expired
+        super().take(thing, now)
+        self.is_settled_up = False
+
+    def note_cost(self, usd: float) -> None:
+        """Note what the meter says; a meter that has forgotten a part of it takes back nothing."""
+        self.usd = max(self.usd or 0.0, usd)
 
     def resource(self) -> Resource:
         """It in the launcher's words."""
@@ -63,24 +84,32 @@ class Entry(Tracked[Deployment]):
             model=f"deploy_id:{found.deploy_id}",
             usd=self.usd,
             detail=self._detail(),
-            fatal=found.stands_still and self.is_starting,
+            fatal=(found.stands_still and self.is_starting) or self._is_refused,
         )
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether nothing is run on it though it is there, and nobody has asked for its deletion yet."""
+        return self.was_expired and self.deletion_asked is None and not self.is_gone
 
     def _state(self, found: Deployment) -> ResourceState:
         if self.is_gone and not self.is_settled_up:
             return ResourceState.RUNNING  # its last word says what it cost, which the next look asks for
-        return self.exists() or states.state_of(found)
+        return self.exists() or (ResourceState.FAILED if self._is_refused else states.state_of(found))
 
     def _detail(self) -> str:
         if self.is_gone:
             return "" if self.deletion_asked is not None else REMOVED_BY_OTHERS
-        return self.redact(states.why(self.seen)) if self.seen is not None else ""
+        if self._is_refused:
+            return states.EXPIRED
+        return states.why(self.seen, self.redact) if self.seen is not None else ""
 
 
 class Endpoints(Tracker[Deployment, Entry]):
     """All deployments of one invocation, by the names of the plan's endpoints.
 
-    A second one for the same endpoint, which no plan knows, is shown under a name of its own.
+    A second one for the same endpoint, which no plan knows, is shown under a name of its own. So is one that a request
+    without an answer may still make, where another request has made the endpoint: nobody may end before it is removed.
     """
 
     def __init__(
@@ -100,6 +129,8 @@ class Endpoints(Tracker[Deployment, Entry]):
         self._meter_pace = Pace(now, METER)
         self._meter_pace.asked(now)
         self._asking = Background()
+        self._unanswered: Counter[str] = Counter()
+        """Creations of which nobody knows what came, by the names of their endpoints."""
 
     def _entry(self, name: str) -> Entry:
         return Entry(name, loop_time(), url=self._url, redact=self._redact)
@@ -123,17 +154,42 @@ class Endpoints(Tracker[Deployment, Entry]):
             )
         except RequestFailed as error:
             raise states.explained(error, name) from error
+        finally:
+            self._expect_late(name)
+
+    def _expect_late(self, name: str) -> None:
+        """Look out for what requests without an answer may still make beside the endpoint that there is."""
+        count, entry = self._unanswered.pop(name, 0), self._tracked.get(name)
+        if entry is not None and entry.seen is None:
+            count -= 1  # the first that appears is the endpoint itself
+        for number in range(1, count + 1):
+            late = self._entry(f"{name}@late-{number}")
+            late.maybe_until = loop_time() + APPEARS_WITHIN
+            self._tracked.setdefault(late.name, late)
 
     async def _adopt_or_create(self, name: str, body: Mapping[str, Any]) -> Deployment:
         """Look first: the name that an earlier launcher made has another expiry, so that the service would not mind."""
         found = await self._find(name, str(body["model_name"]))
-        return found if found is not None and self._is_ours(found) else await self._client.create(body)
+        if found is not None and self._is_ours(found):
+            return found
+        try:
+            return await self._client.create(body)
+        except RequestFailed as error:
+            self._unanswered[name] += error.maybe_done and error.status in _UNANSWERED
+            raise
+        except asyncio.CancelledError:
+            self._unanswered[name] += 1
+            raise
 
     async def _find(self, name: str, full: str) -> Deployment | None:
-        """What is there under a plan's name, whatever its expiry, or else under the full name, of whatever type."""
+        """What is there under a plan's name, unless it has expired, or else under the full name, of whatever type.
+
+        One that has expired is not adopted: any machine may delete it, and its name, which says so, is fixed for life.
+        """
         found = [one for one in await self._client.everything() if not _is_deleted(one)]
         for one in sorted(found, key=_oldest_first):
-            if one.ours is not None and one.ours.name == name and self._is_ours(one):
+            if one.ours is not None and one.ours.name == name and self._is_ours(one) and not one.ours.has_expired:
+                self._unanswered[name] -= self._unanswered[name] > 0  # this is what came of it
                 return one
         return next((one for one in found if one.model_name.rpartition("/")[2] == full), None)
 
@@ -161,8 +217,11 @@ class Endpoints(Tracker[Deployment, Entry]):
         ours = parse(found.model_name)
         name = ours.name if ours is not None else found.model_name
         entry = self._tracked.get(name)
-        is_free = name not in taken and (entry is None or (entry.seen is None and not entry.is_gone))
-        return name if is_free else f"{name}@{found.deploy_id}"
+        if name not in taken and (entry is None or _is_awaited(entry)):
+            return name
+        late = (entry.name for entry in self._tracked.values() if entry.name.startswith(f"{name}@"))
+        awaited = (other for other in late if other not in taken and _is_awaited(self._tracked[other]))
+        return next(awaited, f"{name}@{found.deploy_id}")
 
     async def _read(self, name: str) -> Deployment | None:
         entry = self._tracked.get(name)
@@ -196,7 +255,7 @@ class Endpoints(Tracker[Deployment, Entry]):
             async with asyncio.timeout(METER_PATIENCE):
                 found = await self._meter.usd([entry.seen for entry in by_id.values() if entry.seen is not None])
                 for deploy_id, usd in found.items():
-                    by_id[deploy_id].usd = usd
+                    by_id[deploy_id].note_cost(usd)
 
     async def close(self) -> None:
         """End what is being asked in the background."""
@@ -231,7 +290,7 @@ class Endpoints(Tracker[Deployment, Entry]):
         if entries or window.skip:
             return entries
         pods = await self._client.pod_logs(found.deploy_id, window)
-        return sorted((entry for pod in pods.values() for entry in pod), key=lambda entry: float(entry[0]))
+        return list(heapq.merge(*pods.values(), key=lambda entry: at(entry) or 0))  # one without a stamp keeps its place
 
     async def last_lines(self, name: str, lines: int) -> list[str]:
         """The last lines of a log, without secrets. Raises RequestFailed."""
@@ -255,6 +314,11 @@ class Endpoints(Tracker[Deployment, Entry]):
 
 def _oldest_first(found: Deployment) -> tuple[float, str]:
     return (found.created or 0.0, found.deploy_id)
+
+
+def _is_awaited(entry: Entry) -> bool:
+    """Whether it may exist and has not been seen."""
+    return entry.seen is None and not entry.is_gone
 
 
 def _is_deleted(found: Deployment) -> bool:

@@ -37,6 +37,11 @@ class Ours:
     owner: str = ""
     """The account, which the service puts in front; empty where it did not."""
 
+    @property
+    def has_expired(self) -> bool:
+        """Whether `nv-eval gc` may remove it now."""
+        return self.expires <= time.time()
+
 
 def expiring(model_name: str, lifetime: float, now: float) -> str:
     """A plan's model name with its expiry filled in, which is never early. `lifetime` in seconds, `now` since 1970."""

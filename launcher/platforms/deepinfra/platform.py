@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -28,6 +29,8 @@ from launcher.platforms.kept import KeptLogs
 from launcher.platforms.pace import LOOKS
 from launcher.platforms.secrets import Secrets
 from launcher.platforms.tracking import loop_time
+
+T = TypeVar("T")
 
 EVIDENCE_LINES = 1000
 """Lines of a server's log that are kept."""
@@ -122,6 +125,7 @@ class DeepInfraPlatform:
         But never less than the largest of them needs: whether that must wait is for the service to say.
         """
         now = loop_time()
+        self._remember(plan)
         self._session = Session(
             logs=KeptLogs(plan, folder),
             endpoints=Endpoints(
@@ -137,14 +141,17 @@ class DeepInfraPlatform:
         wanted = plan.endpoints
         return Capacity(gpus=await self._free(plan, wanted)) if wanted else Capacity()
 
-    async def _free(self, plan: Plan, wanted: list[EndpointPlan]) -> int | None:
-        """GPUs that the endpoints may hold at once; None if the account does not say."""
+    def _remember(self, plan: Plan) -> None:
+        """Take the plan's secrets out of all that is shown, those too with which an earlier launcher made something."""
+        for reference in {found for endpoint in plan.endpoints for found in preflight.references_in(endpoint.request)}:
+            with suppress(PlatformError):  # without a value: nobody needs it before something is created
+                self._secrets.resolve(reference)
+
+    async def _free(self, plan: Plan, wanted: list[EndpointPlan]) -> int:
+        """GPUs that the endpoints may hold at once; where the account does not say, by the usual limit."""
         gpu = preflight.gpu_of(wanted[0])
-        try:
-            limits, there = await asyncio.gather(self._client.gpu_limits(), self._client.deployments())
-        except RequestFailed:
-            return None
-        free = preflight.gpu_limit(limits, gpu) - preflight.held(there, gpu, plan.invocation)
+        limits, there = await asyncio.gather(_known(self._client.gpu_limits()), _known(self._client.deployments()))
+        free = preflight.gpu_limit(limits or {}, gpu) - preflight.held(there or (), gpu, plan.invocation)
         return max(free, *(endpoint.gpus for endpoint in wanted))
 
     # --- endpoints ----------------------------------------------------------------------------------------------------
@@ -225,6 +232,20 @@ class DeepInfraPlatform:
             usd=spent.get(found.deploy_id),
         )
 
+    async def spent(self, ids: Mapping[str, str], shapes: Mapping[str, str]) -> dict[str, float]:
+        """USD by the meter, by the names of endpoints, of deployments with these `ids`, those too that are gone.
+
+        `shapes` are those of the plan's endpoints, by name; without one the service is asked, which may have forgotten
+        it. What the meter or the price list does not know is missing. Raises PlatformError if they cannot be asked.
+        """
+        known = {name: shapes.get(name) or await self._shape(deploy_id) for name, deploy_id in ids.items()}
+        usd = await self._meter.usd_of({ids[name]: shape for name, shape in known.items() if shape})
+        return {name: usd[deploy_id] for name, deploy_id in ids.items() if deploy_id in usd}
+
+    async def _shape(self, deploy_id: str) -> str:
+        found = await self._client.deployment(deploy_id)
+        return found.gpu_config if found is not None else ""
+
     # --- logs ---------------------------------------------------------------------------------------------------------
 
     def logs(self, name: str, *, follow: bool = False) -> AsyncIterator[LogLine]:
@@ -240,7 +261,7 @@ class DeepInfraPlatform:
             over = endpoints.is_over(name)
             page = await endpoints.lines(name, window)
             for stamp, text in window.fresh(page):
-                yield LogLine(self._secrets.redact(text), float(stamp))
+                yield LogLine(self._secrets.redact(text), float(stamp) if stamp else None)
             is_full, window = window.is_full(page), window.after(page)
             if not is_full and (over or not follow):
                 return
@@ -288,6 +309,13 @@ class DeepInfraPlatform:
         if self._session is None:
             raise PlatformError("the deepinfra platform was used before open() or after close()")
         return self._session
+
+
+async def _known(answer: Awaitable[T]) -> T | None:
+    """An answer; None if there is none."""
+    with suppress(RequestFailed):
+        return await answer
+    return None
 
 
 class _Loan:

@@ -15,6 +15,7 @@ _BOOTING = {
     Status.DOWNLOADING: "downloading the weights",
     Status.DEPLOYING: "deploying: its server is starting",
 }
+EXPIRED = "its expiry has passed: `nv-eval gc` of any machine may delete it"
 _STOPPED = "somebody stopped it; delete it, or start it in the dashboard"
 KEY_REFUSED = "the key is not valid (any more); make one at https://deepinfra.com/dash/api_keys"
 LONGEST = 300
@@ -43,6 +44,8 @@ def state_of(found: Deployment) -> ResourceState:
         return ResourceState.GONE
     if found.stands_still:
         return ResourceState.FAILED
+    if not found.status:
+        return ResourceState.UNKNOWN
     return ResourceState.RUNNING if found.serves else ResourceState.PENDING
 
 
