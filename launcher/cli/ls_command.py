@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
     from launcher.orchestrator.journal import Journal, RunState
+    from launcher.orchestrator.status import is_clean
 
     journal = Journal.default()
     costs = journal.costs()
@@ -42,6 +43,7 @@ def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
         ended, state = journal.ended(found.id), journal.state(found)
         left = ended.data.get("leftovers", []) if ended else []
         unknown = state in (RunState.INTERRUPTED, RunState.UNKNOWN) and journal.may_outlive_launcher(found)
+        may_run = (unknown or left) and not is_clean(journal, found.id)
         rows.append(
             {
                 "id": found.id,
@@ -49,7 +51,7 @@ def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
                 "state": state.value,
                 "exit": ended.data.get("exit_code") if ended else None,
                 "usd": costs.get(found.id),
-                "alive": "?" if unknown or left else ("yes" if state is RunState.RUNNING else "no"),
+                "alive": "?" if may_run else ("yes" if state is RunState.RUNNING else "no"),
                 "execution": found.execution,
                 "deployment": found.deployment,
                 "tasks": ",".join(found.tasks),

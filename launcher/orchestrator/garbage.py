@@ -180,8 +180,7 @@ async def collect(
         looks=tuple(looks),
     )
     if journal is not None and remove:
-        removed = [left for place in collection.places for left in place.removed]
-        await settle(journal, removed=removed, present=collection.present, looks=looks)
+        await settle(journal, collection.present, looks)
     return collection
 
 

@@ -74,8 +74,7 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
     beat = journal.live(invocation.id)
     live = {row["task"]: row for row in beat[1]} if beat else {}
     ended, lease = journal.ended(invocation.id), journal.lease(invocation.id)
-    cleaned = journal.last(invocation.id, Fact.RUN_STARTED, Fact.CLEANED)
-    is_clean = cleaned is not None and cleaned.kind is Fact.CLEANED
+    clean = is_clean(journal, invocation.id)
     outlives = journal.may_outlive_launcher(invocation)
     costs = [row["usd"] for row in live.values() if row.get("usd") is not None]
     own = [fact.time for fact in facts if fact.kind is not Fact.CLEANED]  # which is another's
@@ -90,7 +89,7 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
         folder=invocation.folder,
         exit_code=ended.data.get("exit_code") if ended else None,
         tasks=tuple(
-            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, outlives, ended, is_clean)
+            _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, outlives, ended, clean)
             for key in invocation.tasks
         ),
         usd=round(sum(costs), 4) if costs else None,
@@ -98,6 +97,12 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
         keeps_endpoint=any(fact.kind is Fact.ENDPOINT_KEPT for fact in facts),
         pid=lease.pid if lease and state is RunState.RUNNING else None,
     )
+
+
+def is_clean(journal: Journal, invocation: str) -> bool:
+    """Whether somebody removed all of an invocation since it last began, and saw that it was gone."""
+    last = journal.last(invocation, Fact.RUN_STARTED, Fact.CLEANED)
+    return last is not None and last.kind is Fact.CLEANED
 
 
 def _task(

@@ -98,14 +98,11 @@ def _first(place: str) -> str:
     return place.split(maxsplit=1)[0]
 
 
-async def settle(
-    journal: Journal, *, removed: Sequence[Leftover], present: Sequence[Leftover], looks: Sequence[Look]
-) -> None:
-    """Tell the journal of every invocation of which something was removed and nothing that runs is left anywhere."""
-    gone = {left.invocation for left in removed}
+async def settle(journal: Journal, present: Sequence[Leftover], looks: Sequence[Look]) -> None:
+    """Tell the journal of every invocation of which nothing that runs is left anywhere."""
     left = {left.invocation for left in present if left.kind != "storage" and not left.is_record}
     for found in loose(journal):
-        if found.id in gone - left and _is_over(journal, found, looks):
+        if found.id not in left and _is_over(journal, found, looks):
             with contextlib.suppress(LauncherError):  # somebody runs it again, or the journal cannot be written
                 async with held(journal, found.id, force=False):
                     journal.record(found.id, Fact.CLEANED)

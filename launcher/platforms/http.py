@@ -145,11 +145,11 @@ class Api:
         response = await self.send(method, path, params=params, body=body, only_reads=only_reads)
         try:
             found: T = self.decode(response.content, answer)
-            return found
         except _UNREADABLE as error:
             done = method not in _REPEATABLE
             message = f"the answer is not understood: {error}"
             raise self._failed(method, path, None, message, maybe_done=done) from error
+        return found
 
     async def send(
         self, method: str, path: str, *, params: Params | None = None, body: Any = None, only_reads: bool = False

@@ -16,17 +16,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launcher.config.deployment import NoDeployment
+from launcher.config.deployment import DeepInfra, NoDeployment
 from launcher.config.evaluation import EndpointType, Evaluation, Generation, Task
 from launcher.config.schema import ApiEndpoint, Config, Target
 from launcher.harnesses import load_harness
+from launcher.plan.addressing import addressed
 from launcher.plan.build import build
 from launcher.plan.document import job_document, runner_source
 from launcher.plan.model import TaskPlan
@@ -115,8 +116,8 @@ class CountingHandler(Handler):
 class CountingServer(OpenAIServer):
     """The server that counts."""
 
-    def __init__(self, latency: float = 0.0) -> None:
-        super().__init__(Options(latency=latency))
+    def __init__(self, latency: float = 0.0, model: str = "fake") -> None:
+        super().__init__(Options(latency=latency, model=model))
         self.RequestHandlerClass = CountingHandler
         self.meter = Meter()
 
@@ -317,3 +318,14 @@ def test_answers_of_another_endpoint_or_other_settings_are_not_used(tmp_path: Pa
             assert changed.finish().requests == {"asked": 9, "sent": 9, "from_cache": 0}
         again = Bench(tmp_path, texts(), server.url)
         assert again.finish().requests == {"asked": 9, "sent": 0, "from_cache": 9}
+
+
+def test_answers_of_a_rented_model_are_kept_whatever_its_next_deployment_is_called(tmp_path: Path) -> None:
+    rented = Config(deployment=DeepInfra(model_id="acme/m"), evaluation=Evaluation(tasks=[texts()]))
+    for model, kept in (("deploy_id:aaaa", 0), ("deploy_id:bbbb", 9)):
+        with CountingServer(model=model) as server:
+            bench = Bench(tmp_path, texts(), server.url)
+            planned = addressed(build(rented).tasks[0], model)
+            bench.plan = replace(planned, target=replace(planned.target, api_key=None))
+
+            assert bench.finish().requests["from_cache"] == kept

@@ -223,7 +223,7 @@ class Own(Account):
 def collected(
     monkeypatch: pytest.MonkeyPatch, own: Own, kinds: tuple[str, ...] = ("local", "deepinfra"), *, ran: str = HERE
 ) -> tuple[str | None, bool | None]:
-    """The last fact of a run with an expired endpoint after it was removed, and whether anything of it may run."""
+    """The last fact of a run whose expired endpoint was removed, and whether anything of it may run."""
     journal = begun("a1b2c3d4", "local", "deepinfra", place=ran, age=3600.0)
     own.things.append(endpoint("forgotten", expires_in=-1.0, expiry_is_ours=True))
     platforms = {"local": FakePlatform(name="local"), "deepinfra": own}
@@ -241,6 +241,22 @@ def test_a_run_of_which_everything_was_removed_is_known_to_be_gone(desk: Desk, m
     assert Journal.default().lease("a1b2c3d4") is None
 
 
+def test_it_stays_unknown_while_more_may_appear_and_is_known_to_be_gone_at_a_later_look(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Own(create_grace=7200.0)
+    assert collected(monkeypatch, own) == (Fact.INTEND_CREATE_ENDPOINT, None)
+    own.create_grace = 30.0
+
+    journal = Journal.default()
+    places = [Local(), DeepInfraAccount()]
+    run_virtual(collect(places, Rules(), remove=False, timeout=60.0, journal=journal))
+    assert journal.last("a1b2c3d4", Fact.CLEANED) is None, "a dry run changes nothing"
+    run_virtual(collect(places, Rules(), remove=True, timeout=60.0, journal=journal))
+
+    assert journal.last("a1b2c3d4", Fact.CLEANED) is not None
+
+
 def test_it_stays_unknown_while_something_is_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     own = Own(things=[endpoint("kept", launcher_alive=True)])
 
@@ -255,12 +271,6 @@ def test_it_stays_unknown_where_it_ran_in_another_account(desk: Desk, monkeypatc
     assert collected(monkeypatch, Own(), ran=HERE.replace("me", "you"))[1] is None
     (other,) = unlooked(Journal.default(), [Look(kind="local"), Look(kind="deepinfra", place=HERE)])
     assert str(other).startswith(f"a1b2c3d4 ran on deepinfra, but not in {HERE}: it may still have something there")
-
-
-def test_it_stays_unknown_while_what_was_asked_for_last_may_still_appear(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert collected(monkeypatch, Own(create_grace=7200.0))[1] is None
 
 
 def test_a_place_that_there_is_not_is_refused(desk: Desk) -> None:

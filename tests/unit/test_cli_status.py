@@ -39,6 +39,14 @@ def test_what_runs_beside_the_newest_is_named_with_what_nobody_knows_of(desk: De
     assert out.endswith("\nAlso running, or unknown: lost0001, runs0001; see: nv-eval ls\n")
     assert json.loads(desk.nv_eval("status", "--json")[1])["also_running"] == ["lost0001", "runs0001"]
     assert "Also" not in desk.nv_eval("status", "new0")[1]
+    rows = json.loads(desk.nv_eval("ls", "--json")[1])["runs"]
+    assert {row["id"]: row["alive"] for row in rows} == {
+        "new00001": "yes",
+        "clean001": "no",
+        "done0001": "no",
+        "lost0001": "?",
+        "runs0001": "yes",
+    }
 
 
 def test_without_others_there_is_no_such_line(desk: Desk) -> None:

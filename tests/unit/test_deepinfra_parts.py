@@ -46,14 +46,21 @@ def test_a_name_tells_mark_endpoint_invocation_and_expiry_to_any_machine(task: s
 NOT_OURS = [
     "",
     "llama",
-    "acme/my-nv-eval-t-0-a1234567-xabc",
+    "acme/my-nv-eval-t-0-a1234567-xht0na",
     "nv-eval-t-0-a1234567",
     "nv-eval-t-0-a1234567-x",
-    "nv-eval-t-0-a1234567-xABC",
-    "nv-eval-t-0-a123456-xabc",
-    "nv-eval-t-0-g1234567-xabc",
-    "nv-eval-t-0-11234567-xabc",
-    "acme/nv-eval-t-0-a1234567-xabc/further",
+    "nv-eval-t-0-a1234567-xHT0NA",
+    "nv-eval-t-0-a123456-xht0na",
+    "nv-eval-t-0-g1234567-xht0na",
+    "nv-eval-t-0-11234567-xht0na",
+    "acme/nv-eval-t-0-a1234567-xht0na/further",
+    "nv-eval-llama-decade99-xl",
+    "nv-eval-llama-decade99-xht0na",
+    "nv-eval-llama-v2-decade99-xht0na",
+    "nv-eval-llama-0-decade99-xl",
+    "nv-eval-llama-0-decade99-xlarge",
+    "nv-eval-llama-0-decade99-xsmall",
+    "nv-eval-llama-0-decade99-xzzzzz",
 ]
 
 
@@ -63,7 +70,7 @@ def test_what_only_resembles_a_name_of_ours_is_left_alone(name: str) -> None:
 
 
 def test_only_deployments_that_rent_gpus_are_ours() -> None:
-    name = "acme/nv-eval-t-0-a1234567-xabc"
+    name = "acme/nv-eval-t-0-a1234567-xht0na"
 
     assert deployment(model_name=name).ours is not None
     assert deployment(model_name=name, type="lora").ours is None
@@ -93,9 +100,10 @@ STATES: list[tuple[dict[str, Any], ResourceState, str]] = [
     ),
     ({"status": "stopped"}, ResourceState.FAILED, "somebody stopped it"),
     ({"status": "failed", "fail_reason": "CUDA error"}, ResourceState.FAILED, "failed: CUDA error"),
-    ({"status": "failed", "fail_reason": None}, ResourceState.FAILED, "DeepInfra gives no reason"),
+    ({"status": "failed"}, ResourceState.FAILED, "DeepInfra gives no reason"),
     ({"status": "deleted"}, ResourceState.GONE, ""),
     ({"status": "migrating"}, ResourceState.PENDING, "DeepInfra calls it migrating"),
+    ({"status": ""}, ResourceState.UNKNOWN, "DeepInfra does not say what its state is"),
 ]
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import httpx
 import pytest
 
 from launcher.errors import PlatformError
+from launcher.plan.deepinfra import model_name
 from launcher.plan.names import MARK
 from launcher.platforms.base import ResourceState
 from launcher.platforms.deepinfra.client import DeepInfraClient
 from launcher.platforms.deepinfra.credentials import Credentials
 from launcher.platforms.deepinfra.endpoints import Endpoints
 from launcher.platforms.deepinfra.meter import Meter
+from launcher.platforms.deepinfra.names import expiring
 from launcher.platforms.http import RetryPolicy
 from launcher.platforms.tracking import APPEARS_WITHIN, LIST_LAG
 from tests.fakes.clock import run_virtual
 
 MINE = "a1234567"
 NAME = f"{MARK}-t-0-{MINE}"
-FULL = f"{NAME}-xabc"
+FULL = expiring(model_name(NAME), 4 * 3600.0, time.time())
+LATER = expiring(model_name(NAME), 5 * 3600.0, time.time())
 OFFERS = {"gpus": [{"gpu_config": "1xH100-80GB", "usd_per_hour": 2.0, "available": True}]}
 
 
@@ -104,7 +108,7 @@ def test_a_service_that_cannot_be_asked_says_nothing_of_what_is_there() -> None:
 
 
 def test_of_two_for_the_same_endpoint_the_older_one_keeps_the_name_whatever_the_list_says() -> None:
-    younger = row("two", created_at="2026-11-20T18:00:00+00:00", model_name=f"acme/{NAME}-xabd")
+    younger = row("two", created_at="2026-11-20T18:00:00+00:00", model_name=f"acme/{LATER}")
     service = Service(younger, row("one"))
 
     async def scenario() -> None:
@@ -116,7 +120,7 @@ def test_of_two_for_the_same_endpoint_the_older_one_keeps_the_name_whatever_the_
 
         service.listed, service.answers["DELETE /deploy/one"] = [younger], httpx.Response(404, json={"error": "gone"})
         await endpoints.delete(NAME)
-        found = await look(endpoints, 5)
+        found = await look(endpoints, LIST_LAG + 5)
         assert found == {NAME: ResourceState.GONE, f"{NAME}@two": ResourceState.RUNNING}, "it does not take its name"
         await endpoints.close()
 

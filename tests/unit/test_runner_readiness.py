@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.runner.client import Answer
+from launcher.runner.client import Answer, Client
+from launcher.runner.endpoint import last_sign_of_life
 from launcher.runner.loglikelihood import read_echo
 from launcher.runner.runner import EndpointProblem, Target, wait_ready
 from tests.servers.openai_server import Fault, OpenAIServer, Options
@@ -154,3 +155,22 @@ def test_what_lm_eval_could_not_use_is_refused(reason: str, logprobs: dict[str, 
     with pytest.raises(EndpointProblem) as caught:
         read_echo(Answer(200, json.dumps(body)), "ab")
     assert caught.value.reason == reason
+
+
+def test_a_model_that_a_service_need_not_list_only_has_to_answer(clock: Clock) -> None:
+    said: list[str] = []
+    with OpenAIServer(Options(fault=Fault.WRONG_MODEL)) as server:
+        of_model = {"model": "another-model", "lists_model": False, "health_path": None}
+        unlisted = target(server, **of_model, needs_loglikelihood=False)
+        wait_ready(unlisted, lambda _, detail: said.append(detail), now=clock.now, sleep=clock.sleep)
+
+    assert said == ["does another-model complete a token"]
+
+
+def test_a_service_that_answers_says_nothing_of_a_model_that_is_gone() -> None:
+    with OpenAIServer(Options()) as server:
+        lives, gone = (target(server, model=model, lists_model=False) for model in ("fake", "deploy_id:gone"))
+
+        assert last_sign_of_life(lives, Client(lives)) == ""
+        assert "POST /v1/completions: HTTP 404" in last_sign_of_life(gone, Client(gone))
+    assert last_sign_of_life(lives, Client(lives)) != ""

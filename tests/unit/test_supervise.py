@@ -13,6 +13,7 @@ from launcher.errors import NotFound, PreflightError
 from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.plan.model import Plan
+from launcher.platforms.base import BUDGET, Check, CheckState
 from launcher.supervise import RunResult, stored_plan, take_up
 from tests.fakes.platform import FakePlatform, Script
 from tests.unit.test_orchestrator_run import make_plan
@@ -104,3 +105,31 @@ def test_a_platform_that_leads_elsewhere_is_closed_when_the_run_is_refused(
         end(journal, plan, [])
 
     assert platform.left is not None, "it was not closed"
+
+
+# --- what it may cost -------------------------------------------------------------------------------------------------
+
+
+class Dear(FakePlatform):
+    """A platform that alone knows the price."""
+
+    async def preflight(self, plan: Plan) -> list[Check]:
+        return [Check(BUDGET, CheckState.PROBLEM, "limits.max_cost_usd: the worst case is 9 USD")]
+
+
+def test_a_worst_case_that_only_the_platform_knows_is_refused_until_it_is_accepted(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(supervise, "open_for", lambda _plan: Dear(poll_interval=0.01, create_grace=0.0))
+    journal = begun(tmp_path, plan)
+
+    def run(*, yes: bool) -> RunResult:
+        taken = take_up(journal, journal.find(plan.invocation), plan, yes=yes)
+        return asyncio.run(taken.run(Interrupts()))
+
+    with pytest.raises(PreflightError, match="the worst case is 9 USD"):
+        run(yes=False)
+    journal.give_up_lease(plan.invocation)
+    monkeypatch.setattr("tests.fakes.platform._plus", lambda begin, _seconds: begin)
+    assert run(yes=True).outcome.exit_code == 0
+    assert run(yes=False).outcome.exit_code == 0, "what was accepted when it began is accepted when it goes on"

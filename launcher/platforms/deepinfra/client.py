@@ -95,7 +95,7 @@ class DeepInfraClient:
         return reading.rows((await self.api.get("/deploy/llm/gpu_availability", Offers, params)).gpus, Offer)
 
     async def rent(self, since: float) -> Mapping[str, float]:
-        """Seconds of rent by deployment since a time, in seconds since 1970; of one that is missing nothing is known."""
+        """Seconds of rent by deployment since a time, in seconds since 1970; one that is missing is not known."""
         found = await self.api.get("/payment/usage/rent", Rent, {"from": int(since)})
         return reading.values(found.id_to_duration, float)
 

@@ -19,7 +19,7 @@ from launcher.platforms.base import Resource, ResourceState
 from launcher.platforms.creation import create_once
 from launcher.platforms.deepinfra import states
 from launcher.platforms.deepinfra.client import DeepInfraClient
-from launcher.platforms.deepinfra.logs import LogWindow, at
+from launcher.platforms.deepinfra.logs import LogWindow
 from launcher.platforms.deepinfra.meter import Meter
 from launcher.platforms.deepinfra.names import parse
 from launcher.platforms.deepinfra.types import Deployment, LogEntry
@@ -290,7 +290,7 @@ class Endpoints(Tracker[Deployment, Entry]):
         if entries or window.skip:
             return entries
         pods = await self._client.pod_logs(found.deploy_id, window)
-        return list(heapq.merge(*pods.values(), key=lambda entry: at(entry) or 0))  # one without a stamp keeps its place
+        return list(heapq.merge(*pods.values(), key=_written))
 
     async def last_lines(self, name: str, lines: int) -> list[str]:
         """The last lines of a log, without secrets. Raises RequestFailed."""
@@ -314,6 +314,10 @@ class Endpoints(Tracker[Deployment, Entry]):
 
 def _oldest_first(found: Deployment) -> tuple[float, str]:
     return (found.created or 0.0, found.deploy_id)
+
+
+def _written(entry: LogEntry) -> float:
+    return float(entry[0] or 0)  # one without a stamp stays behind the line before it
 
 
 def _is_awaited(entry: Entry) -> bool:

@@ -166,9 +166,10 @@ class Jobs:
             return
         if entry.is_gone or (entry.removal_asked is not None and now - entry.removal_asked < ASK_AGAIN):
             return
-        existed = [await self._client.delete_job(job) for job in sorted(entry.ids)]
+        for job in sorted(entry.ids):
+            await self._client.delete_job(job)  # that there is none is believed when a look says so, too
         entry.removal_asked = now
-        over = entry.has_ended or not any(existed)  # what has ended costs nothing: accepted is enough
+        over = entry.has_ended or not entry.ids  # what has ended costs nothing: accepted is enough
         entry.is_gone = over and not (entry.maybe_until is not None and now < entry.maybe_until)
 
     async def _cancel_unknown(self, name: str) -> None:
