@@ -169,6 +169,8 @@ def _failed(status: EndpointStatus) -> LauncherError:
 
     if status.exit_code is None:
         return TasksFailed(f"{status.id}: its keeper was killed; make sure: nv-eval endpoints down {status.id}")
+    if status.exit_code == 0:
+        return TasksFailed(f"{status.id}: its time was over as soon as it answered; give it more: --ttl T")
     try:
         found = record(status.id)
     except LauncherError:

@@ -143,7 +143,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _bounds(meta: Meta) -> str:
-    found = [f"{word} {bound:g}" for name, word in _SIGNS.items() if (bound := getattr(meta, name)) is not None]
+    found = [f"{word} {bound:.12g}" for name, word in _SIGNS.items() if (bound := getattr(meta, name)) is not None]
     return f", {', '.join(found)}" if found else ""
 
 

@@ -79,9 +79,8 @@ def _wait(journal: Journal, invocation: Invocation, deadline: float) -> str:
     began = time.monotonic()
     while journal.state(invocation) is RunState.RUNNING:
         if journal.hangs(invocation) and time.monotonic() - began > WAKE_TIME:
-            return _end(
-                invocation, "its launcher hung and was ended"
-            )  # its lease is stale: whoever takes it over ends the process that hangs
+            # Its lease is stale: whoever takes that over ends the process.
+            return _end(invocation, "its launcher hung and was ended")
         if time.monotonic() > deadline:
             raise Leftover(f"{invocation.id}: {_why_not(journal, invocation)}")
         time.sleep(0.1)

@@ -29,7 +29,7 @@ from launcher.platforms.base import Capacity, ResourceState
 from launcher.platforms.deepinfra.logs import LogWindow
 from launcher.platforms.deepinfra.names import expiring
 from launcher.platforms.deepinfra.platform import DeepInfraPlatform
-from tests.e2e.deepinfra_bench import KEY, Bench, bench, create, until, until_gone, until_state, until_swept
+from tests.e2e.deepinfra_bench import HF_TOKEN, KEY, Bench, bench, create, until, until_gone, until_state, until_swept
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -96,6 +96,14 @@ async def test_a_fault_that_passes_makes_no_second_deployment_and_leaves_none(tm
             await until(platform, made_.name, lambda found: found.url is not None)
             await until_gone(platform, made_.name)
 
+        nothing_left(made, 1)
+
+
+async def test_a_deletion_that_is_answered_by_one_404_leaves_nothing_running(tmp_path: Path) -> None:
+    with bench(tmp_path, Config(faults=(Refuse(route="DELETE *", status=404, times=1),))) as made:
+        outcome = await made.run(made.plan())
+
+        assert (outcome.exit_code, list(outcome.leftovers)) == (0, [])
         nothing_left(made, 1)
 
 
@@ -168,7 +176,11 @@ async def test_a_second_one_shows_under_a_name_of_its_own_by_which_it_can_be_del
         plan = made.plan()
         async with made.opened(plan) as first:
             kept = await create(first, plan)
-            body = {"model_name": expiring(model_name(kept.name), 9999.0, time.time()), "gpu": "L4-24GB", "hf": {"repo": "acme/tiny"}}
+            body = {
+                "model_name": expiring(model_name(kept.name), 9999.0, time.time()),
+                "gpu": "L4-24GB",
+                "hf": {"repo": "acme/tiny"},
+            }
             await first._client.create(body)
 
             seen = await _until_two(first)
@@ -296,6 +308,21 @@ async def test_its_log_comes_whole_in_order_stamped_and_without_secrets(tmp_path
         assert len(kept.splitlines()) == 1000
 
 
+async def test_a_process_that_did_not_create_it_shows_no_secrets_of_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_TOKEN", HF_TOKEN)
+    with bench(tmp_path) as made:
+        made.output = f"loading with {HF_TOKEN}\n"
+        plan = made.plan(hf_token_name="THE_TOKEN")
+        async with made.opened(plan) as first, made.opened(plan) as second:
+            name = (await create(first, plan)).name
+            await until_state(second, name, ResourceState.RUNNING)
+
+            assert await second.tail(name, 1) == ["loading with ***"]
+            assert [line.text async for line in second.logs(name)] == ["loading with ***"]
+
+
 async def test_a_log_is_followed_until_its_endpoint_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("launcher.platforms.deepinfra.platform.FOLLOW_INTERVAL", 0.05)
     with bench(tmp_path) as made:
@@ -371,7 +398,9 @@ async def test_a_sweep_from_any_machine_shows_what_is_ours_and_costs_and_can_rem
         found = {left.name.split("-")[2]: left for left in await other.sweep()}
         assert {name: left.said for name, left in found.items()} == {"t0": "running", "t1": "failed", "t2": "stopped"}
         assert {name: left.usd_per_hour for name, left in found.items()} == {"t0": 0.89, "t1": 0.0, "t2": 0.0}
-        assert all(left.owner == "nv-eval-tester" and (left.usd is None) == (left.said == "failed") for left in found.values())
+        assert all(
+            left.owner == "nv-eval-tester" and (left.usd is None) == (left.said == "failed") for left in found.values()
+        )
         assert await other.sweep("ffff") == []
         assert await other.unseen() == []
 
@@ -404,6 +433,44 @@ async def test_endpoints_may_use_what_the_account_leaves_them_but_never_less_tha
         assert await platform.open(made.plan(2), tmp_path) == Capacity(gpus=1)
         assert await platform.open(made.plan(2, num_gpus=2), tmp_path) == Capacity(gpus=2)
         assert await platform.open(made.plan(2, gpu="L4-24GB"), tmp_path) == Capacity(gpus=4)
+        await platform.close()
+
+
+async def test_an_account_that_does_not_say_its_limit_has_the_usual_one(tmp_path: Path) -> None:
+    with bench(tmp_path, Config(faults=(Refuse(route="GET /v1/me/gpu_limit", status=400),), gpu_limit=4)) as made:
+        platform = made.platform()
+        body = {"model_name": "theirs", "gpu": "H100-80GB", "hf": {"repo": "acme/tiny"}}
+        await platform._client.create(body)
+
+        assert await platform.open(made.plan(6), tmp_path) == Capacity(gpus=3)
+        await platform.close()
+
+
+async def test_what_deployments_have_cost_is_told_though_they_are_gone(tmp_path: Path) -> None:
+    with bench(tmp_path, Config(deleted_details="404")) as made:
+        plan = made.plan(2, gpu="H100-80GB", num_gpus=2)
+        gone, alive = (task.endpoint.name for task in plan.tasks if task.endpoint is not None)
+        async with made.opened(plan) as platform:
+            ids = {(there := await create(platform, plan, number)).name: there.id for number in range(2)}
+            for name in ids:
+                await until_state(platform, name, ResourceState.RUNNING)
+            made.emulator.advance(3600)
+            await until_gone(platform, gone)
+            billed = {line.deploy_id: line.usd for line in made.emulator.meter().lines}
+
+            other = made.platform()
+            shapes = {gone: "2xH100-80GB"}
+            spent = await other.spent({**ids, "never": "nothing"}, shapes)
+            assert spent == {name: pytest.approx(billed[ids[name]], abs=0.01) for name in (gone, alive)}
+            assert await other.spent(ids, {}) == {alive: pytest.approx(spent[alive], abs=0.01)}
+            await other.close()
+
+
+async def test_a_meter_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    with bench(tmp_path, Config(faults=(Refuse(route="GET /payment/*", status=400),))) as made:
+        platform = made.platform()
+        with pytest.raises(PlatformError, match="400"):
+            await platform.spent({"e": "one"}, {"e": "1xL4-24GB"})
         await platform.close()
 
 

@@ -271,6 +271,12 @@ FILES = [
         head="",
     ),
     InFile(
+        "expiry_too_late",
+        "deployment: {type: deepinfra, model_id: org/model, expires_after: 2592001}",
+        "conf/c.yaml:2: deployment.expires_after: expected a number above 0 and at most 2592000, got 2592001",
+        head="",
+    ),
+    InFile(
         "list_for_type",
         "deployment: {type: [vllm]}",
         "conf/c.yaml:2: deployment.type: expected text, got a list",

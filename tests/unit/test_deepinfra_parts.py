@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -13,11 +14,12 @@ from launcher.plan.deepinfra import model_name
 from launcher.plan.names import endpoint_name
 from launcher.platforms.base import ResourceState
 from launcher.platforms.creation import create_once
-from launcher.platforms.deepinfra import names, states
+from launcher.platforms.deepinfra import logs, names, states
 from launcher.platforms.deepinfra.client import DeepInfraClient
 from launcher.platforms.deepinfra.credentials import Credentials
 from launcher.platforms.deepinfra.logs import LogWindow
 from launcher.platforms.deepinfra.meter import price_of
+from launcher.platforms.deepinfra.reading import moment
 from launcher.platforms.deepinfra.types import Deployment, LogEntry, Me, Offer
 from launcher.platforms.http import RequestFailed, RetryPolicy, message_of
 from tests.fakes.clock import run_virtual
@@ -116,6 +118,13 @@ def test_a_status_has_its_state_and_its_reason(keys: dict[str, Any], state: Reso
     assert found.serves is (state is ResourceState.RUNNING)
 
 
+def test_a_secret_is_taken_out_of_a_reason_before_the_reason_is_cut() -> None:
+    secret = "hf_canary0value0of0mine"
+    found = deployment(status="failed", fail_reason="x" * (states.LONGEST - 20) + secret)
+
+    assert "hf_canary" not in states.why(found, lambda text: text.replace(secret, "***"))
+
+
 def test_only_what_runs_is_billed_and_what_waits_counts_against_the_limit() -> None:
     waits = deployment(config={**ONE_H100, "num_gpus": 2}, instances={"running": 1, "pending": 1})
     silent = deployment(config=ONE_H100, settings={"min_instances": 3, "max_instances": 3})
@@ -146,6 +155,28 @@ def test_a_price_is_that_of_the_configuration_else_of_its_gpus() -> None:
     assert prices == {"2xA100-80GB": 1.8, "4xA100-80GB": 4.0, "2xL4-24GB": 1.0, "1xB200-180GB": None}
 
 
+def test_what_is_null_or_odd_in_prices_limits_and_rent_hides_nothing_else() -> None:
+    offer = {"gpu_config": "1xH100-80GB", "usd_per_hour": 2.0, "available": True}
+    answers: dict[str, Any] = {
+        "/deploy/llm/gpu_availability": {"gpus": [{**offer, "usd_per_hour": None}, None, 1, offer]},
+        "/v1/me/gpu_limit": {
+            "limits": {"H100-80GB": 8, "L4-24GB": None, "A100-80GB": "many"},
+            "pending_requests": None,
+        },
+        "/payment/usage/rent": {"id_to_duration": {"one": 1800, "theirs": None, "odd": []}},
+    }
+
+    async def ask() -> None:
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answers[request.url.path]))
+        access = Credentials(key="di-0123456789", source="a test", url="http://deepinfra.test")
+        client = DeepInfraClient(access, transport=transport)
+        assert [found.gpu_config for found in await client.offers()] == ["1xH100-80GB"]
+        assert await client.gpu_limits() == {"H100-80GB": 8}
+        assert await client.rent(0.0) == {"one": 1800.0}
+
+    run_virtual(ask())
+
+
 # --- logs -------------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +198,33 @@ def test_no_line_is_lost_or_doubled_between_pages(moments: list[int], limit: int
     log = [(f"{moment}.000000001", f"line {index}") for index, moment in enumerate(moments)]
 
     assert read(log, limit) == [text for _, text in log]
+
+
+def test_a_page_without_stamps_ends_the_reading_and_its_lines_are_not_shown_twice() -> None:
+    window = LogWindow(start=LogWindow.since(0.0).start, limit=2)
+    page = logs.entries([["today", "a"], ["today", "b"]])
+
+    assert not window.is_full(page)
+    assert window.after(page).fresh(logs.entries([["today", "a"], ["today", "b"], ["today", "c"]])) == [("", "c")]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "seconds"),
+    [
+        ("1795276800.000000001", "1795276800.000000001"),
+        ("1795276800", "1795276800"),
+        ("2026-11-21T16:00:00Z", "1795276800"),
+        ("2026-11-21T18:00:00+02:00", "1795276800"),
+        ("2026-11-21 16:00:00.5", "1795276800.5"),
+        ("", None),
+        ("Infinity", None),
+        ("1e999999", None),
+        ("-5", None),
+        ("soon", None),
+    ],
+)
+def test_a_stamp_is_a_number_or_a_date_or_nothing(stamp: str, seconds: str | None) -> None:
+    assert moment(stamp) == (Decimal(seconds) if seconds is not None else None)
 
 
 def test_more_lines_of_one_moment_than_a_page_holds_do_not_stop_the_reading() -> None:

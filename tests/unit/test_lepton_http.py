@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -220,3 +220,30 @@ def test_lines_of_a_stream_come_one_by_one() -> None:
         return [line async for line in service.api().lines("/log")]
 
     assert run_virtual(read()) == ["one", "two"]
+
+
+DEEP = b'{"detail":' * 100_000
+UNREADABLE = [
+    lambda: httpx.Response(200, stream=httpx.ByteStream(b"no gzip"), headers={"content-encoding": "gzip"}),
+    lambda: httpx.Response(200, content=b"[" * 100_000),
+    lambda: httpx.Response(200, content=b'[{"a": "\xff"}]'),
+    lambda: httpx.Response(400, content=DEEP),
+    lambda: httpx.Response(400, content=b'{"detail":' * 900 + b'"x"' + b"}" * 900),
+    lambda: httpx.TooManyRedirects("round and round"),
+]
+
+
+@pytest.mark.parametrize("answer", UNREADABLE, ids=["gzip", "deep", "no text", "deep 400", "nested 400", "redirects"])
+def test_an_answer_that_nobody_can_read_is_a_request_that_failed(answer: Callable[[], Answer]) -> None:
+    service = Service(*(answer() for _ in range(30)))
+    policy = RetryPolicy(deadline=1.0)
+
+    async def ask(method: str) -> None:
+        await service.api(policy=policy).call(method, "/thing", dict[str, Any])
+
+    with pytest.raises(RequestFailed) as read:
+        run_virtual(ask("GET"))
+    with pytest.raises(RequestFailed) as made:
+        run_virtual(ask("POST"))
+    assert not read.value.maybe_done
+    assert made.value.maybe_done is not (made.value.status == 400), "who answers 400 has done nothing"

@@ -246,3 +246,22 @@ def test_a_hundred_tasks_take_as_long_as_the_slowest_and_one_look_serves_all(tmp
     assert outcome.exit_code == 0
     slowest = max((script.boot or 0) + (script.lasts or 0) for script in scripts.values())
     assert outcome.seconds <= 1.05 * slowest + 2
+
+
+def test_an_endpoint_that_shows_again_after_its_task_is_over_is_removed(tmp_path: Path, journal: Journal) -> None:
+    plan = make_plan(tmp_path, 2)
+    platform = FakePlatform({"t0": Script(lasts=5.0), "t1": Script(lasts=60.0)})
+    run = Run(plan, platform, journal)
+
+    async def scenario() -> RunOutcome:
+        running = asyncio.create_task(run.run())
+        await asyncio.sleep(20.0)
+        first = platform.endpoints[str(plan.tasks[0].endpoint and plan.tasks[0].endpoint.name)]
+        assert run.tasks[0].done
+        assert first.gone_at is not None
+        first.gone_at = None
+        return await running
+
+    outcome = run_virtual(scenario())
+
+    assert (outcome.exit_code, platform.left) == (0, [])

@@ -1,7 +1,7 @@
 """What DeepInfra's API says (its OpenAPI document, DeepApi 0.1.0), as far as the launcher reads it.
 
-What the document calls required may be missing all the same where nothing depends on it; what is null counts as missing,
-and unknown fields are ignored.
+What the document calls required may be missing all the same where nothing depends on it; what is null counts as
+missing, and unknown fields are ignored.
 """
 
 from __future__ import annotations
