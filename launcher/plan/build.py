@@ -315,7 +315,10 @@ def _refuse_without_image(server: ServerSpec, execution: str) -> None:
 
 
 def _absolute(folder: str) -> Path:
-    return Path.cwd() / Path(folder).expanduser()
+    try:
+        return Path.cwd() / Path(folder).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"execution.output_dir: {folder}: there is no such home; write the whole path") from None
 
 
 def _existing_url(config: Config) -> tuple[str | None, EndpointType | None]:

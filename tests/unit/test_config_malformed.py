@@ -57,6 +57,11 @@ FILES = [
     InFile("unknown_section", "foo: 1", f"conf/c.yaml:6: foo: unknown key{SECTIONS}"),
     InFile("mistyped_section", "tragets: {}", "conf/c.yaml:6: tragets: unknown key; did you mean target?"),
     InFile(
+        "output_dir_of_nobody",
+        "execution: {output_dir: '~nobody-at-all/x'}",
+        "conf/c.yaml:6: execution.output_dir: ~nobody-at-all/x: there is no such home; write the whole path",
+    ),
+    InFile(
         "lost_section", "output_dir: x", "conf/c.yaml:6: output_dir: unknown key; did you mean execution.output_dir?"
     ),
     InFile(
