@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,14 +15,16 @@ from launcher.emulators.common.front import RequestRecord
 from launcher.emulators.deepinfra import DeepInfraEmulator
 from launcher.emulators.lepton import Item, LeptonEmulator
 from launcher.emulators.lepton.job import FINISHED
+from launcher.plan.deepinfra import model_name
+from launcher.platforms.deepinfra.names import expiring
 from tests.chaos.scenes import Scene
 from tests.e2e.lepton import TOKEN
 
 INVOCATION = "c4a05123"
 BYSTANDER = "somebody-elses"
 """An endpoint without our mark: nobody may touch it."""
-NEIGHBOUR = "nv-eval-t0-0-b0b0b0b0-xzzzzzz"
-"""A deployment of another invocation, wanted for centuries: only its own launcher may touch it."""
+NEIGHBOUR = expiring(model_name("nv-eval-t0-0-b0b0b0b0"), 365 * 86_400.0, time.time())
+"""A deployment of another invocation, wanted for a year: only its own launcher may touch it."""
 _CHANGES = ("POST", "PATCH", "DELETE")
 
 

@@ -121,19 +121,26 @@ async def test_a_service_that_is_not_there_is_told_with_its_address(tmp_path: Pa
 async def test_what_is_only_worth_knowing_keeps_nothing_from_running(tmp_path: Path) -> None:
     gpus = (Gpu(type="L4-24GB", usd_per_hour=0.5), Gpu(type="H100-80GB", usd_per_hour=2.0, available=False))
     with bench(tmp_path, Config(gpus=gpus, gpu_limit=2, gpu_counts=(1,))) as made:
-        found = await checks(made, made.plan(3, limits={"max_cost_usd": 0.02}))
+        found = await checks(made, made.plan(3, limits={"max_cost_usd": 5.0}))
 
         assert messages(found, CheckState.PROBLEM) == []
         assert messages(found, CheckState.NOTE) == [
             "DeepInfra: account nv-eval-tester, by the key from the test",
             "DeepInfra: 1xH100-80GB is not available now: deployments wait for it, at most deployment.start_timeout; "
             "available are: 1xL4-24GB",
-            "DeepInfra: 1xH100-80GB costs 2.00 USD per hour and instance; if every time-out runs to its end, 0.10 USD; "
-            "limits.max_cost_usd ends the run at 0.02 USD",
+            "DeepInfra: 1xH100-80GB costs 2.00 USD per hour and instance; if every time-out runs to its end, 0.10 USD",
             "DeepInfra: 3 endpoints of 1 GPU, and the account may hold 2 of H100-80GB: tasks queue for them",
         ]
         (skipped,) = messages(found, CheckState.SKIPPED)
         assert "whether the account can pay" in skipped
+
+
+async def test_a_worst_case_beyond_the_budget_is_told_with_its_price(tmp_path: Path) -> None:
+    with bench(tmp_path) as made:
+        found = await checks(made, made.plan(3, limits={"max_cost_usd": 0.02}))
+
+        (problem,) = messages(found, CheckState.PROBLEM)
+        assert problem.startswith("limits.max_cost_usd: the worst case is 0.088 USD, the limit 0.02;")
 
 
 async def test_what_cannot_be_asked_is_skipped_with_the_reason(tmp_path: Path) -> None:
