@@ -188,10 +188,10 @@ def _teardown(task: TaskState, world: World) -> Step | None:
         return Step(Action.REMOVE)
     if task.recovered and task.deleting_at is None and (task.job_wanted or may_go):
         return Step(Action.REMOVE)  # a list that lags does not show it: it is asked for by its name
-    if task.recovered and world.now < task.unheard_until:
+    if world.claim is Claim.HELD:
+        return Step(Action.LET_GO)  # whoever holds it last waits for what may still appear
+    if world.claim is Claim.AWAITED or (task.recovered and world.now < task.unheard_until):
         return None
-    if world.claim in (Claim.HELD, Claim.AWAITED):
-        return Step(Action.LET_GO) if world.claim is Claim.HELD else None
     unheard = (task.endpoint_wanted and not task.endpoint_created) or (task.job_wanted and not task.job_submitted)
     if unheard and world.now < (task.ended_at or world.now) + world.grace:
         return None
