@@ -62,7 +62,7 @@ def test(rest: list[str]) -> int:
         "inside jobs, the command line where a test starts it as a program).",
     )
     code = run(
-        *("-m", "pytest", "-n", "2", "--dist", "worksteal", "-m", "not engine"),
+        *("-m", "pytest", "-n", "3", "--dist", "worksteal", "-m", "not engine"),
         *("--cov", "--cov-report", "term-missing:skip-covered", *rest),
     )
     print(*notes, sep="\n")

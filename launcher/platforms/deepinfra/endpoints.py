@@ -20,7 +20,7 @@ from launcher.platforms.creation import create_once
 from launcher.platforms.deepinfra import states
 from launcher.platforms.deepinfra.client import DeepInfraClient
 from launcher.platforms.deepinfra.logs import LogWindow
-from launcher.platforms.deepinfra.meter import Meter
+from launcher.platforms.deepinfra.meter import HOUR, Meter
 from launcher.platforms.deepinfra.names import parse
 from launcher.platforms.deepinfra.types import Deployment, LogEntry
 from launcher.platforms.http import RequestFailed, patience
@@ -47,6 +47,13 @@ class Entry(Tracked[Deployment]):
     redact: Callable[[str], str] = str
     usd: float | None = None
     """What it has cost, by the last answer of the meter."""
+    hourly: float | None = None
+    """Price of one instance in USD per hour."""
+    price_is_asked: bool = False
+    grown: float = 0.0
+    """What it has cost since that answer, by its price and by how long instances were seen to run."""
+    grown_at: float = 0.0
+    """When that was reckoned."""
     is_settled_up: bool = False
     """It is gone, and the meter was asked for what it has cost in all."""
     was_expired: bool = False
@@ -63,12 +70,23 @@ class Entry(Tracked[Deployment]):
             thing = thing if thing.status else replace(self.seen, status="")
         elif thing.ours is not None:
             self.was_expired = thing.ours.has_expired
+        self._grow(now)
         super().take(thing, now)
         self.is_settled_up = False
+
+    def _grow(self, now: float) -> None:
+        if self.seen is not None and self.hourly is not None and not self.is_gone:
+            self.grown += self.hourly / HOUR * self.seen.billed_instances * (now - self.grown_at)
+        self.grown_at = now
 
     def note_cost(self, usd: float) -> None:
         """Note what the meter says; a meter that has forgotten a part of it takes back nothing."""
         self.usd = max(self.usd or 0.0, usd)
+        self.grown, self.grown_at = 0.0, loop_time()
+
+    def cost(self) -> float | None:
+        """What it has cost so far in USD, reckoned from the price where the meter has not said it yet."""
+        return (self.usd or 0.0) + self.grown if self.usd is not None or self.grown else None
 
     def resource(self) -> Resource:
         """It in the launcher's words."""
@@ -82,7 +100,7 @@ class Entry(Tracked[Deployment]):
             id=found.deploy_id,
             url=self.url if found.serves and not self.is_gone else None,
             model=f"deploy_id:{found.deploy_id}",
-            usd=self.usd,
+            usd=self.cost(),
             detail=self._detail(),
             fatal=(found.stands_still and self.is_starting) or self._is_refused,
         )
@@ -247,6 +265,18 @@ class Endpoints(Tracker[Deployment, Entry]):
         if up and self._meter_pace.is_due(loop_time()):
             self._meter_pace.asked(loop_time())
             self._asking.start(self._ask_meter(up))
+        unpriced = [entry for entry in up if not entry.price_is_asked]
+        for entry in unpriced:
+            entry.price_is_asked = True
+        if unpriced:
+            self._asking.start(self._ask_prices(unpriced))
+
+    async def _ask_prices(self, entries: Iterable[Entry]) -> None:
+        """What their instances cost by the hour; where nobody says it only the meter tells their cost."""
+        with suppress(RequestFailed), patience(METER_PATIENCE):
+            for entry in entries:
+                if entry.seen is not None:
+                    entry.hourly = await self._meter.price(entry.seen.gpu_config)
 
     async def _ask_meter(self, entries: Iterable[Entry]) -> None:
         """What they have cost; a meter that does not answer leaves what was known."""
