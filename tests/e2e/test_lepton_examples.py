@@ -128,7 +128,7 @@ def guide_emulator(hub_env: dict[str, str]) -> Iterator[LeptonEmulator]:
         yield emulator
 
 
-@pytest.mark.parametrize("kind", ["nim", "none"])  # vllm is in the rehearsal below
+@pytest.mark.parametrize("kind", ["nim", "vllm", "none"])
 def test_the_guides_command_scores_its_three_tasks(desk: Desk, guide_emulator: LeptonEmulator, kind: str) -> None:
     desk.point_to(guide_emulator)
     desk.add_account()
