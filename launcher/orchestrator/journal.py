@@ -100,6 +100,10 @@ class Invocation:
     host: str
 
 
+BUSY_PATIENCE, BUSY_PAUSE = 10.0, 0.01
+"""Seconds that another process may keep the file, and between two tries."""
+
+
 def state_folder() -> Path:
     """Where the launcher keeps its state: NV_EVAL_HOME, else the XDG state folder."""
     if os.environ.get("NV_EVAL_HOME"):
@@ -117,7 +121,7 @@ class Journal:
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._held: dict[str, str] = {}
-            self._db = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=BUSY_PATIENCE, isolation_level=None, check_same_thread=False)
             self._prepare()
             self._file = _identity(path)
         except (sqlite3.Error, OSError) as error:
@@ -129,8 +133,8 @@ class Journal:
         return cls(state_folder() / "journal.db")
 
     def _prepare(self) -> None:
-        self._db.execute("PRAGMA busy_timeout = 10000")
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute(f"PRAGMA busy_timeout = {BUSY_PATIENCE * 1000:.0f}")
+        self._use_wal()
         self._db.execute("PRAGMA synchronous = FULL")
         found = schema.version(self._db)
         if found > schema.VERSION:
@@ -138,6 +142,19 @@ class Journal:
         if found < schema.VERSION:
             schema.migrate(self._db)
             self.path.chmod(0o600)
+
+    def _use_wal(self) -> None:
+        """SQLite does not wait here for another process that is making the same file."""
+        deadline = time.monotonic() + BUSY_PATIENCE
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(BUSY_PAUSE)
+            else:
+                return
 
     def begin(
         self,

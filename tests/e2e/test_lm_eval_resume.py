@@ -47,14 +47,14 @@ class Meter:
         self._lock = threading.Condition()
         self._open_for = NEVER
         self._round = 0
-        self._is_holding = False
+        self._held = 0
         self.answered: list[str] = []
         self.tokenized: list[str] = []
 
     def allow(self, requests: int) -> None:
         """From now on answer this many requests; what was held back before is refused."""
         with self._lock:
-            self._open_for, self._is_holding = requests, False
+            self._open_for, self._held = requests, 0
             self._round += 1
             self._lock.notify_all()
 
@@ -63,7 +63,7 @@ class Meter:
         with self._lock:
             now = self._round
             if self._open_for <= 0:
-                self._is_holding = True
+                self._held += 1
                 self._lock.notify_all()
                 self._lock.wait_for(lambda: self._round != now)
                 raise HttpError(503, "going down")
@@ -74,10 +74,10 @@ class Meter:
             self._lock.notify_all()
             return before
 
-    def wait_until_it_holds(self) -> None:
-        """Until a request came beyond those allowed."""
+    def wait_until_it_holds(self, requests: int) -> None:
+        """Until so many came beyond those allowed: all that are sent at once, so that none is still on its way."""
         with self._lock:
-            assert self._lock.wait_for(lambda: self._is_holding, timeout=120)
+            assert self._lock.wait_for(lambda: self._held >= requests, timeout=120)
 
     def wait_for_answers(self, count: int) -> None:
         """Until this many prompts were answered in all."""
@@ -267,7 +267,7 @@ def test_a_killed_task_that_is_started_again_asks_nothing_twice(kind: str, tmp_p
         for allowed in (3, 2):
             meter.allow(allowed)
             with bench.killed():
-                meter.wait_until_it_holds()
+                meter.wait_until_it_holds(chosen.concurrency or 1)
                 wait_for(lambda: bench.lines() == len(meter.answered) + len(meter.tokenized))
         kept = len(meter.answered)
         meter.allow(NEVER)

@@ -299,7 +299,7 @@ Parse = Callable[[list[list[str]]], list[dict[str, Any]]]
 
 NO_FLAG = {
     *("type", "model_id", "envs", "start_timeout", "health_timeout", "cpus", "memory_gib", "image", "command", "port"),
-    *("shared_memory_mib", "gpus", "lora_modules"),
+    *("shared_memory_mib", "gpus", "lora_modules", "sharing"),
 }
 """Keys that say nothing to vLLM's parser, or that another row or test covers."""
 

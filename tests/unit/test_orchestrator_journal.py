@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -361,3 +363,22 @@ def test_a_damaged_plan_is_told_and_cleanup_does_without_it(tmp_path: Path):
     with pytest.raises(NotFound, match="damaged"):
         journal.plan("abc12345")
     assert places_left_by(journal, journal.find("abc12345")) == []
+
+
+def make_journals(folder: Path, together: Barrier) -> None:
+    """Make many, each at the same moment as another process."""
+    for number in range(60):
+        together.wait(30)
+        Journal(folder / str(number) / "journal.db").invocations()
+
+
+def test_two_launchers_that_make_the_journal_at_the_same_moment_both_get_it(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    together = spawn.Barrier(3)
+    makers = [spawn.Process(target=make_journals, args=(tmp_path, together)) for _ in range(3)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join(60)
+
+    assert [maker.exitcode for maker in makers] == [0, 0, 0]
