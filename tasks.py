@@ -93,7 +93,7 @@ def lep(rest: list[str]) -> int:
     for version, variable in LEP.items():
         os.environ.setdefault(variable, str(install_lep(version)))
     os.environ["NV_EVAL_TEST_NO_SKIPS"] = "1"
-    return run("-m", "pytest", "tests/contract/lepton", *rest)
+    return run("-m", "pytest", "-n", "2", "tests/contract/lepton", *rest)
 
 
 def lint(_rest: list[str]) -> int:

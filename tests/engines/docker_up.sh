@@ -4,6 +4,7 @@
 # Everything lives below FOLDER: socket, data, log and pid file; nothing listens on the network. Prints the line
 # `export DOCKER_HOST=...` for the shell. docker_down.sh FOLDER ends it. The image is made of this machine's own Python.
 set -euo pipefail
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"  # dockerd and iptables are there
 folder=$(mkdir -p "${1:?folder}" && cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 image=nv-eval-test:1
