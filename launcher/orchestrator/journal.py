@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
@@ -102,6 +103,7 @@ class Invocation:
 
 BUSY_PATIENCE, BUSY_PAUSE = 10.0, 0.01
 """Seconds that another process may keep the file, and between two tries."""
+BUSY_TRIES = round(BUSY_PATIENCE / BUSY_PAUSE)
 
 
 def state_folder() -> Path:
@@ -145,14 +147,13 @@ class Journal:
 
     def _use_wal(self) -> None:
         """SQLite does not wait here for another process that is making the same file."""
-        deadline = time.monotonic() + BUSY_PATIENCE
-        while True:
+        for left in reversed(range(BUSY_TRIES)):
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not left:
                     raise
-                time.sleep(BUSY_PAUSE)
+                sleep(BUSY_PAUSE)
             else:
                 return
 
