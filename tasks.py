@@ -72,7 +72,7 @@ def test(rest: list[str]) -> int:
 def unit(rest: list[str]) -> int:
     """the fast tests only"""
     install("dev")
-    return run("-m", "pytest", "-n", "2", "-q", "tests/unit", *rest)
+    return run("-m", "pytest", "-n", "3", "-q", "tests/unit", *rest)
 
 
 def chaos(rest: list[str]) -> int:
