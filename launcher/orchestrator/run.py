@@ -35,6 +35,8 @@ from launcher.plan.attempts import attempt
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.base import Capacity, Metered, Observation, Platform, Resource, ResourceState, place_of
 
+METER_PATIENCE = 5.0
+"""Seconds that the question may take what endpoints of an earlier launcher have cost: nothing is watched meanwhile."""
 DELETE_PATIENCE = 120.0
 """Seconds after which something that does not go away is reported as left over."""
 
@@ -193,9 +195,10 @@ class Run:
             return
         ids = {name: task.endpoint_id for name, task in made.items()}
         shapes = {name: task.plan.endpoint.shape or "" for name, task in made.items() if task.plan.endpoint}
-        with contextlib.suppress(LauncherError):  # costs keep nothing from going on
-            for name, usd in (await self._platform.spent(ids, shapes)).items():
-                made[name].note_cost(usd)
+        with contextlib.suppress(Exception):  # costs keep nothing from going on, least of all a teardown
+            async with asyncio.timeout(METER_PATIENCE):
+                for name, usd in (await self._platform.spent(ids, shapes)).items():
+                    made[name].note_cost(usd)
 
     async def _loop(self) -> None:
         while not (all(task.done for task in self.tasks) and not self._strays) and not self._abandoned:

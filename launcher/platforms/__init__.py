@@ -52,13 +52,13 @@ def open_for(plan: Plan) -> Platform:
 
     Raises PreflightError as `open_platform` does.
     """
-    jobs = plan.execution_config()
+    jobs = open_platform(plan.execution_config())
     rented = RENTED.get(plan.deployment)
     if rented is None:
-        return open_platform(jobs)
+        return jobs
     from launcher.platforms.pair import Pair
 
-    return Pair(open_platform(rented), open_platform(jobs))
+    return Pair(open_platform(rented), jobs)  # last: until it is closed, it lends its key to the environment
 
 
 def places_of(execution: AnyExecution, deployment: str) -> list[AnyPlace]:

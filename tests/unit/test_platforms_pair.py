@@ -276,3 +276,33 @@ def test_what_an_endpoint_cost_that_was_gone_at_resume_is_asked_of_the_meter(tmp
     assert later.known == {name: name} and outcome.tasks[0].reason is Reason.COMPLETED
     assert outcome.tasks[0].attempts[0].usd == 12.5
     assert (outcome.tasks[0].usd or 0.0) > 12.5
+
+
+@pytest.mark.parametrize("trouble", ["breaks", "hangs"])
+def test_a_meter_in_trouble_keeps_no_resumed_run_from_its_teardown(
+    tmp_path: Path, journal: Journal, trouble: str
+) -> None:
+    class Broken(Rented):
+        async def spent(self, ids: Mapping[str, str], shapes: Mapping[str, str]) -> dict[str, float]:
+            if trouble == "breaks":
+                raise ValueError("not what was expected")
+            await asyncio.sleep(10**6)
+            raise AssertionError("nobody waits so long")
+
+    plan, rented = make_plan(tmp_path, 1), Broken()
+    dying = Run(plan, Pair(rented, Jobs({"t0": Script(lasts=None)})), journal)
+
+    async def dies_and_is_taken_up() -> RunOutcome:
+        living = asyncio.create_task(dying.run())
+        await asyncio.sleep(60)
+        living.cancel()
+        await asyncio.wait({living})
+        again = Run(plan, Pair(rented, Jobs()), journal, facts=journal.facts(ID))
+        outcome = await again.run()
+        again.conclude(outcome)
+        return outcome
+
+    outcome = run_virtual(dies_and_is_taken_up())
+
+    assert outcome.exit_code == 0 and outcome.seconds < 120
+    assert rented.left == []

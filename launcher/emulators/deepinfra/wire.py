@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from launcher.config.deployment import DeepInfraGpu
 from launcher.emulators.deepinfra.errors import ApiError, Shape
 
 Json = dict[str, Any]
-GpuType = Literal[
-    "L4-24GB",
-    "L40S-48GB",
-    "A100-80GB",
-    "H100-80GB",
-    "H200-141GB",
-    "B200-180GB",
-    "B300-270GB",
-    "RTXPRO6000-96GB",
-    "other",
-]
 
 
 class Scale(Struct):
@@ -48,7 +38,7 @@ class LlmIn(Struct):
     """Body of POST /deploy/llm."""
 
     model_name: Annotated[str, Meta(min_length=1)]
-    gpu: GpuType
+    gpu: DeepInfraGpu
     num_gpus: Annotated[int, Meta(ge=1, le=8)] = 1
     max_batch_size: Annotated[int, Meta(ge=1, le=256)] = 96
     hf: Weights | None = None
