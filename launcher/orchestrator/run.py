@@ -127,6 +127,9 @@ class Run:
         except LauncherError as error:
             self._scribe.quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
             raise
+        except Exception:  # a defect: nobody confirms what goes, but nothing is left without being asked to go
+            await self._ask_all_to_go()
+            raise
         finally:
             await self._close()
         if self._lost is not None:
@@ -491,6 +494,16 @@ class Run:
             await ask(name)
         except Exception as error:  # not removed as far as we know: it is asked again
             task.detail = task.detail or str(error)
+
+    async def _ask_all_to_go(self) -> None:
+        """Ask for the end of all that there may be. The journal does not call the run ended: `resume` confirms it."""
+        for task in self.tasks if self._lost is None else ():
+            with contextlib.suppress(Exception):
+                if task.job_wanted:
+                    await self._platform.cancel_job(task.plan.job.name)
+            with contextlib.suppress(Exception):
+                if task.endpoint_wanted and task.plan.endpoint:
+                    await self._platform.delete_endpoint(task.plan.endpoint.name)
 
     async def _confirm_gone(self, task: TaskState) -> None:
         """Wait a little before asking again, and give up telling the truth when it takes too long."""

@@ -265,3 +265,19 @@ def test_an_endpoint_that_shows_again_after_its_task_is_over_is_removed(tmp_path
     outcome = run_virtual(scenario())
 
     assert (outcome.exit_code, platform.left) == (0, [])
+
+
+def test_a_defect_of_the_launcher_leaves_nothing_without_asking_it_to_go(tmp_path: Path, journal: Journal) -> None:
+    class Defective(Run):
+        async def _tick(self) -> None:
+            await super()._tick()
+            if all(task.job_submitted for task in self.tasks):
+                raise ValueError("a defect")
+
+    platform = FakePlatform({f"t{number}": Script(lasts=None) for number in range(3)})
+    with pytest.raises(ValueError, match="a defect"):
+        run_virtual(Defective(make_plan(tmp_path), platform, journal).run())
+
+    assert len(platform.created) == 3
+    assert sorted(task for _, task in platform.deleted) == ["t0", "t1", "t2"]
+    assert all(job.gone_at is not None for job in platform.jobs.values())
