@@ -20,6 +20,7 @@ PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check")
 LEP = {"0.47.1": "NV_EVAL_TEST_LEP_047", "0.27.3": "NV_EVAL_TEST_LEP_027"}
 """Versions of leptonai, and the variables that tell the tests where each has its `lep`."""
+CHROMIUM = os.environ.get("NV_EVAL_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
         "chaos": chaos,
         "engines": engines,
         "lep": lep,
+        "browser": browser,
         "lint": lint,
         "docs": docs,
         "package": package,
@@ -56,13 +58,13 @@ def test(rest: list[str]) -> int:
     """all tests that need no root; coverage is that of the fast ones"""
     install("dev")
     notes = (
-        "Left out here: tests on a Docker Engine; python3 tasks.py engines runs them.",
+        "Left out here: tests on a Docker Engine and in a browser; python3 tasks.py engines and browser run them.",
         "Not counted in the coverage: the end-to-end and crash tests, which counting would make twice as slow, and",
         "what runs in processes of its own (the small model's server, the supervisor, the runner and lm-eval's driver",
         "inside jobs, the command line where a test starts it as a program).",
     )
     code = run(
-        *("-m", "pytest", "-n", "3", "--dist", "worksteal", "-m", "not engine"),
+        *("-m", "pytest", "-n", "3", "--dist", "worksteal", "-m", "not engine and not browser"),
         *("--cov", "--cov-report", "term-missing:skip-covered", *rest),
     )
     print(*notes, sep="\n")
@@ -94,6 +96,13 @@ def lep(rest: list[str]) -> int:
         os.environ.setdefault(variable, str(install_lep(version)))
     os.environ["NV_EVAL_TEST_NO_SKIPS"] = "1"
     return run("-m", "pytest", "-n", "2", "tests/contract/lepton", *rest)
+
+
+def browser(rest: list[str]) -> int:
+    """pages as a person sees them, in headless Chromium: installs it from Debian where it is missing"""
+    install("dev")
+    install_chromium()
+    return run("-m", "pytest", "-q", "tests/browser", *rest)
 
 
 def lint(_rest: list[str]) -> int:
@@ -172,17 +181,25 @@ def make_environment(folder: Path) -> None:
 
 def install_venv_package() -> None:
     """Install python3-venv with apt where that is possible, else say what to type."""
-    apt, command = (
-        shutil.which("apt-get"),
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "python3-venv"],
-    )
+    install_debian_package("python3-venv", "Python's venv module is missing")
+
+
+def install_chromium() -> None:
+    """Install Chromium with apt where that is possible, else say what to type."""
+    if not Path(CHROMIUM).is_file():
+        install_debian_package("chromium", f"{CHROMIUM} is missing")
+
+
+def install_debian_package(name: str, missing: str) -> None:
+    """Install a package of Debian as root or with sudo, or leave with what is missing and what to type."""
+    apt, command = shutil.which("apt-get"), ["apt-get", "install", "-y", "-qq", "--no-install-recommends", name]
     if os.geteuid() != 0:
         sudo = shutil.which("sudo")
         if sudo is None or subprocess.run([sudo, "-n", "true"], check=False, capture_output=True).returncode != 0:
-            sys.exit(f"tasks.py: Python's venv module is missing; as root: {' '.join(command)}")
+            sys.exit(f"tasks.py: {missing}; as root: {' '.join(command)}")
         command = [sudo, *command]
     if apt is None:
-        sys.exit("tasks.py: Python's venv module is missing; install it with your system's package manager")
+        sys.exit(f"tasks.py: {missing}; install it with your system's package manager")
     update = [*command[: command.index("install")], "update", "-qq"]
     subprocess.run(update, check=False)
     if subprocess.run(command, check=False, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}).returncode != 0:
