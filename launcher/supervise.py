@@ -6,17 +6,19 @@ import asyncio
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from launcher.config.schema import Notify
-from launcher.errors import NotFound, PreflightError, ResultsError
+from launcher.errors import LauncherError, NotFound, PreflightError, ResultsError
 from launcher.notify import Notifier
 from launcher.orchestrator import budget
 from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.endpoints import begin_to_keep, refuse_resume
-from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal
+from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Invocation, Journal
 from launcher.orchestrator.keeper import keeper
 from launcher.orchestrator.run import Run, Watcher
 from launcher.orchestrator.signals import handled, reaction
@@ -25,10 +27,11 @@ from launcher.plan.model import Plan
 from launcher.platforms import open_for
 from launcher.platforms.base import BUDGET, Check, CheckState, Platform, Sharing, identified
 from launcher.platforms.pair import halves
-from launcher.results import write
+from launcher.results import intervals, timeline, write
 from launcher.results.model import Record
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +98,20 @@ class Supervision:
         interrupts.react = reaction(live, self.say)
         with handled(live, self.say):
             outcome = await live.run()
+            outcome = await self._in_a_thread(partial(intervals.with_intervals, self.plan, outcome, live.folder))
             result = self._written(live, outcome)
         problem = await asyncio.to_thread(notifier.conclude, outcome, str(live.folder))
         if problem is not None:
             self.say(problem)
         return result
+
+    async def _in_a_thread(self, work: Callable[[], T]) -> T:
+        """Work that may take long, while the journal is shown that this process lives."""
+        working = asyncio.ensure_future(asyncio.to_thread(work))
+        while not working.done():
+            self.journal.keep_lease(self.plan.invocation)
+            await asyncio.wait({working}, timeout=HEARTBEAT)
+        return working.result()
 
     async def _prepare(self, platform: Platform, folder: Path) -> None:
         here = await identified(platform)
@@ -131,11 +143,21 @@ class Supervision:
             written = write.finish(self.plan, outcome, live.folder, began=began)
         finally:
             live.conclude(outcome)
-        for problem in written.problems:
+        for problem in (*written.problems, *self._write_timeline(live.folder)):
             self.say(problem)
         return RunResult(
             invocation=invocation, folder=live.folder, record=written.record, outcome=outcome, saved=written.saved
         )
+
+    def _write_timeline(self, folder: Path) -> list[str]:
+        """Write when everything was there, once the end is in the journal; what went wrong, in a line."""
+        path = folder / timeline.FILE
+        try:
+            found = timeline.from_facts(self.plan.invocation, self.journal.facts(self.plan.invocation), self.plan)
+            write.write_atomically(path, msgspec.json.format(msgspec.json.encode(found)))
+        except (LauncherError, OSError) as error:
+            return [f"{path}: cannot be written: {error}"]
+        return []
 
 
 def refuse_elsewhere(journal: Journal, invocation: str, here: str) -> None:

@@ -84,6 +84,11 @@ class Settings:
         None, "keep answers within an invocation, so that a job that is run again asks only what is missing"
     )
     log_samples: bool | None = key(None, "keep prompts, answers and scores of every sample")
+    cluster_by: str | None = key(
+        None,
+        "field of a document whose equal values belong together, such as a passage: intervals are then of clusters; "
+        "empty: every sample for itself; default: as known of the task",
+    )
     timeout: Seconds | None = key(None, "time the whole task may take once its endpoint answers")
     expected_duration: Seconds | None = key(
         None, "how long the task is expected to take; where slots are few the longest goes first"

@@ -110,6 +110,11 @@ class Score:
     version: str | None = None
     group: bool = False
     """An aggregate over sub-tasks, as the harness defines it."""
+    low: float | None = None
+    high: float | None = None
+    """Bounds of its 95 % interval; None where nothing says how far chance moves it."""
+    interval: str = ""
+    """How the interval was made, see `launcher.results.intervals`; empty where there is none."""
 
 
 class Harness(Protocol):

@@ -31,6 +31,18 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Tokens of all requests that were answered in the runs of a task, as the server counted them.
+
+    `prompt`: those it was asked with, `completion`: those it wrote. Answers that were kept from an earlier attempt
+    count once.
+    """
+
+    prompt: int
+    completion: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskRecord:
     """How one task went. `seconds` from the creation of its endpoint to the end of its evaluation."""
 
@@ -43,6 +55,8 @@ class TaskRecord:
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     usd: float | None = None
+    tokens: Tokens | None = None
+    """None where the server, or the harness, does not tell."""
     scores: list[Score] = field(default_factory=list)
     evidence: dict[str, list[str]] = field(default_factory=dict)
     """Last lines of the `endpoint`'s and the `job`'s output, for tasks without scores."""

@@ -24,7 +24,7 @@ from launcher.results.table import label
 
 _SHOWN = 12
 """Characters of a digest that tell it from others."""
-_NOT_MEASURED = ("limit", "num_fewshot", "harness", "log_samples", "batch_size", "expected_duration")
+_NOT_MEASURED = ("limit", "num_fewshot", "harness", "log_samples", "batch_size", "expected_duration", "cluster_by")
 """Settings that are compared by what came of them, or that measure nothing."""
 
 Name = tuple[str, str, str]
@@ -217,7 +217,7 @@ class _Match:
         usable = np.isfinite(values[0]) & np.isfinite(values[1])
         if not usable.any():
             return f"samples have no single number for {first.metric}"
-        if not (_is_mean(first, pairs.baseline) and _is_mean(second, pairs.candidate)):
+        if not (is_mean(first, pairs.baseline) and is_mean(second, pairs.candidate)):
             return f"{first.metric} is not the mean of its samples"
         kept = tuple(place for place, keep in zip(pairs.places, usable, strict=True) if keep)
         return Pairs(pairs.baseline, pairs.candidate, kept, without_value=len(pairs.places) - len(kept))
@@ -347,8 +347,8 @@ def _estimate(
     return estimate, (float(values[0].mean()), float(values[1].mean())), notes
 
 
-def _is_mean(score: Score, kept: SampleSet) -> bool:
-    """Whether the harness's number is the mean of its samples, so that their pairs say something of it."""
+def is_mean(score: Score, kept: SampleSet) -> bool:
+    """Whether the harness's number is the mean of its samples, so that they say something of it."""
     values = np.asarray(kept.values[score.metric])
     if score.value is None or not np.isfinite(values).all():
         return True  # some sample is undefined: the number can neither be told from its samples nor refuted

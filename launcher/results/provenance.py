@@ -16,6 +16,7 @@ import msgspec
 from launcher.errors import ResultsError
 from launcher.harnesses import load_harness
 from launcher.plan.model import Plan, TaskPlan
+from launcher.results.model import Tokens
 
 SCHEMA = "nv-eval.provenance/1"
 PACKAGES = (
@@ -53,6 +54,14 @@ def served_revision(plan: Plan, folder: Path) -> str | None:
             if isinstance(model, dict) and model.get("id") == task.target.model and model.get("revision"):
                 return str(model["revision"])
     return None
+
+
+def tokens(task: TaskPlan, folder: Path) -> Tokens | None:
+    """Tokens of a task's requests as its harness recorded them; `folder` is the invocation's."""
+    try:
+        return msgspec.convert(_harness_record(task, folder / task.key / "output").get("tokens"), Tokens)
+    except Exception:  # whatever is wrong with a record, the scores count
+        return None
 
 
 def _version(package: str) -> str | None:

@@ -6,11 +6,12 @@ few samples that somebody wants to see.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from launcher.errors import ResultsError
 
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<stamp>\d{4}-\d\d-\d\dT[-\d.]+)\.jsonl")
 _BYTES_SHOWN = 60
+_CLUSTER_DIGITS = 16
 NO_VALUE = math.nan
 """Stands in arrays of values where a sample has none: it never counts as 0."""
 
@@ -40,6 +42,8 @@ class SampleSet:
     targets: list[str] = field(default_factory=list)
     offsets: array[int] = field(default_factory=lambda: array("q"))
     values: dict[str, array[float]] = field(default_factory=dict)
+    clusters: list[str] = field(default_factory=list)
+    """Digests of what samples share, where `read` was told which field that is; empty text where one has none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,7 +55,7 @@ class SampleSet:
             raise ResultsError(f"{self.path}: filter {self.filter}: the same doc_id is there twice")
         return found
 
-    def add(self, line: dict[str, Any], offset: int) -> None:
+    def add(self, line: dict[str, Any], offset: int, cluster_by: str = "") -> None:
         """Take a sample in."""
         metrics = _metrics(line)
         for metric in metrics - self.values.keys():
@@ -60,6 +64,8 @@ class SampleSet:
         for digests, key in ((self.docs, "doc_hash"), (self.prompts, "prompt_hash"), (self.targets, "target_hash")):
             digests.append(str(line.get(key) or ""))
         self.offsets.append(offset)
+        if cluster_by:
+            self.clusters.append(_cluster(line.get("doc"), cluster_by))
         for metric, values in self.values.items():
             values.append(number(line.get(metric)) if metric in metrics else NO_VALUE)
 
@@ -84,18 +90,20 @@ def number(value: Any) -> float:
     return NO_VALUE
 
 
-def read(output: Path) -> dict[tuple[str, str], SampleSet]:
+def read(output: Path, cluster_by: Callable[[str], str] = lambda _task: "") -> dict[tuple[str, str], SampleSet]:
     """Samples of the newest results below a task's `output` folder, by sub-task and filter; none where none are kept.
 
+    `cluster_by`: the field of a sub-task's documents whose equal values belong together; empty where it has none.
     Raises ResultsError if a file is broken or cut off.
     """
     found: dict[tuple[str, str], SampleSet] = {}
     for task, path in files(output):
+        common = cluster_by(task)
         for offset, line in _lines(path):
             key = (task, str(line["filter"]))
             if key not in found:
                 found[key] = SampleSet(*key, path=path)
-            found[key].add(line, offset)
+            found[key].add(line, offset, common)
     return found
 
 
@@ -146,6 +154,15 @@ def _sample(line: bytes) -> dict[str, Any]:
     if not isinstance(sample["doc_id"], int | str) or not isinstance(sample["filter"], str):
         raise TypeError("doc_id or filter is of the wrong type")
     return sample
+
+
+def _cluster(document: Any, names: str) -> str:
+    """Digest of a field of a document; `a.b` is the field b of the field a."""
+    for name in names.split("."):
+        document = document.get(name) if isinstance(document, dict) else None
+    if document in (None, ""):
+        return ""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:_CLUSTER_DIGITS]
 
 
 def _reason(error: Exception) -> str:

@@ -95,7 +95,7 @@ def build(plan: Plan, outcome: RunOutcome, began: float | None = None) -> Record
         seconds=round(outcome.seconds, 3),
         resumed=began is not None,
         complete=all(task.status is Status.SCORED for task in outcome.tasks),
-        tasks=[_task(task, plans[task.key]) for task in outcome.tasks],
+        tasks=[_task(task, plans[task.key], Path(outcome.folder)) for task in outcome.tasks],
         exit_code=outcome.exit_code,
         left=outcome.leftovers,
     )
@@ -112,7 +112,7 @@ def _model(plan: Plan, folder: Path) -> ModelRecord:
     )
 
 
-def _task(outcome: TaskOutcome, plan: TaskPlan) -> TaskRecord:
+def _task(outcome: TaskOutcome, plan: TaskPlan, folder: Path) -> TaskRecord:
     evidence = {"endpoint": list(outcome.evidence.endpoint), "job": list(outcome.evidence.job)}
     return TaskRecord(
         key=outcome.key,
@@ -124,6 +124,7 @@ def _task(outcome: TaskOutcome, plan: TaskPlan) -> TaskRecord:
         seconds=round(outcome.seconds, 3),
         gpu_seconds=round(outcome.gpu_seconds, 3),
         usd=None if outcome.usd is None else round(outcome.usd, 4),
+        tokens=provenance.tokens(plan, folder) if outcome.scores else None,
         attempts=[_attempt(attempt) for attempt in outcome.attempts],
         scores=list(outcome.scores),
         evidence={name: lines for name, lines in evidence.items() if lines},

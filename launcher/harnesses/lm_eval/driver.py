@@ -93,6 +93,31 @@ class Run:
     cache: str | None
 
 
+class Usage:
+    """Tokens of all answered requests of this task, those of earlier runs too: kept beside the answers."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers, self._key = answers, answers.key(["usage"])
+        self._told: list[list[int] | None] = []
+        while (earlier := answers.take(self._key)) is not None:
+            self._told.append(earlier or None)
+
+    def add(self, output: Any) -> None:
+        """Count what a server says of one request; an empty list stands for a server that does not say it."""
+        told = output.get("usage") if isinstance(output, dict) else None
+        counts = [told.get(f"{what}_tokens") for what in ("prompt", "completion")] if isinstance(told, dict) else []
+        known = [count for count in counts if isinstance(count, int) and count >= 0]
+        self._told.append(known if len(known) == len(counts) and known else None)
+        self._answers.keep(self._key, self._told[-1] or [])
+
+    def total(self) -> dict[str, int] | None:
+        """Of prompts and of completions; None unless the server has told both of every request."""
+        known = [counts for counts in self._told if counts is not None]
+        if not known or len(known) < len(self._told):
+            return None
+        return {name: sum(counts[place] for counts in known) for place, name in enumerate(("prompt", "completion"))}
+
+
 @dataclass
 class Requests:
     """Prompts of this run: all so far, those that the server answered, and those with an answer of an earlier run."""
@@ -117,6 +142,7 @@ class Endpoint:
         super().__init__(**kwargs)
         self.answers = answers
         self.counts = Requests()
+        self.usage = Usage(answers)
         self._at_once = self._concurrent
         self._concurrent = max(2, self._at_once)  # for a single request at once lm-eval has a second way: not taken
 
@@ -188,6 +214,7 @@ class Endpoint:
     def parse_generations(self, outputs: Any, **kwargs: Any) -> Any:
         """The texts of an answer; lm-eval takes an error, or no text at all, for an empty answer and scores it."""
         check_texts(choices_of(outputs))
+        self.usage.add(outputs)
         return super().parse_generations(outputs=outputs, **kwargs)  # type: ignore[misc]
 
     def parse_logprobs(self, outputs: Any, tokens: Any, **kwargs: Any) -> Any:
@@ -196,6 +223,7 @@ class Endpoint:
         check_count(len(choices), len(tokens))
         for choice in choices:
             check_logprobs(choice, len(tokens[int(choice["index"])]))
+        self.usage.add(outputs)
         return super().parse_logprobs(outputs=outputs, tokens=tokens, **kwargs)  # type: ignore[misc]
 
 
@@ -466,11 +494,11 @@ def evaluate(run: Run, base: str, output: Path) -> None:
     results["config"]["model"] = tracker.general_config_tracker.model_source = (
         "local-chat-completions" if run.chat else "local-completions"
     )
-    save(run, tasks, tracker, results, model.counts, output)
+    save(run, tasks, tracker, results, {"requests": asdict(model.counts), "tokens": model.usage.total()}, output)
 
 
 def save(
-    run: Run, tasks: Tasks, tracker: EvaluationTracker, results: dict[str, Any], counts: Requests, output: Path
+    run: Run, tasks: Tasks, tracker: EvaluationTracker, results: dict[str, Any], counted: dict[str, Any], output: Path
 ) -> None:
     """Writes all files. lm-eval only warns when it cannot write: that is checked here."""
     samples = results.pop("samples", None) or {}
@@ -482,7 +510,7 @@ def save(
     missing = [name for name in expected if not (output / name).is_file()]
     if missing:
         raise Failed(f"{missing[0]} could not be written to {output}")
-    record = provenance(run, tasks, results) | {"requests": asdict(counts)}
+    record = provenance(run, tasks, results) | counted
     (output / "provenance.json").write_text(json.dumps(record, indent=1, default=str, ensure_ascii=False) + "\n")
 
 
