@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.many import fill
+
 ROOT = Path(__file__).resolve().parent.parent
 LEPTON = ["run", "--dry-run", "--config-dir", "examples", "--config-name", "lepton_vllm_llama_3_1_8b_instruct"]
 COMPOSE = """
@@ -31,6 +33,11 @@ COMMANDS = {
     "Hydra composing the Lepton example": [sys.executable, "-c", COMPOSE],
     "nv-eval run --dry-run of the Lepton example": [*LAUNCHER, *LEPTON],
 }
+PAST = {
+    "nv-eval ls": [*LAUNCHER, "ls"],
+    "nv-eval results --all": [*LAUNCHER, "results", "--all"],
+}
+"""Commands that look at all that ran."""
 
 
 def main() -> None:
@@ -50,18 +57,32 @@ def main() -> None:
         print(f"{name:<46} {seconds * 1000:7.0f} ms {ratio:6.1f} x bare Python")
     dry, compose = medians[list(COMMANDS)[-1]], medians[list(COMMANDS)[-2]]
     print(f"dry run over Hydra's own composition: {dry / compose:.2f}")
+    print("with 1,000 past invocations of 10 tasks each:")
+    for name, seconds in measure_past(args.repeat).items():
+        print(f"{name:<46} {seconds * 1000:7.0f} ms {seconds / base:6.1f} x bare Python")
 
 
 def measure(repeat: int) -> dict[str, float]:
     """Median wall seconds of each command."""
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     with tempfile.TemporaryDirectory() as home:
-        env = {**os.environ, "NV_EVAL_HOME": home, "HOME": home}
-        for _ in range(repeat + 1):
-            for name, command in COMMANDS.items():
-                start = time.perf_counter()
-                subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
-                times[name].append(time.perf_counter() - start)
+        return _medians(COMMANDS, home, repeat)
+
+
+def measure_past(repeat: int) -> dict[str, float]:
+    """Median wall seconds of each command that looks at all that ran, where much has run."""
+    with tempfile.TemporaryDirectory() as home:
+        fill(Path(home), invocations=1000, tasks=10)
+        return _medians(PAST, home, repeat)
+
+
+def _medians(commands: dict[str, list[str]], home: str, repeat: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    env = {**os.environ, "NV_EVAL_HOME": home, "HOME": home}
+    for _ in range(repeat + 1):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
+            times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 

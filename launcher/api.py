@@ -285,14 +285,28 @@ def _folder(invocation: str) -> Path:
     return Path(Journal.default().find(invocation).folder)
 
 
-def results(*invocations: str) -> pd.DataFrame:
-    """The scores table of one or several invocations: a row for each task, metric and filter.
+def results(
+    *invocations: str,
+    since: float | None = None,
+    model: Sequence[str] = (),
+    task: Sequence[str] = (),
+    macro: bool = False,
+) -> pd.DataFrame:
+    """The scores table: a row for each task, metric and filter, and one for each task without scores.
 
-    Columns are those of `launcher.results.table.COLUMNS`. Raises NotFound.
+    Invocations by id, unique prefix or folder; without any, all that fit the filters: begun `since` then, in seconds
+    since 1970, `model` and `task` patterns. `macro`: also averages over the tasks of each invocation. Columns are those
+    of `launcher.results.table.COLUMNS`. Raises NotFound, and ResultsError for results that are broken.
     """
+    from launcher.results import read
+    from launcher.results.select import Filters, pick
     from launcher.results.table import frame
 
-    return frame([record(invocation) for invocation in invocations])
+    picked = pick(invocations, Filters(since, model, task))
+    for one in picked:
+        if one.problem and (invocations or one.is_broken):
+            read.load(one.folder)  # raises what is wrong
+    return frame([record for one in picked if (record := one.record) is not None], macro=macro)
 
 
 # --- endpoints for themselves -----------------------------------------------------------------------------------------

@@ -10,15 +10,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher.cli.text import plain
-from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import MEANINGS, Reason
 from launcher.plan.render import duration, money
 from launcher.results.model import Record, TaskRecord
-from launcher.results.table import label, number, whole
+from launcher.results.table_text import LEFT, cells, to_text
 
 EVIDENCE_LINES = 5
-WIDTH_OF_A_PIPE = 160
-NARROWEST = 90
+LONG = 500
+"""Rows that nobody reads on a screen, and that would take seconds to be laid out for one."""
+NARROWEST = 110
 """Columns below which a terminal wraps lines of the table rather than the table its cells."""
 
 
@@ -37,37 +37,21 @@ def print_record(record: Record, *, folder: str) -> None:
     sys.stdout.write(f"Results: {folder}\n")
 
 
-def print_table(records: Sequence[Record]) -> None:
-    """Print the scores of several invocations as one table."""
+def print_table(records: Sequence[Record], *, macro: bool = False) -> None:
+    """Print the scores of several invocations as one table; in plain columns where it is long or goes elsewhere."""
     console = Console(highlight=False)
-    console.width = max(console.width, NARROWEST) if console.is_terminal else WIDTH_OF_A_PIPE
+    rows = sum(max(1, len(task.scores)) for record in records for task in record.tasks)
+    if rows > LONG or not console.is_terminal:
+        sys.stdout.write("".join(f"{plain(line)}\n" for line in to_text(records, macro=macro).splitlines()))
+        return
+    console.width = max(console.width, NARROWEST)
+    made = cells(records, macro=macro)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    several = len(records) > 1
-    for name in (*(("run",) if several else ()), "task", "metric", "filter"):
-        table.add_column(name, overflow="fold")
-    for name in ("value", "stderr", "n", "shots"):
-        table.add_column(name, justify="right")
-    for record in records:
-        for task in record.tasks:
-            for row in _rows(task):
-                table.add_row(*([record.invocation] if several else []), *(escape(cell) for cell in row))
+    for head in made.heads:
+        table.add_column(head, justify="left" if head in LEFT else "right", overflow="fold")
+    for row in made.rows:
+        table.add_row(*(escape(plain(cell)) for cell in row))
     console.print(table)
-
-
-def _rows(task: TaskRecord) -> list[list[str]]:
-    if not task.scores:
-        return [[task.key, task.reason.replace("_", " "), "", "-", "-", "-", "-"]]
-    return [_row(task, score) for score in task.scores]
-
-
-def _row(task: TaskRecord, score: Score) -> list[str]:
-    metric = _arrow(score.metric, score.higher_is_better)
-    numbers = [number(score.value), number(score.stderr), whole(score.n), whole(score.num_fewshot)]
-    return [label(task, score), metric, score.filter, *numbers]
-
-
-def _arrow(metric: str, higher: bool | None) -> str:
-    return metric if higher is None else f"{metric} {'↑' if higher else '↓'}"
 
 
 def failure(task: TaskRecord) -> str:

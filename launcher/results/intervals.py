@@ -1,7 +1,7 @@
 """How far chance moves a score: its 95 % interval, from its samples where there are any.
 
-Without samples, for aggregates, and without scipy and statsmodels (the extra `stats`), it is made from the harness's
-standard error.
+Without samples, for aggregates, and without scipy, which lm-eval and the extra `stats` bring, it is made from the
+harness's standard error.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _from_samples(score: Score, kept: SampleSet | None) -> tuple[float, float, s
         return None
     try:
         from launcher.results.resampling import interval
-    except ModuleNotFoundError:  # the extra `stats`
+    except ModuleNotFoundError:  # no scipy
         return None
     return interval(kept, score.metric, score.value)
 

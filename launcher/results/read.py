@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from launcher.errors import NotFound, ResultsError
 from launcher.harnesses.spec import Score
 from launcher.results.model import SCHEMA, ModelRecord, Record, TaskRecord
+
+UNFINISHED = "unfinished"
+"""Status and reason of a task without scores in a run that has not written its results."""
 
 
 def load(folder: Path) -> Record:
@@ -32,28 +38,92 @@ def load(folder: Path) -> Record:
 
 
 def _partial(folder: Path) -> Record:
-    """What tasks had brought home before the launcher died."""
-    found = sorted(folder.glob("*/scores.json"))
+    """What tasks have brought home of a run that has not written its results: it runs still, or its launcher died."""
+    found = {path.parent.name: path for path in sorted(folder.glob("*/scores.json"))}
     if not found:
         raise NotFound(f"{folder}: no scores have come home")
-    tasks = [_task(path) for path in found]
+    plan = _plan(folder)
+    planned = {task.key: task for task in plan.tasks}
+    scored = {key: _task(path, planned.get(key)) for key, path in found.items()}
+    order = [*planned, *(key for key in scored if key not in planned)]
     return Record(
         invocation=folder.name,
-        created=folder.stat().st_mtime,
-        execution="",
-        deployment="",
-        model=ModelRecord(),
+        created=_begun(folder),
+        execution=plan.execution,
+        deployment=plan.deployment,
+        model=_model(plan),
         seconds=math.nan,
         complete=False,
-        tasks=tasks,
+        tasks=[scored[key] if key in scored else _unfinished(planned[key]) for key in order],
     )
 
 
-def _task(path: Path) -> TaskRecord:
+class _Server(Struct):
+    model_id: str | None = None
+    served_name: str | None = None
+    revision: str | None = None
+
+
+class _Endpoint(Struct):
+    server: _Server
+
+
+class _Target(Struct):
+    model: str | None = None
+
+
+class _TaskPlan(Struct):
+    key: str
+    name: str
+    harness: str
+    target: _Target
+    endpoint: _Endpoint | None = None
+    settings: dict[str, Any] = {}
+
+
+class _Plan(Struct):
+    """The parts of a plan that say what was to be evaluated."""
+
+    execution: str = ""
+    deployment: str = ""
+    tasks: list[_TaskPlan] = []
+
+
+def _plan(folder: Path) -> _Plan:
+    """The plan of an invocation; nothing where it cannot be read: scores count without it."""
+    try:
+        return msgspec.json.decode((folder / "plan.json").read_bytes(), type=_Plan)
+    except (OSError, msgspec.DecodeError):
+        return _Plan()
+
+
+def _model(plan: _Plan) -> ModelRecord:
+    if not plan.tasks:
+        return ModelRecord()
+    first = plan.tasks[0]
+    server = first.endpoint.server if first.endpoint is not None else _Server(served_name=first.target.model)
+    return ModelRecord(model_id=server.model_id, served_name=server.served_name, revision=server.revision)
+
+
+def _begun(folder: Path) -> float:
+    """When its first file was written."""
+    return min((path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime)
+
+
+def _unfinished(task: _TaskPlan) -> TaskRecord:
+    settings = {name: value for name, value in task.settings.items() if value is not None}
+    return TaskRecord(
+        key=task.key, name=task.name, harness=task.harness, status=UNFINISHED, reason=UNFINISHED, settings=settings
+    )
+
+
+def _task(path: Path, planned: _TaskPlan | None) -> TaskRecord:
     try:
         scores = msgspec.json.decode(path.read_bytes(), type=list[Score])
     except msgspec.DecodeError as error:
         raise ResultsError(f"{path}: broken: {error}") from None
+    if planned is not None:
+        return replace(_unfinished(planned), status="scored", reason="completed", scores=scores)
     key = path.parent.name
     name = scores[0].task if scores else key
     return TaskRecord(key=key, name=name, harness="", status="scored", reason="completed", scores=scores)

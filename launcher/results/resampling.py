@@ -1,4 +1,4 @@
-"""Intervals of means, by statsmodels and scipy.
+"""Intervals of means, by scipy.
 
 Shares of right answers get the interval of Wilson, which is honest also where all answers are right, or all are wrong;
 other means that of a percentile bootstrap. Where samples belong together, whole clusters are drawn.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 from launcher.results.samples import SampleSet
 
@@ -66,8 +65,8 @@ def _of_clusters(values: Values, names: list[str]) -> tuple[float, float, str] |
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:
-    low, high = proportion_confint(share * n, n, alpha=1 - CONFIDENCE, method="wilson")
-    return float(low), float(high)
+    found = stats.binomtest(round(share * n), n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _bootstrap(sums: Values, sizes: Values) -> tuple[float, float]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.harnesses.spec import Score
+from launcher.results.intervals import of
+from launcher.results.macro import averages
 from launcher.results.model import Record, TaskRecord
 
 if TYPE_CHECKING:
@@ -16,41 +18,103 @@ if TYPE_CHECKING:
 
 COLUMNS = {
     "invocation": "string",
+    "created": "float64",
     "model": "string",
+    "model_id": "string",
+    "revision": "string",
+    "execution": "string",
     "deployment": "string",
     "task_key": "string",
     "task": "string",
     "harness": "string",
+    "status": "string",
+    "reason": "string",
     "metric": "string",
     "filter": "string",
     "value": "float64",
     "stderr": "float64",
+    "low": "float64",
+    "high": "float64",
+    "interval": "string",
     "n": "int64",
     "higher_is_better": "bool",
     "num_fewshot": "int64",
     "version": "string",
     "group": "bool",
+    "gpu_seconds": "float64",
+    "usd": "float64",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
 }
 """Column names and their Arrow types; all may be null."""
 
-
-def rows(records: Iterable[Record]) -> list[dict[str, Any]]:
-    """One dictionary for each score, with the keys of COLUMNS."""
-    return [_row(record, task, score) for record in records for task in record.tasks for score in task.scores]
+AVERAGE = "average"
+"""What stands for the task in a row that is a macro average."""
 
 
-def _row(record: Record, task: TaskRecord, score: Score) -> dict[str, Any]:
+def rows(records: Iterable[Record], *, macro: bool = False) -> list[dict[str, Any]]:
+    """One dictionary for each score, with the keys of COLUMNS, and one for each task without scores.
+
+    `macro`: also one for each macro average, see `launcher.results.macro`.
+    """
+    found = []
+    for record in records:
+        for task in record.tasks:
+            found += [_row(record, task, of(score)) for score in task.scores] or [_row(record, task, None)]
+        if macro:
+            found += [_average(record, score) for score in averages(record)]
+    return found
+
+
+def _row(record: Record, task: TaskRecord, score: Score | None) -> dict[str, Any]:
+    tokens = task.tokens
     return {
-        "invocation": record.invocation,
-        "model": record.model.served_name,
-        "deployment": record.deployment,
+        **_of_run(record),
         "task_key": task.key,
-        "task": score.task,
         "harness": task.harness,
+        "status": task.status,
+        "reason": task.reason,
+        **({"task": task.name} if score is None else _of_score(score)),
+        "gpu_seconds": task.gpu_seconds,
+        "usd": task.usd,
+        "prompt_tokens": tokens.prompt if tokens else None,
+        "completion_tokens": tokens.completion if tokens else None,
+    }
+
+
+def _average(record: Record, score: Score) -> dict[str, Any]:
+    made = record.complete and score.value is not None
+    said = {
+        "task_key": AVERAGE,
+        "status": "scored" if made else "failed",
+        "reason": "" if made else "tasks_without_scores",
+    }
+    return dict.fromkeys(COLUMNS) | _of_run(record) | _of_score(score) | said
+
+
+def _of_run(record: Record) -> dict[str, Any]:
+    model = record.model
+    return dict.fromkeys(COLUMNS) | {
+        "invocation": record.invocation,
+        "created": record.created,
+        "model": model.served_name,
+        "model_id": model.model_id,
+        "revision": model.revision,
+        "execution": record.execution,
+        "deployment": record.deployment,
+    }
+
+
+def _of_score(score: Score) -> dict[str, Any]:
+    return {
+        "task": score.task,
         "metric": score.metric,
         "filter": score.filter,
         "value": score.value,
         "stderr": score.stderr,
+        "low": score.low,
+        "high": score.high,
+        "interval": score.interval or None,
         "n": score.n,
         "higher_is_better": score.higher_is_better,
         "num_fewshot": score.num_fewshot,
@@ -59,50 +123,32 @@ def _row(record: Record, task: TaskRecord, score: Score) -> dict[str, Any]:
     }
 
 
-def write_parquet(records: Sequence[Record], path: Path) -> None:
+def write_parquet(records: Sequence[Record], path: Path, *, macro: bool = False) -> None:
     """Write the table as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"string": pa.string(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    pq.write_table(pa.Table.from_pylist(rows(records), schema=schema), path)
+    pq.write_table(pa.Table.from_pylist(rows(records, macro=macro), schema=schema), path)
 
 
-def frame(records: Sequence[Record]) -> pd.DataFrame:
+def frame(records: Sequence[Record], *, macro: bool = False) -> pd.DataFrame:
     """The table as a data frame with nullable column types."""
     import pandas as pd
 
     kinds = {"string": "string", "float64": "Float64", "int64": "Int64", "bool": "boolean"}
-    data = pd.DataFrame(rows(records), columns=list(COLUMNS))
+    data = pd.DataFrame(rows(records, macro=macro), columns=list(COLUMNS))
     return data.astype({name: kinds[kind] for name, kind in COLUMNS.items()})
 
 
-def to_csv(records: Sequence[Record]) -> str:
+def to_csv(records: Sequence[Record], *, macro: bool = False) -> str:
     """The table as CSV; an empty field where there is no value."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(records))
+    writer.writerows(rows(records, macro=macro))
     return out.getvalue()
-
-
-def to_markdown(records: Sequence[Record]) -> str:
-    """The table for people, in Markdown."""
-    lines = ["| task | metric | filter | value | stderr | n | shots |", "|---|---|---|---:|---:|---:|---:|"]
-    for record in records:
-        for task in record.tasks:
-            lines += [_markdown_row(task, score) for score in task.scores]
-            if not task.scores:
-                lines.append(f"| {task.key} | {task.status}: {task.reason} | | | | | |")
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_row(task: TaskRecord, score: Score) -> str:
-    return (
-        f"| {label(task, score)} | {score.metric} | {score.filter} | {number(score.value)} | {number(score.stderr)} "
-        f"| {whole(score.n)} | {whole(score.num_fewshot)} |"
-    )
 
 
 def label(task: TaskRecord, score: Score) -> str:

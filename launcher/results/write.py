@@ -17,7 +17,7 @@ import yaml
 from launcher.orchestrator.reasons import Status
 from launcher.orchestrator.state import Attempt, RunOutcome, TaskOutcome
 from launcher.plan.model import Plan, TaskPlan
-from launcher.results import provenance, table
+from launcher.results import provenance, table, table_text
 from launcher.results.model import AttemptRecord, ModelRecord, Record, TaskRecord
 
 
@@ -77,7 +77,7 @@ def _files(plan: Plan, outcome: RunOutcome, folder: Path, record: Record) -> dic
     if "csv" in plan.export_formats:
         files["scores.csv"] = lambda path: write_atomically(path, table.to_csv([record]).encode())
     if "markdown" in plan.export_formats:
-        files["scores.md"] = lambda path: write_atomically(path, table.to_markdown([record]).encode())
+        files["scores.md"] = lambda path: write_atomically(path, table_text.to_markdown([record]).encode())
     files["results.parquet"] = lambda path: table.write_parquet([record], path)
     files["provenance.json"] = write_provenance
     return files

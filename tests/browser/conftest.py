@@ -69,7 +69,7 @@ def page(problems: list[str], context: BrowserContext) -> Page:
 
 
 def watch(page: Page, problems: list[str]) -> Page:
-    """Note console errors and warnings, exceptions that nobody caught, and requests that failed or left this machine."""
+    """Note console errors and warnings, uncaught exceptions, and requests that failed or left this machine."""
 
     def on_request(request: Request) -> None:
         if not is_local(request.url):
