@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from launcher.errors import NotFound, ResultsError, nearest
+from launcher.harnesses.lm_eval import clusters
 from launcher.harnesses.spec import Score
 from launcher.plan.changes import changes
 from launcher.results import read, samples
@@ -90,6 +91,12 @@ class Pairs:
     places: tuple[tuple[int, int], ...]
     without_value: int = 0
     """Common samples that are left out because one of the two has no value."""
+
+    def clusters(self) -> list[str]:
+        """Which pairs belong together; none where each is for itself, or where that is not known of all."""
+        names = self.baseline.clusters
+        found = [names[first] for first, _ in self.places] if names else []
+        return found if all(found) and len(set(found)) < len(found) else []
 
     def values(self, metric: str) -> tuple[Values, Values]:
         """Values of a metric, pair by pair; NaN where there is none."""
@@ -270,7 +277,9 @@ class _Match:
 def _samples(run: Run, task: TaskRecord) -> dict[tuple[str, str], SampleSet]:
     """Samples of a task. Raises ResultsError if a file is cut off, be it between two samples or at its beginning."""
     output = run.folder / task.key / "output"
-    found, logged = samples.read(output), dict(samples.files(output))
+    chosen = task.settings.get("cluster_by")
+    found = samples.read(output, clusters.field if chosen is None else lambda _task: str(chosen))
+    logged = dict(samples.files(output))
     for score in task.scores:
         kept = len(found.get((score.task, score.filter), ()))
         if score.task in logged and not score.group and score.n is not None and kept != score.n:
@@ -340,7 +349,7 @@ def _estimate(
     """The estimate from pairs, the two values that it is the difference of, and what to say of them."""
     values = pairs.values(first.metric)
     notes = [f"{pairs.without_value} common samples have no value in one run and are left out"]
-    estimate = paired(*values)
+    estimate = paired(*values, pairs.clusters())
     if len(pairs.places) == max(len(pairs.baseline), len(pairs.candidate)):
         return estimate, (first.value, second.value), []
     notes = [f"values are those of the {len(pairs.places)} common samples", *(notes if pairs.without_value else [])]

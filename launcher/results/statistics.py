@@ -10,6 +10,7 @@ All differences are the candidate's mean minus the baseline's. Sources of the fo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -41,6 +42,7 @@ class Method(StrEnum):
 
     MCNEMAR = "exact McNemar"
     PERMUTATION = "paired permutation"
+    CLUSTERS = "cluster permutation"
     STDERR = "unpaired z"
     NONE = "none"
 
@@ -219,6 +221,60 @@ class Means:
 
 
 @dataclass(frozen=True)
+class Clustered:
+    """Pairs of numbers that belong together in clusters: only whole clusters are independent of each other.
+
+    `sums`: the differences of each cluster, added up; `sizes`: its pairs.
+    """
+
+    sums: Values
+    sizes: Values
+    method: Method = Method.CLUSTERS
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return int(self.sizes.sum())
+
+    @property
+    def difference(self) -> float:
+        """Change of the mean of all pairs."""
+        return float(self.sums.sum() / self.sizes.sum())
+
+    @cached_property
+    def p(self) -> float:
+        """Of a permutation test that swaps the two runs for all pairs of a cluster at once."""
+        return Means(self.sums).p
+
+    def interval(self, alpha: float) -> Interval | None:
+        """Percentile bootstrap of the clusters; None for fewer than FEWEST_TO_RESAMPLE."""
+        if len(self.sums) < FEWEST_TO_RESAMPLE:
+            return None
+
+        def mean(sums: Values, sizes: Values, axis: int = -1) -> Values:
+            found: Values = sums.sum(axis=axis) / sizes.sum(axis=axis)
+            return found
+
+        found = stats.bootstrap(
+            (self.sums, self.sizes),
+            mean,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=max(1, _CELLS // len(self.sums)),
+            confidence_level=1 - alpha,
+            method="percentile",
+            rng=np.random.default_rng(SEED),
+        ).confidence_interval
+        return Interval(float(found.low), float(found.high))
+
+    def detectable(self, alpha: float, power: float = POWER) -> float | None:
+        """Of the paired t-test on clusters, each weighed by its size; None if it would find none."""
+        share = len(self.sums) / self.sizes.sum()
+        return Means((self.sums - self.difference * (self.sizes - self.sizes.mean())) * share).detectable(alpha, power)
+
+
+@dataclass(frozen=True)
 class Unpaired:
     """Two scores of which only the standard errors are known; pairs would tell more."""
 
@@ -258,8 +314,16 @@ class Untested:
         """None."""
 
 
-def paired(baseline: Values, candidate: Values) -> Shares | Means:
-    """The estimate for values of the same samples, at least one: of shares where all are 0 or 1, else of means."""
+def paired(baseline: Values, candidate: Values, clusters: Sequence[str] = ()) -> Shares | Means | Clustered:
+    """The estimate for values of the same samples, at least one: of shares where all are 0 or 1, else of means.
+
+    `clusters`: which samples belong together; none where each is for itself.
+    """
+    if clusters:
+        places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+        which = np.array([places[name] for name in clusters])
+        sums = np.bincount(which, weights=candidate - baseline).astype(np.float64)
+        return Clustered(sums, np.bincount(which).astype(np.float64))
     if all(np.isin(values, (0.0, 1.0)).all() for values in (baseline, candidate)):
         return Shares(len(baseline), int(np.sum(candidate > baseline)), int(np.sum(candidate < baseline)))
     return Means(candidate - baseline)

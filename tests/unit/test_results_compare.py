@@ -303,3 +303,25 @@ def test_a_task_of_zero_samples_has_no_value(tmp_path: Path) -> None:
 
     assert (row.n, row.difference, row.verdict) == (None, None, Verdict.NO_VALUE)
     assert row.notes == ["no value in aaaa and bbbb: the metric is undefined there"]
+
+
+def test_samples_of_one_document_are_compared_in_clusters_where_the_settings_say_what_they_share(
+    tmp_path: Path,
+) -> None:
+    values = [1, 0] * 30
+    settings = {"cluster_by": "text"}
+    task = PastTask("t", {"acc": values}, settings=settings)
+    worse = PastTask("t", {"acc": [0, 0] * 30}, settings=settings)
+    runs = [write_run(tmp_path, name, one) for name, one in (("aaaa", task), ("bbbb", worse))]
+    for folder in runs:  # two questions about each document
+        path = next(folder.rglob("samples_*.jsonl"))
+        lines = [
+            json.loads(line) | {"doc": {"text": number // 2}}
+            for number, line in enumerate(path.read_text().splitlines())
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    (row,) = compare(runs).candidates[0].rows
+
+    assert (row.method, row.n, row.rose, row.fell) == ("cluster permutation", 60, 0, 30)
+    assert row.low is not None and row.high is not None and row.low <= -0.5 <= row.high

@@ -132,3 +132,42 @@ def test_without_a_standard_error_there_is_only_the_difference() -> None:
         assert found.difference == pytest.approx(0.1)
         assert (found.p, found.interval(0.05), found.detectable(0.05)) == (None, None, None)
     assert isinstance(unpaired(0.5, 0.6, (None, None)), Untested)
+
+
+def test_clusters_that_move_as_a_whole_are_not_taken_for_many_independent_samples() -> None:
+    """Ten questions a passage that are right or wrong together: chance differences of passages are no regression."""
+    random = np.random.default_rng(11)
+    names = np.repeat([f"passage {number}" for number in range(40)], 10).tolist()
+    found = {"alone": 0, "together": 0}
+    for _ in range(60):
+        base, new = (np.repeat(random.integers(0, 2, 40), 10).astype(float) for _ in range(2))
+        found["alone"] += (paired(base, new).p or 0.0) < 0.05
+        found["together"] += (paired(base, new, names).p or 0.0) < 0.05
+
+    assert found["together"] <= 8, "about one in twenty"
+    assert found["alone"] >= 24, "which is what taking them for independent does"
+
+
+def test_the_interval_of_clusters_is_scipys_bootstrap_of_their_sums() -> None:
+    names = [f"{number // 3}" for number in range(60)]
+    found = paired(SCORES, OTHERS, names)
+    sums = np.add.reduceat(OTHERS - SCORES, np.arange(0, 60, 3))
+    theirs = stats.bootstrap(
+        (sums / 3,), np.mean, method="percentile", rng=np.random.default_rng(statistics.SEED)
+    ).confidence_interval
+
+    assert (found.method, found.n) == (Method.CLUSTERS, 60)
+    assert found.difference == pytest.approx(np.mean(OTHERS - SCORES))
+    assert found.interval(0.05) == Interval(pytest.approx(theirs.low), pytest.approx(theirs.high))
+    assert found.detectable(0.05) == pytest.approx(Means(sums / 3).detectable(0.05))
+
+
+def test_clusters_of_one_sample_each_are_samples() -> None:
+    alone = paired(SCORES, OTHERS, [str(number) for number in range(60)])
+
+    assert alone.p == Means(OTHERS - SCORES).p
+    assert alone.detectable(0.05) == pytest.approx(Means(OTHERS - SCORES).detectable(0.05))
+
+
+def test_few_clusters_have_no_interval() -> None:
+    assert paired(SCORES, OTHERS, ["a"] * 30 + ["b"] * 30).interval(0.05) is None
