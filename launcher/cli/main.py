@@ -21,6 +21,7 @@ COMMANDS = {
     "endpoints": "a model's endpoint for yourself: start, list, scale, read, end",
     "compare": "is a run better than another, or is it chance",
     "gate": "may a run replace another, by a policy",
+    "view": "a local web page of runs: live status, logs, scores, samples",
     "stop": "end an invocation and tear it down",
     "resume": "go on with an invocation that was interrupted or stopped, or that failed",
     "cleanup": "remove endpoints, jobs and storage of an invocation, from any machine",

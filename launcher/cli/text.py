@@ -1,17 +1,5 @@
 """Text of others on its way to a terminal."""
 
-from __future__ import annotations
+from launcher.platforms.text import plain
 
-import re
-
-_SEQUENCE = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursor
-    r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, the clipboard
-    r"|\x1b[ -/]*[0-~]"
-)
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def plain(line: str) -> str:
-    """A line of a log without what a terminal would obey: escape sequences and control characters, but for tabs."""
-    return _CONTROL.sub("", _SEQUENCE.sub("", line))
+__all__ = ["plain"]

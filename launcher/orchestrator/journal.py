@@ -20,6 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from time import sleep
 from typing import Any
+from urllib.parse import quote
 
 from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
 from launcher.orchestrator import lease as leases
@@ -133,6 +134,28 @@ class Journal:
     def default(cls) -> Journal:
         """The journal in the state folder."""
         return cls(state_folder() / "journal.db")
+
+    @classmethod
+    def reading(cls, path: Path) -> Journal:
+        """The journal at `path` for those who only look: it is neither made nor brought to this version.
+
+        Raises NotFound if there is none, LauncherError if it cannot be read or is of another version.
+        """
+        if not path.is_file():
+            raise NotFound(f"{path}: no journal yet; start a run with: nv-eval run")
+        journal = cls.__new__(cls)
+        journal.path, journal._held = path, {}
+        try:
+            journal._file = _identity(path)
+            journal._db = _open_for_reading(path)
+            found = schema.version(journal._db)
+        except sqlite3.Error as error:
+            raise LauncherError(f"{path}: cannot read the journal: {error}") from None
+        if found != schema.VERSION:
+            journal.close()
+            age, remedy = ("a later", "update nv-eval") if found > schema.VERSION else ("an earlier", "run: nv-eval ls")
+            raise LauncherError(f"{path}: written by {age} nv-eval (schema {found}); {remedy}")
+        return journal
 
     def _prepare(self) -> None:
         self._db.execute(f"PRAGMA busy_timeout = {BUSY_PATIENCE * 1000:.0f}")
@@ -408,9 +431,44 @@ class Journal:
         lease = self.lease(invocation.id)
         return lease is not None and lease.hangs and self.ended(invocation.id) is None
 
+    def data_version(self) -> int:
+        """A number that changes when another connection has changed the journal."""
+        return int(self._query("PRAGMA data_version")[0][0])
+
+    def is_current(self) -> bool:
+        """Whether the file that was opened is still the one that lies at its path."""
+        return _identity(self.path) == self._file
+
+    def touched(self, seq: int, beat: float) -> tuple[set[str], int, float]:
+        """Invocations with facts after `seq` or a heartbeat after `beat`, and the newest of each; begin with 0, 0.0."""
+        facts = self._query("SELECT invocation, MAX(seq) FROM facts WHERE seq > ? GROUP BY invocation", (seq,))
+        beats = self._query("SELECT invocation, time FROM live WHERE time > ?", (beat,))
+        newest = max((row[1] for row in facts), default=seq), max((row[1] for row in beats), default=beat)
+        return {row[0] for row in (*facts, *beats)}, *newest
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _open_for_reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write. Where SQLite may not even make its index of the log, the file stands still."""
+    db = _read_only(path, "mode=ro")
+    try:
+        schema.version(db)
+    except sqlite3.OperationalError as error:
+        db.close()
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+        return _read_only(path, "mode=ro&immutable=1")
+    return db
+
+
+def _read_only(path: Path, how: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path))}?{how}"
+    db = sqlite3.connect(address, uri=True, timeout=BUSY_PATIENCE, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA query_only = ON")
+    return db
 
 
 def refuse_impossible(prefix: str) -> None:
