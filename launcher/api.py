@@ -420,6 +420,11 @@ def gate(baseline: str, candidate: str, *, policy: str | Path, force: bool = Fal
     return found
 
 
+def refuse_without_statistics(module: str) -> None:
+    """Raises MissingExtra if `compare` or `gate` could not work here."""
+    _statistics(module)
+
+
 def _statistics(module: str) -> ModuleType:
     """A module of `launcher.results` that needs the extra `stats`."""
     from importlib import import_module

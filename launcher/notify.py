@@ -61,7 +61,7 @@ class Notifier:
         self._failed = self._failed or not sent
 
 
-def _addresses(names: Sequence[str], environment: Mapping[str, str]) -> Apprise:
+def _addresses(names: Sequence[str], environment: Mapping[str, str], key: str = "notify.url_names") -> Apprise:
     try:
         import apprise
     except ModuleNotFoundError as error:
@@ -70,9 +70,23 @@ def _addresses(names: Sequence[str], environment: Mapping[str, str]) -> Apprise:
     made, problems = apprise.Apprise(), list[str]()
     for name in names:
         if name not in environment:
-            problems.append(f"notify.url_names: variable {name} is not set; export {name}=... before the run")
+            problems.append(f"{key}: variable {name} is not set; export {name}=... before the run")
         elif not made.add(environment[name]):
-            problems.append(f"notify.url_names: {name} holds no address that Apprise knows; for example mailto://...")
+            problems.append(f"{key}: {name} holds no address that Apprise knows; for example mailto://...")
     if problems:
         raise PreflightError(problems)
     return made
+
+
+def send(names: Sequence[str], title: str, text: str, environment: Mapping[str, str] | None = None) -> bool:
+    """Send one message to the addresses that variables hold, and wait for it; whether it was sent.
+
+    Raises as `Notifier` does.
+    """
+    addresses = _addresses(names, os.environ if environment is None else environment, "--notify")
+    return bool(addresses.notify(title=title, body=text))
+
+
+def refuse_unknown(names: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Raises as `Notifier` does for addresses that nothing can be sent to."""
+    _addresses(names, environment, "--notify")

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.cli import env_file, leftovers
+from launcher.cli import env_file, leftovers, timers
 from launcher.config.execution import Lepton
 from launcher.config.places import DeepInfraAccount
-from launcher.errors import ConfigError, PreflightError
+from launcher.errors import PreflightError
 from launcher.platforms.deepinfra import credentials as deepinfra
 from launcher.platforms.lepton import credentials as lepton
 
@@ -26,7 +26,6 @@ SCHEMA = "nv-eval.timer/1"
 _PREFIXES = {"deepinfra": "DEEPINFRA_", "lepton": "LEPTON_"}
 _SEEN = (*_PREFIXES.values(), "DOCKER_HOST", "SSL_CERT_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-_SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
 def install(args: argparse.Namespace) -> int:
@@ -44,7 +43,7 @@ def install(args: argparse.Namespace) -> int:
     if not args.json:
         sys.stdout.write(f"{chosen.name}{' to be written' if is_new else ', in place already'}:\n{text}")
         sys.stderr.writelines(f"nv-eval: {note}\n" for note in notes)
-    wanted = is_new and (args.yes or (not args.json and _agrees()))
+    wanted = is_new and (args.yes or (not args.json and timers.agrees()))
     if wanted:
         _write(chosen, entry)
     if args.json:
@@ -86,15 +85,6 @@ def _write(chosen: Systemd | Crontab, entry: Entry) -> None:
     chosen.install(entry)
 
 
-def _agrees() -> bool:
-    """Whether a person at a terminal types yes."""
-    if not sys.stdin.isatty():
-        return False
-    sys.stdout.write("Write it? Type yes: ")
-    sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() == "yes"
-
-
 def _print_json(kind: str, text: str, *, written: bool, in_place: bool, notes: list[str]) -> None:
     facts = {"kind": kind or None, "text": text, "changed": written, "in_place": in_place, "notes": notes}
     sys.stdout.write(json.dumps({"schema": SCHEMA, "exit_code": 0, **facts}) + "\n")
@@ -104,13 +94,8 @@ def _entry(args: argparse.Namespace) -> Entry:
     from launcher.orchestrator.journal import state_folder
     from launcher.orchestrator.timer import Entry
 
-    home = state_folder().absolute()
-    env = {"PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}", "NV_EVAL_HOME": str(home)}
-    if "PYTHONPATH" in os.environ:  # nv-eval runs from its sources
-        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    # -P: whatever lies in the folder that a timer starts in is no part of the program
-    program = (sys.executable, "-P", "-m", "launcher.cli.main", "gc", "--yes")
-    return Entry(argv=(*program, *_same_options(args)), every=args.every, env=env, log=home / "gc.log")
+    argv = (*timers.PROGRAM, "gc", "--yes", *_same_options(args))
+    return Entry(argv=argv, every=args.every, env=timers.environment(), log=state_folder().absolute() / "gc.log")
 
 
 def _same_options(args: argparse.Namespace) -> list[str]:
@@ -121,17 +106,9 @@ def _same_options(args: argparse.Namespace) -> list[str]:
     options += [word for name in args.place for word in ("--place", name)]
     paths = {"--env-file": args.env_file, "--config-dir": args.config_dir, "--config-path": args.config_path}
     for option, path in paths.items():
-        options += [option, _absolute(path)] if path else []
+        options += [option, timers.absolute(path)] if path else []
     options += ["--config-name", args.config_name] if args.config_name != "default" else []
     return [*options, *args.overrides, *args.override]
-
-
-def _absolute(path: str) -> str:
-    """Raises ConfigError for the home of a user that there is not."""
-    try:
-        return str(Path(path).expanduser().absolute())
-    except RuntimeError:
-        raise ConfigError(f"{path}: no such user") from None
 
 
 def _notes(chosen: Systemd | Crontab, given: dict[str, str]) -> list[str]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "what an invocation is doing, and what it did",
     "logs": "output of an invocation's servers and jobs",
     "results": "scores of invocations",
+    "schedule": "runs that begin by themselves: at times of a calendar, within a budget, behind a gate",
     "endpoints": "a model's endpoint for yourself: start, list, scale, read, end",
     "compare": "is a run better than another, or is it chance",
     "gate": "may a run replace another, by a policy",
@@ -34,6 +35,9 @@ COMMANDS = {
     "completion": "print shell completion",
     "version": "print versions",
 }
+
+CARRIERS = ("schedule", "watch")
+"""Commands that take another one behind `--`; what it is, they find in `behind`."""
 
 HIDDEN = ("supervise",)
 """Commands that others start; `--help` does not list them."""
@@ -68,7 +72,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if command is not None and command not in (*COMMANDS, *HIDDEN):
         raise ConfigError(f"nv-eval {command}: no such command{nearest(command, COMMANDS)}")
     parser = build_parser(command or "")
+    behind: list[str] = []
+    if command in CARRIERS and "--" in argv:
+        cut = list(argv).index("--")
+        argv, behind = argv[:cut], list(argv[cut + 1 :])
     args, rest = parser.parse_known_args(argv)
+    args.behind = behind
     for word in rest:
         if word.startswith("-") or not hasattr(args, "overrides"):
             raise ConfigError(f"nv-eval {command or ''}: {_unknown(word, parser, command)}")

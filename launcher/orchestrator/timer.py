@@ -13,8 +13,7 @@ from pathlib import Path
 from launcher.errors import ConfigError, PlatformError, PreflightError
 
 NAME = "nv-eval-gc"
-MARK = f"# {NAME}"
-"""Ends our line in a crontab: a comment to the shell that runs it."""
+"""Of the timer of `nv-eval gc`."""
 MINUTE = 7
 """Minute of the hour: most timers of this world go off at 0."""
 PERIODS = "5, 10, 15, 20 or 30min, 1, 2, 3, 4, 6, 8 or 12h, or 1d"
@@ -26,17 +25,28 @@ _LONGEST_LINE = 900
 
 
 @dataclass(frozen=True, kw_only=True)
+class Moments:
+    """When a timer goes off: the five fields of a crontab, and what systemd calls calendar events."""
+
+    cron: str
+    calendars: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is to run, and how often. `every`: seconds, one of PERIODS. `log` gets what it says."""
+    """What is to run, and when: `every` so many seconds, one of PERIODS, or at `moments`. `log` gets what it says."""
 
     argv: Sequence[str]
-    every: float
     log: Path
+    every: float = 0
+    moments: Moments | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    about: str = "Removes what nv-eval has left and nobody needs"
 
     def __post_init__(self) -> None:
         minutes, rest = divmod(self.every, 60)
-        if rest or int(minutes) not in {5, 10, 15, 20, 30, *(60 * hours for hours in (1, 2, 3, 4, 6, 8, 12, 24))}:
+        periods = {5, 10, 15, 20, 30, *(60 * hours for hours in (1, 2, 3, 4, 6, 8, 12, 24))}
+        if self.moments is None and (rest or int(minutes) not in periods):
             raise ConfigError(f"--every: a timer can go off every {PERIODS}; choose one of these")
         odd = next((text for text in (*self.argv, *self.env.values(), str(self.log)) if not text.isprintable()), None)
         if odd is not None:
@@ -50,9 +60,10 @@ class Entry:
         return f"mkdir -p {folder}; {{ date -u; cd /; {env} {shlex.join(self.argv)}; }} >> {log} 2>&1"
 
     @property
-    def minutes(self) -> int:
-        """Minutes between two times."""
-        return int(self.every // 60)
+    def when(self) -> Moments:
+        """When it runs."""
+        minutes = int(self.every // 60)
+        return self.moments or Moments(cron=f"{_cron(minutes)} * * *", calendars=(_calendar(minutes),))
 
 
 def _hours(minutes: int, step: str) -> str:
@@ -65,7 +76,8 @@ class Systemd:
 
     name = "systemd user timer"
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = NAME) -> None:
+        self._unit = unit
         config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
         self._folder = config / "systemd/user"
 
@@ -93,24 +105,24 @@ class Systemd:
         for path, content in self._units(entry).items():
             path.write_text(content, encoding="utf-8")
         _do("systemctl", "--user", "daemon-reload")
-        _do("systemctl", "--user", "enable", f"{NAME}.timer")
-        _do("systemctl", "--user", "restart", f"{NAME}.timer")
+        _do("systemctl", "--user", "enable", f"{self._unit}.timer")
+        _do("systemctl", "--user", "restart", f"{self._unit}.timer")
 
     def uninstall(self) -> None:
         """Stop the timer and remove its files. Raises PlatformError."""
-        _do("systemctl", "--user", "disable", "--now", f"{NAME}.timer")
+        _do("systemctl", "--user", "disable", "--now", f"{self._unit}.timer")
         for path in self._files():
             path.unlink(missing_ok=True)
         _do("systemctl", "--user", "daemon-reload")
 
     def _files(self) -> list[Path]:
-        return [self._folder / f"{NAME}.{kind}" for kind in ("service", "timer")]
+        return [self._folder / f"{self._unit}.{kind}" for kind in ("service", "timer")]
 
     def _units(self, entry: Entry) -> dict[Path, str]:
-        about = "[Unit]\nDescription=Removes what nv-eval has left and nobody needs\n\n"
+        about = f"[Unit]\nDescription={entry.about.replace('%', '%%')}\n\n"
         service = f"{about}[Service]\nType=oneshot\n{_exec(entry)}\n"
-        when = f"[Timer]\nOnCalendar={_calendar(entry.minutes)}\nPersistent=true\n\n"
-        timer = f"{about}{when}[Install]\nWantedBy=timers.target\n"
+        when = "".join(f"OnCalendar={moment}\n" for moment in entry.when.calendars)
+        timer = f"{about}[Timer]\n{when}Persistent=true\n\n[Install]\nWantedBy=timers.target\n"
         return dict(zip(self._files(), (service, timer), strict=True))
 
 
@@ -129,22 +141,26 @@ def _exec(entry: Entry) -> str:
 
 
 class Crontab:
-    """A line in the user's crontab."""
+    """A line in the user's crontab, with a mark at its end: a comment to the shell that runs it."""
 
     name = "crontab"
+    program = "crontab"
 
-    @staticmethod
-    def works() -> bool:
+    def __init__(self, mark: str = NAME) -> None:
+        self._mark = mark
+
+    @classmethod
+    def works(cls) -> bool:
         """Whether there is a crontab that this user may read."""
         try:
-            _crontab()
+            cls._lines()
         except PlatformError:
             return False
         return True
 
     def present(self) -> str:
-        """Our line, if it is there. Raises PlatformError."""
-        return "".join(filter(_is_ours, _crontab()))
+        """What is ours, if it is there. Raises PlatformError."""
+        return "".join(filter(self._is_ours, self._lines()))
 
     def text(self, entry: Entry) -> str:
         """The line that `install` would write. Raises PreflightError if it is too long."""
@@ -153,7 +169,7 @@ class Crontab:
         command = entry.command.replace("%", "\\%")  # to cron a bare one is the end of the line
         if len(command) > _LONGEST_LINE:
             raise PreflightError(f"the command has {len(command)} characters, and cron may cut it; use shorter paths")
-        return f"{_cron(entry.minutes)} * * * {command} {MARK}\n"
+        return f"{entry.when.cron} {command} # {self._mark}\n"
 
     def install(self, entry: Entry) -> None:
         """Write the crontab anew, with our line at its end. Raises PlatformError."""
@@ -163,33 +179,53 @@ class Crontab:
         """Write the crontab anew, without our line. Raises PlatformError."""
         self._write(self._others())
 
-    @staticmethod
-    def _others() -> list[str]:
-        lines = [line for line in _crontab() if not _is_ours(line)]
+    def _is_ours(self, line: str) -> bool:
+        return line.rstrip().endswith(f"# {self._mark}")
+
+    def _others(self) -> list[str]:
+        lines = [line for line in self._lines() if not self._is_ours(line)]
         return [line if line.endswith("\n") else f"{line}\n" for line in lines]
 
-    @staticmethod
-    def _write(lines: Sequence[str]) -> None:
-        _do("crontab", "-", text="".join(lines))
+    @classmethod
+    def _lines(cls) -> list[str]:
+        """Lines of the user's table. Raises PlatformError where it cannot be read, which is not the same as empty."""
+        done = _call(cls.program, "-l")
+        if done.returncode == 0:
+            return re.findall(r"[^\n]*\n|[^\n]+", done.stdout)  # to cron nothing else ends a line
+        if re.search("no (s?crontab|such file)", done.stderr, re.IGNORECASE):
+            return []
+        raise PlatformError(f"{cls.program} -l: {_last_line(done)}")
+
+    @classmethod
+    def _write(cls, lines: Sequence[str]) -> None:
+        _do(cls.program, "-", text="".join(lines))
+
+
+class Scrontab(Crontab):
+    """A line in Slurm's table of jobs that come again, with the job's options in a line before it."""
+
+    name = "scrontab"
+    program = "scrontab"
+
+    def __init__(self, mark: str, *, options: Sequence[str] = ()) -> None:
+        super().__init__(mark)
+        self._options = options
+
+    def text(self, entry: Entry) -> str:
+        """Both lines. Raises PreflightError for a command that Slurm may read otherwise than the shell."""
+        if "%" in entry.command or len(entry.command) > _LONGEST_LINE:
+            raise PreflightError("scrontab: the command is too long or holds a %; use short paths without it")
+        options = shlex.join([*self._options, f"--job-name={self._mark}"])
+        return f"#SCRON {options}\n{entry.when.cron} {entry.command} # {self._mark}\n"
+
+    def _is_ours(self, line: str) -> bool:
+        is_option = line.startswith("#SCRON") and line.rstrip().endswith(f"--job-name={self._mark}")
+        return is_option or super()._is_ours(line)
 
 
 def _cron(minutes: int) -> str:
     """A period as cron's minutes and hours."""
     return f"*/{minutes} *" if minutes < _HOUR else f"{MINUTE} {_hours(minutes, '*/')}"
-
-
-def _is_ours(line: str) -> bool:
-    return line.rstrip().endswith(MARK)
-
-
-def _crontab() -> list[str]:
-    """Lines of the user's crontab. Raises PlatformError where it cannot be read, which is not the same as empty."""
-    done = _call("crontab", "-l")
-    if done.returncode == 0:
-        return re.findall(r"[^\n]*\n|[^\n]+", done.stdout)  # to cron nothing else ends a line
-    if re.search("no crontab|no such file", done.stderr, re.IGNORECASE):
-        return []
-    raise PlatformError(f"crontab -l: {_last_line(done)}")
 
 
 # --- which there are --------------------------------------------------------------------------------------------------

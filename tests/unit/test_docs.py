@@ -17,6 +17,7 @@ from launcher import api
 from launcher.api import endpoint_plan, plan
 from launcher.cli import main as cli
 from launcher.cli import run_command
+from launcher.cli.behind import run_spec
 from launcher.cli.keys import config_keys
 from launcher.config import load
 from launcher.emulators.lepton import config as emulator
@@ -24,6 +25,7 @@ from launcher.harnesses import command as command_harness
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import Reason
 from launcher.results import model, provenance, table
+from launcher.schedule.launching import planned
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
@@ -102,6 +104,8 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
             assert plan(load(run_command.request(args))).tasks, line
         elif args.command == "endpoints" and args.action == "up":
             assert endpoint_plan(load(run_command.request(args)), ttl=args.ttl).expires, line
+        elif args.behind:
+            assert planned(run_spec(args.command, args.behind)).tasks, line
 
 
 def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:

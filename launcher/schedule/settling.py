@@ -1,0 +1,64 @@
+"""What has become of runs whose process is gone: the journal knows, whoever ended or resumed them."""
+
+from __future__ import annotations
+
+from launcher.errors import Interrupted, LimitReached, NotFound
+from launcher.orchestrator.journal import Invocation, Journal, RunState
+from launcher.schedule.model import Fire, Outcome
+from launcher.schedule.store import Process, Store
+
+_OUTCOMES = {0: Outcome.SCORED, Interrupted.exit_code: Outcome.STOPPED, LimitReached.exit_code: Outcome.FAILED}
+
+
+def outcome_of(exit_code: int) -> Outcome:
+    """How a run that ended in order ended."""
+    return _OUTCOMES.get(exit_code, Outcome.FAILED)
+
+
+def settle(store: Store, journal: Journal, now: float) -> None:
+    """Bring the history up to what is true. To be called before anything is decided or shown."""
+    with store.writing():
+        for fire, process in store.unsettled():
+            if fire.outcome is None and process.lives:
+                continue
+            _settle(store, journal, fire, process, now)
+
+
+def invocation(journal: Journal, id_: str) -> Invocation | None:
+    """An invocation by its whole id; None if it never began."""
+    if not id_:
+        return None
+    try:
+        found = journal.find(id_)
+    except NotFound:
+        return None
+    return found if found.id == id_ else None
+
+
+def _settle(store: Store, journal: Journal, fire: Fire, process: Process, now: float) -> None:
+    begun = invocation(journal, fire.invocation)
+    ended = journal.ended(begun.id) if begun is not None else None
+    if begun is not None and ended is not None:
+        code = int(ended.data.get("exit_code") or 0)
+        note = "resumed after it was killed" if fire.outcome is Outcome.KILLED else ""
+        detail = "; ".join(filter(None, (fire.detail, note)))
+        usd = journal.costs().get(begun.id)
+        store.update(fire, outcome=outcome_of(code), exit_code=code, ended=ended.time, usd=usd, detail=detail)
+        return
+    if fire.outcome is Outcome.KILLED:
+        return
+    goes_on = begun is not None and journal.state(begun) in (RunState.RUNNING, RunState.UNKNOWN)
+    if goes_on or not process.is_here:  # somebody resumed it, or it is another machine's to tell
+        return
+    hint = f"go on with it: nv-eval resume {begun.id}" if begun is not None else "nothing was created"
+    detail = "; ".join(filter(None, (fire.detail, hint)))
+    store.update(fire, outcome=Outcome.KILLED, ended=_last_sign(journal, begun) or fire.started or now, detail=detail)
+
+
+def _last_sign(journal: Journal, begun: Invocation | None) -> float | None:
+    """When a run last showed that it lived, in seconds since 1970."""
+    if begun is None:
+        return None
+    beat = journal.live(begun.id)
+    moments = [fact.time for fact in journal.facts(begun.id)] + ([beat[0]] if beat else [])
+    return max(moments, default=begun.created)
