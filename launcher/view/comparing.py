@@ -37,8 +37,10 @@ class Asked:
 
     @classmethod
     def of(cls, query: QueryParams) -> Asked:
-        """As the address says it: `ids=A,B` or `ids=A&ids=B`."""
+        """As the address says it: `ids=A,B`; or `ids=B&ids=A&first=last` from a list whose last one is the oldest."""
         ids = [part.strip() for value in query.getlist("ids") for part in value.split(",")]
+        if query.get("first") == "last":
+            ids.reverse()
         return cls(
             tuple(dict.fromkeys(id_ for id_ in ids if id_))[:MOST],
             query.get("task", "").strip(),

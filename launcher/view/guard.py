@@ -23,6 +23,7 @@ HEADERS = {
 }
 _ENTER = """<!doctype html><html lang="en"><head><title>nv-eval</title><link rel="icon" href="/static/icon.svg"></head>
 <body><p>Opening <a href="{}">nv-eval</a> …</p></body></html>"""
+_ANOTHER_NAME = "Ask by a name of this machine's loopback and this port; a tunnel needs the same port on both sides.\n"
 
 
 class Guard:
@@ -55,7 +56,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if [host.lower() for host in headers.getlist("host")] not in [[host] for host in self._hosts]:
-            return PlainTextResponse("This address is served under the name of this machine's loopback only.\n", 400)
+            return PlainTextResponse(_ANOTHER_NAME, 400)
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("This page only shows.\n", 405, {"Allow": "GET, HEAD"})
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)

@@ -119,6 +119,9 @@ class Watcher:
             except LauncherError as error:
                 self._forget()
                 self._say(str(error))
+            except ValueError as error:  # of JSON that somebody else has written
+                self._forget()
+                self._say(f"{self.path}: holds what no nv-eval wrote: {error}")
 
     def _opened(self) -> Journal:
         if self._journal is not None and not self._journal.is_current():

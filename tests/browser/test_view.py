@@ -242,3 +242,38 @@ def test_the_list_filters_and_compares_by_keyboard_on_a_phone_in_the_dark(
     expect(page.locator("#comparison")).to_contain_text("exact McNemar", timeout=60_000)
     picture(page, "compare-phone", tmp_path)
     phone.close()
+
+
+def test_what_is_chosen_and_where_the_cursor_is_outlive_a_change_of_the_row(
+    home: Home, address: str, page: Page, problems: list[str]
+) -> None:
+    planted_run(home)
+    journal = Journal(home.folder / "state" / "journal.db")
+    journal.begin("live0001", execution="local", deployment="smollm", folder="/gone", tasks=["words"])
+    journal.record("live0001", Fact.RUN_STARTED)
+    enter(page, address)
+    box = page.get_by_role("checkbox", name="Compare live0001")
+    box.press("Space")
+
+    journal.beat("live0001", [{"task": "words", "done": 7, "total": 9}])
+
+    expect(page.locator("#rows progress[value='7']")).to_be_visible()
+    expect(box).to_be_checked()
+    expect(box).to_be_focused()
+    journal.record("live0001", Fact.RUN_ENDED, exit_code=4)
+    journal.close()
+    expect(page.locator("#rows tr").first.locator(".badge")).not_to_have_text("running")
+    ignoring_aborts(problems)
+
+
+def test_a_page_says_when_its_server_has_ended(home: Home, page: Page, problems: list[str]) -> None:
+    server = home.start("view", "--no-open")
+    assert server.stdout is not None
+    enter(page, server.stdout.readline().strip())
+
+    server.send_signal(signal.SIGTERM)
+
+    assert server.communicate(timeout=20)[1] == "" and server.returncode == 0
+    expect(page.locator("#connection")).to_have_text("Not connected; trying again")
+    page.close()
+    problems.clear()  # the browser and htmx complain of the lost connection, as they should

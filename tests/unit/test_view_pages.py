@@ -285,6 +285,8 @@ def test_runs_are_compared_with_the_samples_that_flipped(office: Office) -> None
     office.past("bbbb0001", words([1.0, 1.0, 0.0]))
 
     assert 'hx-get="/compare?ids=aaaa0001%2Cbbbb0001&amp;part=1"' in office.text("/compare?ids=aaaa0001&ids=bbbb0001")
+    chosen = office.text("/compare?ids=bbbb0001&ids=aaaa0001&first=last")
+    assert 'value="aaaa0001,bbbb0001"' in chosen, "the oldest of a list is the baseline"
     part = office.text("/compare?ids=aaaa0001,bbbb0001&part=1&flips=1")
     assert "exact McNemar" in part and part.count('<details class="sample"') == 2 and "1 → 0" in part
     assert "bbbb0001" in office.text("/runs/aaaa0001/tasks/words?show=flips")
