@@ -67,11 +67,9 @@ async def _follow(request: Request, update: Update, *, is_log: bool) -> AsyncIte
 
 async def _pause(request: Request) -> bool:
     """Until a log is looked at again; False once the server ends."""
-    watcher = desk(request).watcher
-    run = watcher.latest(request.path_params["id"])
+    run = desk(request).watcher.latest(request.path_params["id"])
     rests = run is None or run.is_settled
-    await asyncio.sleep(LOG_PERIOD_AT_REST if rests else LOG_PERIOD)
-    return not watcher.is_closed
+    return await desk(request).watcher.pause(LOG_PERIOD_AT_REST if rests else LOG_PERIOD)
 
 
 def _event(text: str, change: int) -> str:
@@ -97,20 +95,22 @@ class _Rows:
         elif self._shown is None or not (kept := _kept(self._shown, ids)):
             found = self._render("rows_all.html", page=page, everything=len(runs))
         else:
-            new = ids[: len(ids) - len(kept)]
-            gone = [id_ for id_ in self._shown if id_ not in set(ids)]
-            changed = [run for run in page.rows if run.change > self._seen and run.id not in set(new)]
-            found = self._render(
-                "rows_some.html",
-                new=[run for run in page.rows if run.id in set(new)],
-                gone=gone,
-                changed=changed,
-                page=page,
-                has_count=page.count != self._count,
-                everything=len(runs),
-            )
+            new = set(ids[: len(ids) - len(kept)])
+            found = self._some(page, new, [id_ for id_ in self._shown if id_ not in set(ids)], len(runs))
         self._shown, self._seen, self._count = ids, change, page.count
         return found
+
+    def _some(self, page: listing.Page, new: set[str], gone: list[str], everything: int) -> str:
+        """Rows that are new, rows that are gone, rows that have changed, and how many there are."""
+        return self._render(
+            "rows_some.html",
+            new=[run for run in page.rows if run.id in new],
+            gone=gone,
+            changed=[run for run in page.rows if run.change > self._seen and run.id not in new],
+            page=page,
+            has_count=page.count != self._count,
+            everything=everything,
+        )
 
     def _render(self, template: str, **values: object) -> str:
         return render(template, wish=self._wish, listing=listing, watcher=self._watcher, **values).strip()

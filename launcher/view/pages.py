@@ -41,9 +41,10 @@ def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 def invocations(request: Request) -> Response:
     """`/`: all invocations."""
     watcher, wish = desk(request).watcher, Wish.of(request.query_params)
-    runs = watcher.runs()
-    shown = listing.page(runs, wish)
-    return page("invocations.html", page=shown, wish=wish, watcher=watcher, everything=len(runs), listing=listing)
+    watcher.look()
+    change, runs = watcher.change, watcher.known()
+    values: dict[str, Any] = {"page": listing.page(runs, wish), "wish": wish, "everything": len(runs), "change": change}
+    return page("invocations.html", watcher=watcher, listing=listing, **values)
 
 
 def invocation(request: Request) -> Response:

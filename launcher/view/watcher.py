@@ -74,9 +74,10 @@ class Watcher:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.change = 0
-        """Number of the last change; it only grows."""
+        """Number of the last change that can be seen; it only grows. Read it before what it numbers."""
         self.problem = ""
         """Why the journal cannot be read, in words."""
+        self._counted = 0
         self._runs: dict[str, Run] = {}
         self._newest_first: list[Run] = []
         self._journal: Journal | None = None
@@ -84,8 +85,7 @@ class Watcher:
         self._lock = threading.Lock()
         self._changed = asyncio.Condition()
         self._watching = 0
-        self._wanted = asyncio.Event()
-        self._is_closed = False
+        self._wanted, self._ended = asyncio.Event(), asyncio.Event()
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -122,6 +122,7 @@ class Watcher:
             except ValueError as error:  # of JSON that somebody else has written
                 self._forget()
                 self._say(f"{self.path}: holds what no nv-eval wrote: {error}")
+            self.change = self._counted
 
     def _opened(self) -> Journal:
         if self._journal is not None and not self._journal.is_current():
@@ -135,13 +136,13 @@ class Watcher:
         if self._journal is not None:
             self._journal.close()
         if self._runs:
-            self.change += 1
+            self._counted += 1
         self._journal, self._runs, self._newest_first = None, {}, []
         self._version, self._seq, self._beat = -1, 0, 0.0
 
     def _say(self, problem: str) -> None:
         if problem != self.problem:
-            self.problem, self.change = problem, self.change + 1
+            self.problem, self._counted = problem, self._counted + 1
 
     def _look(self, journal: Journal) -> None:
         version, changed = journal.data_version(), {run.id for run in self._newest_first if not run.is_settled}
@@ -165,9 +166,9 @@ class Watcher:
         if before is not None and before.status == bare:
             self._runs[found.invocation] = replace(before, seen=seen)
             return
-        self.change += 1
+        self._counted += 1
         model = before.model if before is not None and before.model else _model(journal, found.invocation)
-        self._runs[found.invocation] = Run(status=bare, model=model, seen=seen, change=self.change)
+        self._runs[found.invocation] = Run(status=bare, model=model, seen=seen, change=self._counted)
 
     # --- live connections -------------------------------------------------------------------------------------------
 
@@ -187,29 +188,39 @@ class Watcher:
         """Wait until there is a later change than that, or PATIENCE is over; False once the server ends."""
         try:
             async with asyncio.timeout(PATIENCE), self._changed:
-                await self._changed.wait_for(lambda: self.change > change or self._is_closed)
+                await self._changed.wait_for(lambda: self.change > change or self.is_closed)
         except TimeoutError:
             pass
-        return not self._is_closed
+        return not self.is_closed
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait for a time; False once the server ends."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+        return not self.is_closed
 
     @property
     def is_closed(self) -> bool:
         """Whether the server ends."""
-        return self._is_closed
+        return self._ended.is_set()
 
     async def watch(self) -> None:
         """Look again and again while somebody follows; for ever."""
+        told = 0
         while True:
             await self._wanted.wait()
-            before = self.change
             await asyncio.to_thread(self.look)
-            if self.change != before:
+            if self.change != told:  # by this look, or by that of a page
+                told = self.change
                 await self._wake()
             await asyncio.sleep(PERIOD)
 
     async def close(self) -> None:
         """End all live connections."""
-        self._is_closed = True
+        self._ended.set()
         await self._wake()
 
     async def _wake(self) -> None:
