@@ -19,6 +19,7 @@ COMMANDS = {
     "logs": "output of an invocation's servers and jobs",
     "results": "scores of invocations",
     "schedule": "runs that begin by themselves: at times of a calendar, within a budget, behind a gate",
+    "watch": "evaluate every new checkpoint of a folder, a repository or a list, once",
     "endpoints": "a model's endpoint for yourself: start, list, scale, read, end",
     "compare": "is a run better than another, or is it chance",
     "gate": "may a run replace another, by a policy",

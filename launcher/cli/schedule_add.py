@@ -18,8 +18,9 @@ from launcher.errors import ConfigError, PreflightError
 from launcher.schedule import places, times
 from launcher.schedule.firing import refuse_unkeepable
 from launcher.schedule.launching import planned, worst
-from launcher.schedule.model import Definition, Via
+from launcher.schedule.model import Definition, RunSpec, Via, WatchSpec
 from launcher.schedule.store import Store
+from launcher.schedule.watching import sample
 
 if TYPE_CHECKING:
     from launcher.plan.model import Plan
@@ -39,7 +40,7 @@ def add(args: argparse.Namespace) -> int:
     definition = _definition(args)
     given = env_file.read(definition.env_file) if definition.env_file else {}
     with _environment(definition.via, given) as environment:
-        plan = planned(definition.run)
+        plan = planned(definition.run if definition.watch is None else sample(definition.run))
         _refuse_unrunnable(definition, plan, environment)
     if any(one.name == definition.name for one in store.schedules()):
         raise ConfigError(
@@ -60,11 +61,13 @@ def _definition(args: argparse.Namespace) -> Definition:
         places.refuse_impossible(via, timezone, time.time(), allow_overlap=args.allow_overlap)
     else:
         via = places.choose(timezone, time.time(), allow_overlap=args.allow_overlap)
+    run, watch = _behind(args)
     return Definition(
         name=args.name,
         cron=cron.expression,
         timezone=timezone,
-        run=behind.run_spec("schedule add", args.behind),
+        run=run,
+        watch=watch,
         via=via,
         cwd="/state" if via is Via.KUBERNETES else str(Path.cwd()),
         env_file=timers.absolute(args.env_file) if args.env_file else None,
@@ -77,6 +80,19 @@ def _definition(args: argparse.Namespace) -> Definition:
         gate=timers.absolute(args.gate) if args.gate else None,
         notify=tuple(args.notify),
     )
+
+
+def _behind(args: argparse.Namespace) -> tuple[RunSpec, WatchSpec | None]:
+    """A run, or a watch that looks once each time."""
+    if args.behind[:1] != ["watch"]:
+        return behind.run_spec("schedule add", args.behind), None
+    from launcher.cli.main import parse
+    from launcher.cli.watch_command import watch_spec
+
+    if args.gate or args.budget_day or args.budget_month:
+        raise ConfigError("schedule add -- watch: how many checkpoints there will be is not known: no budget, no gate")
+    watch = watch_spec(parse(args.behind))
+    return watch.run, watch
 
 
 @contextmanager

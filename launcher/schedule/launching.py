@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import PlatformError, PreflightError
 from launcher.schedule.firing import Ended, Prepared
-from launcher.schedule.model import Definition, RunSpec, Verdict
+from launcher.schedule.model import Definition, RunSpec, Verdict, WatchSpec
 
 if TYPE_CHECKING:
     from launcher.plan.model import Plan
     from launcher.results.model import Record
+    from launcher.supervise import RunResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,22 @@ class Real:
         enter(definition.cwd)
         if definition.env_file is not None:
             os.environ.update(self.read_env(definition.env_file))
-        plan = planned(definition.run)
-        return Prepared(plan.invocation, worst(plan), lambda: started(plan, definition.run, self.say))
+        if definition.watch is not None:
+            spec = definition.watch
+            return Prepared("", None, lambda: watched(spec, self.say))
+        return self.begin(definition.run)
+
+    def begin(self, run: RunSpec) -> Prepared:
+        """Plan a run. Raises ConfigError."""
+        plan = planned(run)
+        return Prepared(plan.invocation, worst(plan), lambda: started(plan, run, self.say))
+
+    def resume(self, invocation: str) -> Ended:
+        """Go on with a run to its end. Raises LauncherError."""
+        from launcher.api import resume
+
+        self.say(f"{invocation}: goes on")
+        return ended(resume(invocation, say=self.say))
 
     def gate(self, policy: str, baseline: str, candidate: str) -> tuple[Verdict, str]:
         """Compare two invocations. Raises LauncherError if they cannot be compared."""
@@ -84,8 +99,26 @@ def started(plan: Plan, run: RunSpec, say: Callable[[str], None]) -> Ended:
     from launcher.api import run as run_plan
 
     say(f"{plan.invocation}: begins; results in {Path(plan.output_dir) / plan.invocation}")
-    result = run_plan(plan, say=say, yes=run.yes)
+    return ended(run_plan(plan, say=say, yes=run.yes))
+
+
+def ended(result: RunResult) -> Ended:
+    """How a run ended."""
     return Ended(result.exit_code, cost(result.record), failures(result.record))
+
+
+def watched(spec: WatchSpec, say: Callable[[str], None]) -> Ended:
+    """Evaluate what is new where a watch looks, and come back. Raises LauncherError."""
+    from launcher.orchestrator.journal import Journal
+    from launcher.schedule.sources import open_source
+    from launcher.schedule.store import Store
+    from launcher.schedule.watching import Watch
+
+    evaluate = Real(read_env=lambda _: {}, say=say)
+    source, store, journal = open_source(spec), Store.default(), Journal.default()
+    return Ended(
+        Watch(spec=spec, source=source, store=store, journal=journal, evaluate=evaluate, say=say, once=True).run()
+    )
 
 
 def cost(record: Record) -> float | None:

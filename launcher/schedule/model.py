@@ -58,13 +58,39 @@ class RunSpec:
     yes: bool = False
 
 
+class Origin(StrEnum):
+    """Kind of place that a watch looks at."""
+
+    FOLDER = "folder"
+    REPO = "repo"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchSpec:
+    """What to look at, and what to run for each checkpoint there. `settle` in seconds; see launcher.schedule.sources.
+
+    `run` has placeholders in its overrides: `{checkpoint}`, `{name}`, `{step}`.
+    """
+
+    origin: Origin
+    source: str
+    run: RunSpec
+    pattern: str | None = None
+    marker: str | None = None
+    settle: float = 30.0
+    every_commit: bool = False
+    newest_first: bool = False
+    retry: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Definition:
     """A schedule as it was added.
 
     `cron`: five fields, in the time zone `timezone`. `cwd`: the folder that relative paths of the run begin at.
     `jitter`, `grace`: seconds; a time that is called later than `grace` was missed. `budget_day`, `budget_month`: USD.
-    `gate`: path of a policy. `notify`: names of variables with Apprise addresses.
+    `gate`: path of a policy. `notify`: names of variables with Apprise addresses. `watch`: not `run`, but what is new.
     """
 
     name: str
@@ -82,6 +108,7 @@ class Definition:
     budget_month: float | None = None
     gate: str | None = None
     notify: tuple[str, ...] = ()
+    watch: WatchSpec | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,9 +50,14 @@ def _settle(store: Store, journal: Journal, fire: Fire, process: Process, now: f
     goes_on = begun is not None and journal.state(begun) in (RunState.RUNNING, RunState.UNKNOWN)
     if goes_on or not process.is_here:  # somebody resumed it, or it is another machine's to tell
         return
-    hint = f"go on with it: nv-eval resume {begun.id}" if begun is not None else "nothing was created"
+    hint = f"go on with it: nv-eval resume {begun.id}" if begun is not None else _without_invocation(store, fire)
     detail = "; ".join(filter(None, (fire.detail, hint)))
     store.update(fire, outcome=Outcome.KILLED, ended=_last_sign(journal, begun) or fire.started or now, detail=detail)
+
+
+def _without_invocation(store: Store, fire: Fire) -> str:
+    watches = any(one.name == fire.schedule and one.definition.watch is not None for one in store.schedules())
+    return "the next time goes on with what it had begun" if watches else "nothing was created"
 
 
 def _last_sign(journal: Journal, begun: Invocation | None) -> float | None:

@@ -75,6 +75,8 @@ class World:
     def __post_init__(self) -> None:
         self.store = Store(self.folder / "schedules.db")
         self.journal = Journal(self.folder / "journal.db")
+        for file in (self.store, self.journal):
+            file._db.execute("PRAGMA synchronous = OFF")  # no test here pulls the plug
 
     def at(self, when: str, name: str = "nightly", **how: bool) -> Fire | None:
         """The schedule is called at a time in Berlin."""

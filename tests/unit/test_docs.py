@@ -26,6 +26,7 @@ from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import Reason
 from launcher.results import model, provenance, table
 from launcher.schedule.launching import planned
+from launcher.schedule.watching import sample
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
@@ -104,8 +105,9 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
             assert plan(load(run_command.request(args))).tasks, line
         elif args.command == "endpoints" and args.action == "up":
             assert endpoint_plan(load(run_command.request(args)), ttl=args.ttl).expires, line
-        elif args.behind:
-            assert planned(run_spec(args.command, args.behind)).tasks, line
+        elif args.behind[:1] == ["run"]:
+            spec = run_spec(args.command, args.behind)
+            assert planned(sample(spec)).tasks, line
 
 
 def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:
