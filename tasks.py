@@ -20,6 +20,8 @@ PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check")
 LEP = {"0.47.1": "NV_EVAL_TEST_LEP_047", "0.27.3": "NV_EVAL_TEST_LEP_027"}
 """Versions of leptonai, and the variables that tell the tests where each has its `lep`."""
+SERVERS = ("mlflow>=3.6,<4", "moto[server,s3]>=5", "s3fs", "pytest>=8.3,<10", "pytest-cov>=6", "pytest-xdist>=3.6")
+"""Beside the exporters' own packages, what their tests export to."""
 CHROMIUM = os.environ.get("NV_EVAL_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
@@ -33,6 +35,7 @@ def main() -> int:
         "engines": engines,
         "lep": lep,
         "browser": browser,
+        "exporters": exporters,
         "lint": lint,
         "docs": docs,
         "package": package,
@@ -58,13 +61,14 @@ def test(rest: list[str]) -> int:
     """all tests that need no root; coverage is that of the fast ones"""
     install("dev")
     notes = (
-        "Left out here: tests on a Docker Engine and in a browser; python3 tasks.py engines and browser run them.",
+        "Left out here: tests on a Docker Engine, in a browser, and of the places that results are sent to; python3",
+        "tasks.py engines, browser and exporters run them.",
         "Not counted in the coverage: the end-to-end and crash tests, which counting would make twice as slow, and",
         "what runs in processes of its own (the small model's server, the supervisor, the runner and lm-eval's driver",
         "inside jobs, the command line where a test starts it as a program).",
     )
     code = run(
-        *("-m", "pytest", "-n", "3", "--dist", "worksteal", "-m", "not engine and not browser"),
+        *("-m", "pytest", "-n", "3", "--dist", "worksteal", "-m", "not engine and not browser and not exporter"),
         *("--cov", "--cov-report", "term-missing:skip-covered", *rest),
     )
     print(*notes, sep="\n")
@@ -103,6 +107,15 @@ def browser(rest: list[str]) -> int:
     install("dev")
     install_chromium()
     return run("-m", "pytest", "-q", "tests/browser", *rest)
+
+
+def exporters(rest: list[str]) -> int:
+    """exporters against MLflow, W&B, Trackio, inspect_ai, S3 and a collector: an environment of its own"""
+    folder = VENV.parent / ".venv-exporters"
+    install_exporters(folder)
+    env = {**os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [str(folder / "bin" / "python"), "-m", "pytest", "-q", "-n", "2", "tests/exporters", *rest]
+    return subprocess.run(command, env=env, check=False).returncode
 
 
 def lint(_rest: list[str]) -> int:
@@ -165,6 +178,20 @@ def install_lep(version: str) -> Path:
         sys.exit(f"tasks.py: installing leptonai {version} failed; the lines above say why")
     stamp.touch()
     return program
+
+
+def install_exporters(folder: Path) -> None:
+    """Install nv-eval with all its exporters, and with real servers for them, into an environment of its own."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamp = folder / "installed"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    make_environment(folder)
+    print(f"Installing the exporters and their servers into {folder} (a minute or two) ...", file=sys.stderr)
+    pip = [str(folder / "bin" / "python"), *PIP, "-e", ".[lm-eval,smollm,export]", *SERVERS]
+    if subprocess.run(pip, check=False).returncode != 0:
+        sys.exit("tasks.py: installing the exporters failed; the lines above say why")
+    stamp.write_text(wanted)
 
 
 def make_environment(folder: Path) -> None:

@@ -10,7 +10,7 @@ print(results(outcome.invocation))
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from launcher.plan.model import Plan
     from launcher.platforms.base import Check, LogLine, Metrics
     from launcher.results.compare import Comparison
+    from launcher.results.exporters.sending import Sent
     from launcher.results.gate import Decision
     from launcher.results.model import Record
     from launcher.supervise import RunResult, Supervision
@@ -307,6 +308,32 @@ def results(
         if one.problem and (invocations or one.is_broken):
             read.load(one.folder)  # raises what is wrong
     return frame([record for one in picked if (record := one.record) is not None], macro=macro)
+
+
+def export(
+    invocation: str | Path,
+    *,
+    to: Sequence[str] = (),
+    keys: Mapping[str, Mapping[str, Any]] | None = None,
+    again: bool = False,
+) -> list[Sent]:
+    """Send the results of an invocation that has ended to exporters; blocks until `export.timeout` at most.
+
+    `invocation`: id, unique prefix or folder. `to`: exporters by name, by default those of the invocation's config,
+    whose keys count as far as `keys`, by exporter, does not set others. `again`: also where a receipt says that the
+    place has all of it. An export that fails does not raise: its `state` says so.
+
+    Raises:
+        ConfigError: an unknown exporter or key, or none is named at all.
+        PreflightError: an exporter cannot work as it is: a package, an address or a variable is missing.
+        NotFound, ResultsError: the invocation has not ended, or its files are broken.
+    """
+    from launcher.orchestrator.blocking import complete
+    from launcher.results.exporters import registry, sending
+
+    folder = _folder(str(invocation))
+    wanted = registry.wanted(folder, to, keys or {})
+    return complete(sending.send(folder, wanted, again=again))
 
 
 # --- endpoints for themselves -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ LauncherError ............. 1   a defect of the launcher itself
  +- Leftover .............. 5   something of this invocation may still be running
  +- NotFound .............. 6   no such invocation, task or log
  +- PlatformError ......... 7   the platform refused or did not answer
+ |   +- ExportFailed ...... 7   a place that results were to be sent to refused, or did not answer
  +- ResultsError .......... 8   files of a harness are missing, broken or incomplete
  |   +- NotComparable ..... 8   two runs measure different things
  +- LimitReached .......... 9   a limit of the config ended the run
@@ -82,6 +83,10 @@ class PlatformError(LauncherError):
     """The platform refused a request or did not answer."""
 
     exit_code = 7
+
+
+class ExportFailed(PlatformError):
+    """Results could not be sent to a place: it refused, or did not answer. The run itself is what it was."""
 
 
 class ResultsError(LauncherError):

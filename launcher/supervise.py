@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from launcher.config.export import chosen
 from launcher.config.schema import Notify
 from launcher.errors import LauncherError, NotFound, PreflightError, ResultsError
 from launcher.notify import Notifier
@@ -20,14 +21,17 @@ from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.endpoints import begin_to_keep, refuse_resume
 from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Invocation, Journal
 from launcher.orchestrator.keeper import keeper
+from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.run import Run, Watcher
-from launcher.orchestrator.signals import handled, reaction
+from launcher.orchestrator.signals import handled, heard, reaction
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan
 from launcher.platforms import open_for
 from launcher.platforms.base import BUDGET, Check, CheckState, Platform, Sharing, identified
 from launcher.platforms.pair import halves
 from launcher.results import intervals, timeline, write
+from launcher.results.exporters import registry
+from launcher.results.exporters import sending as exports
 from launcher.results.model import Record
 
 Say = Callable[[str], None]
@@ -103,7 +107,30 @@ class Supervision:
         problem = await asyncio.to_thread(notifier.conclude, outcome, str(live.folder))
         if problem is not None:
             self.say(problem)
+        await self._export(result, interrupts)
         return result
+
+    async def _export(self, result: RunResult, interrupts: Interrupts) -> None:
+        """Send the results where the config says, when all is gone and written; what fails here fails no run."""
+        export = self.plan.export_config()
+        if self.ends or not chosen(export) or not result.saved:
+            return
+        again = f"nv-eval export {result.invocation}"
+        if result.outcome.ended_by is Reason.STOPPED:
+            self.say(f"Not exported, since the run was stopped; export what is scored with: {again}")
+            return
+        sending = asyncio.ensure_future(exports.send(result.folder, export))
+        interrupts.react = sending.cancel
+        try:
+            with heard(sending.cancel):
+                sent = await sending
+        except asyncio.CancelledError:
+            self.say(f"Stopped while exporting; the results are here. Export them with: {again}")
+        except Exception as error:  # a defect here is no reason to call a run failed that has its scores
+            self.say(f"Not exported: {type(error).__name__}: {error}; repeat it with: {again}")
+        else:
+            for one in sent:
+                self.say(one.line(f"{again} --to {one.exporter}"))
 
     async def _in_a_thread(self, work: Callable[[], T]) -> T:
         """Work that may take long, while the journal is shown that this process lives."""
@@ -123,6 +150,7 @@ class Supervision:
         if not self.ends:
             checks = [check for check in await platform.preflight(self.plan) if check.state is CheckState.PROBLEM]
             problems = [check.message for check in checks if check.name != BUDGET or not self._is_accepted()]
+            problems += registry.problems(self.plan.export_config())
             if problems:
                 raise PreflightError(problems)
         try:
@@ -187,6 +215,7 @@ async def remove_leftovers(platform: Platform, invocation: str) -> None:
 def own_checks(plan: Plan) -> list[Check]:
     """What keeps a plan from running whatever the platform says: its own limits, and addresses for messages."""
     problems = [(BUDGET, problem) for problem in (*budget.unkeepable(plan), *budget.beyond(plan))]
+    problems += [("export", problem) for problem in registry.problems(plan.export_config())]
     try:
         Notifier(plan.notify_config(), plan.invocation)
     except PreflightError as error:

@@ -87,7 +87,7 @@ def _keys(cls: type[Any], path: str) -> Iterator[Key]:
     annotations = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         annotation = annotations[field.name]
-        inner = dataclass_of(annotation)
+        inner = dataclass_of(_without_none(annotation))
         if inner is not None:
             yield from _keys(inner, f"{path}.{field.name}")
         else:

@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 
-WHAT = ("runs", "tasks", "deployments", "executions")
+WHAT = ("runs", "tasks", "deployments", "executions", "exporters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    listers = {"runs": _runs, "tasks": _tasks, "deployments": _deployments, "executions": _executions}
+    listers = {
+        "runs": _runs,
+        "tasks": _tasks,
+        "deployments": _deployments,
+        "executions": _executions,
+        "exporters": _exporters,
+    }
     rows = listers[args.what](args)
     if args.limit is not None:
         rows = rows[: args.limit]
@@ -91,6 +98,24 @@ def _executions(_args: argparse.Namespace) -> list[dict[str, object]]:
         {"execution": name, "what": summary(cls), "runs": "yes" if name in RUNNABLE else "dry run only"}
         for name, cls in EXECUTIONS.items()
     ]
+
+
+def _exporters(_args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.results.exporters.registry import known
+
+    return [
+        {
+            "exporter": found.name,
+            "package": found.package,
+            "ready": not found.missing and not found.problem,
+            "what": found.problem or found.summary + (_needs(found.extra, found.missing) if found.missing else ""),
+        }
+        for found in known()
+    ]
+
+
+def _needs(extra: str, missing: Sequence[str]) -> str:
+    return f"; pip install 'nv-eval-launcher[{extra}]'" if extra else f"; needs {', '.join(missing)}"
 
 
 def _columns(rows: list[dict[str, object]]) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from launcher.config.deployment import DEPLOYMENTS, AnyDeployment, NoDeployment, Smollm
 from launcher.config.evaluation import EndpointType, Evaluation, Settings, Task
 from launcher.config.execution import EXECUTIONS, AnyExecution, Local
+from launcher.config.export import Export
 from launcher.config.fields import Count, GpuHours, Name, Seconds, Usd, key
 from launcher.config.pricing import Pricing
 
@@ -48,13 +49,6 @@ class Target:
     """What is evaluated."""
 
     api_endpoint: ApiEndpoint = key(factory=ApiEndpoint, doc="how the evaluated endpoint is addressed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """Files written beside results.json and results.parquet."""
-
-    formats: list[Literal["csv", "markdown"]] = key(factory=list, doc="further forms of the scores table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +93,7 @@ class Config:
     deployment: AnyDeployment = key(factory=Smollm, doc="how the model is served")
     target: Target = key(factory=Target, doc="what is evaluated")
     evaluation: Evaluation = key(factory=Evaluation, doc="which benchmarks run")
-    export: Export = key(factory=Export, doc="files written beside the results")
+    export: Export = key(factory=Export, doc="forms of the results, and places they are sent to")
     limits: Limits = key(factory=Limits, doc="bounds of one invocation")
     notify: Notify = key(factory=Notify, doc="who is told how a run goes")
     pricing: Pricing = key(factory=Pricing, doc="what the platform's resource shapes cost")

@@ -16,6 +16,7 @@ from launcher.config.deployment import DEPLOYMENTS
 from launcher.config.describe import expected, show
 from launcher.config.evaluation import Generation, Settings
 from launcher.config.execution import EXECUTIONS
+from launcher.config.export import with_others
 from launcher.config.problems import Invalid, Problem
 from launcher.config.schema import Config
 from launcher.errors import nearest
@@ -62,7 +63,10 @@ def validate(tree: Any) -> Config:
 
 
 def _normalise(tree: Tree) -> Tree:
-    """Allow a task to be just its name."""
+    """Allow a task to be just its name, and exporters of other packages to stand beside ours."""
+    export = tree.get("export")
+    if isinstance(export, dict):
+        tree = {**tree, "export": with_others(export)}
     evaluation = tree.get("evaluation")
     if isinstance(evaluation, dict) and isinstance(evaluation.get("tasks"), list):
         tasks = [{"name": task} if isinstance(task, str) else task for task in evaluation["tasks"]]

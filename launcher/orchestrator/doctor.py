@@ -26,7 +26,25 @@ PACKAGE = "nv-eval-launcher"
 RESULTS = Path("results")
 LEAST_FOR_STATE, LEAST_FOR_RESULTS = 64 * 2**20, 2**30
 """Free bytes below which a run would soon fail: for the journal, and for logs and samples."""
-EXTRAS = ("lm-eval", "smollm", "hf-tokenizer", "docker", "gpu", "emulators", "notify", "stats")
+EXTRAS = (
+    "lm-eval",
+    "smollm",
+    "hf-tokenizer",
+    "docker",
+    "gpu",
+    "emulators",
+    "notify",
+    "stats",
+    "view",
+    "schedule",
+    "mlflow",
+    "wandb",
+    "trackio",
+    "inspect",
+    "huggingface",
+    "fsspec",
+    "otel",
+)
 """Those that a person chooses one by one."""
 
 

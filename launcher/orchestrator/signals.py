@@ -34,16 +34,22 @@ def reaction(run: Run, say: Callable[[str], None]) -> Callable[[], None]:
 @contextmanager
 def handled(run: Run, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Within, signals end `run`; `say` is told what a signal does. Does nothing outside the main thread."""
+    with heard(reaction(run, say)):
+        yield
+
+
+@contextmanager
+def heard(react: Callable[[], object]) -> Iterator[None]:
+    """Within, signals call `react` in the running loop. Does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    react = reaction(run, say)
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup means it
-    for number in heard:
+    wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup means it
+    for number in wanted:
         loop.add_signal_handler(number, react)
     try:
         yield
     finally:
-        for number in heard:
+        for number in wanted:
             loop.remove_signal_handler(number)

@@ -14,6 +14,7 @@ import msgspec
 from launcher.config.deployment import DEPLOYMENTS, AnyDeployment
 from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.execution import EXECUTIONS, AnyExecution
+from launcher.config.export import Export
 from launcher.config.fields import Reference
 from launcher.config.pricing import Pricing
 from launcher.config.schema import Notify
@@ -186,6 +187,10 @@ class Plan:
     def notify_config(self) -> Notify:
         """The typed keys of `notify`."""
         return msgspec.convert(self.config.get("notify", {}), Notify)
+
+    def export_config(self) -> Export:
+        """The typed keys of `export`."""
+        return msgspec.convert(self.config.get("export", {}), Export)
 
     def execution_config(self) -> AnyExecution:
         """The typed keys of `execution`, for the platform."""

@@ -122,7 +122,20 @@ def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["preflight", "run", "detach", "resume", "resume_detached", "changed", "end", "status", "record", "results"]
+    "name",
+    [
+        "preflight",
+        "run",
+        "detach",
+        "resume",
+        "resume_detached",
+        "changed",
+        "end",
+        "status",
+        "record",
+        "results",
+        "export",
+    ],
 )
 def test_the_page_of_the_python_api_names_every_verb_and_its_own_arguments(name: str) -> None:
     page = (ROOT / "docs" / "api.md").read_text()

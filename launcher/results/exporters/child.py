@@ -1,0 +1,93 @@
+"""What runs in the process of one export: reads its task from standard input, answers on standard output.
+
+A process of its own can be ended whatever a library does in it, and keeps the library's threads, prints, settings of
+logging and hooks at exit away from the launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from launcher.config.export import OPTIONS
+from launcher.errors import LauncherError
+from launcher.results.exporters import registry
+from launcher.results.exporters.base import Bundle
+
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "WANDB_ERROR_REPORTING": "false",
+    "WANDB_SILENT": "true",
+}
+"""What keeps libraries from reporting home, and from waiting longer for a server than an export may take.
+
+What the environment says itself counts.
+"""
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the process is to do. `options` as JSON holds them; `seconds` until it ends itself, should nobody else."""
+
+    folder: str
+    exporter: str
+    options: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """`reason` is None if all went well."""
+
+    reason: str | None = None
+
+
+def main() -> int:
+    """Do what the order says."""
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    signal.alarm(max(1, int(order.seconds) + 5))  # whoever started this may be gone by then
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    answer_to = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    answer = Answer(reason=_done(order))
+    os.write(answer_to, msgspec.json.encode(answer))
+    os.close(answer_to)
+    return 0
+
+
+def _done(order: Order) -> str | None:
+    cls = OPTIONS.get(order.exporter)
+    options = msgspec.convert(order.options, cls) if cls else order.options
+    try:
+        registry.make(order.exporter, options).send(Bundle.load(Path(order.folder)))
+    except LauncherError as error:
+        return _short(str(error))
+    except Exception as error:  # whatever a library raises
+        return _short(f"{type(error).__name__}: {error}")
+    return None
+
+
+def _short(text: str) -> str:
+    """One line; of a server that cannot be reached only that, which libraries wrap into many words."""
+    refused = re.search(r"Max retries exceeded.*\[Errno -?\d+\] ([^\"')]+)", text, re.DOTALL)
+    line = f"cannot be reached: {refused.group(1)}" if refused else " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
