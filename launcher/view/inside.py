@@ -38,7 +38,7 @@ def refuse_links_out(folder: Path, *patterns: str) -> None:
     """Raises ResultsError if a file of these patterns lies outside of `folder`."""
     for pattern in patterns:
         for path in folder.glob(pattern):
-            if path.is_symlink() and not _is_below(path.resolve(), folder):
+            if not _is_below(path.resolve(), folder):
                 raise ResultsError(f"{path}: leads out of the invocation's folder; it is not read")
 
 

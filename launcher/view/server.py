@@ -71,6 +71,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
+            listener.listen()
         except OSError as error:
             raise ConfigError(f"--port {port}: cannot listen on {host}: {error.strerror}; leave --port out") from None
         yield listener

