@@ -94,12 +94,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Versus:
-    """One candidate against the baseline. `only_baseline`, `only_candidate`: tasks without scores in the other."""
+    """One candidate against the baseline. `only_baseline`, `only_candidate`: tasks without scores in the other.
+
+    `refused`: what is left out because it cannot be compared, and why; empty unless that was asked for.
+    """
 
     candidate: RunInfo
     rows: list[Row]
     only_baseline: list[str]
     only_candidate: list[str]
+    refused: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +120,18 @@ class Comparison:
     schema: str = SCHEMA
 
 
-def compare(folders: Sequence[Path], *, tasks: Sequence[str] = (), force: bool = False, flips: int = 0) -> Comparison:
+def compare(
+    folders: Sequence[Path],
+    *,
+    tasks: Sequence[str] = (),
+    force: bool = False,
+    flips: int = 0,
+    partial: bool = False,
+) -> Comparison:
     """Compare runs with the first of them, by the folders they lie in.
 
-    `tasks`: patterns of names; `flips`: at most so many samples of each row that scored differently.
+    `tasks`: patterns of names; `flips`: at most so many samples of each row that scored differently; `partial`: what
+    cannot be compared, or read, is left out and said in `refused`.
 
     Raises:
         NotComparable: runs measure different things, and `force` is not given.
@@ -129,7 +141,8 @@ def compare(folders: Sequence[Path], *, tasks: Sequence[str] = (), force: bool =
     baseline, *candidates = (pairing.load(folder) for folder in folders)
     choice = Choice(tasks)
     choice.check([baseline, *candidates])
-    found = [_versus(baseline, candidate, choice, force=force, flips=flips) for candidate in candidates]
+    versus = _partial if partial else _versus
+    found = [versus(baseline, candidate, choice, force=force, flips=flips) for candidate in candidates]
     rows = [row for versus in found for row in versus.rows]
     corrected = iter(holm([row.p for row in rows], ALPHA))
     judged = [replace(versus, rows=[_judged(row, next(corrected)) for row in versus.rows]) for versus in found]
@@ -139,7 +152,7 @@ def compare(folders: Sequence[Path], *, tasks: Sequence[str] = (), force: bool =
 
 def matches(baseline: Run, candidate: Run, choice: Choice, *, force: bool) -> Iterator[Matched]:
     """All scores that two runs have in common, one task in memory at a time. Raises as `compare` does."""
-    common = [key for key, task in baseline.tasks.items() if choice.has(task) and key in candidate.tasks]
+    common = _common(baseline, candidate, choice)
     if not any(baseline.tasks[key].scores and candidate.tasks[key].scores for key in common):
         raise ResultsError(
             f"{baseline.name} and {candidate.name} have no scored task in common: "
@@ -147,17 +160,29 @@ def matches(baseline: Run, candidate: Run, choice: Choice, *, force: bool) -> It
         )
     refusal = _Refusal()
     for key in common:
-        found = [one for one in pairing.match(baseline, candidate, key) if choice.has(one.task, one.baseline)]
-        if force:
-            yield from found
-            continue
-        yield from (matched for matched in found if not matched.differences)
-        for matched in found:
-            refusal.add(matched)
-        if not found and baseline.tasks[key].scores and candidate.tasks[key].scores:
-            refusal.of_tasks[f"{key}: no metric of both runs is the same"] = None
+        yield from _of_task(baseline, candidate, key, choice, refusal, force=force)
     if refusal:
         raise NotComparable(refusal.text(baseline, candidate))
+
+
+def _common(baseline: Run, candidate: Run, choice: Choice) -> list[str]:
+    """Keys of chosen tasks that both runs have."""
+    return [key for key, task in baseline.tasks.items() if choice.has(task) and key in candidate.tasks]
+
+
+def _of_task(
+    baseline: Run, candidate: Run, key: str, choice: Choice, refusal: _Refusal, *, force: bool
+) -> Iterator[Matched]:
+    """Scores of one task that can be compared; the others are told to `refusal`."""
+    found = [one for one in pairing.match(baseline, candidate, key) if choice.has(one.task, one.baseline)]
+    if force:
+        yield from found
+        return
+    yield from (matched for matched in found if not matched.differences)
+    for matched in found:
+        refusal.add(matched)
+    if not found and baseline.tasks[key].scores and candidate.tasks[key].scores:
+        refusal.of_tasks[f"{key}: no metric of both runs is the same"] = None
 
 
 @dataclass
@@ -175,8 +200,12 @@ class _Refusal:
         lines = self.of_groups if matched.baseline.group else self.of_tasks
         lines |= {f"{label(matched.task, matched.baseline)}: {one}": None for one in matched.differences}
 
+    @property
+    def lines(self) -> list[str]:
+        return list(self.of_tasks or self.of_groups)
+
     def text(self, baseline: Run, candidate: Run) -> str:
-        lines = list(self.of_tasks or self.of_groups)
+        lines = self.lines
         more = len(lines) - _MOST_DIFFERENCES
         return "\n".join(
             [
@@ -205,6 +234,26 @@ def _versus(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips
         rows=[_row(matched, flips) for matched in matches(baseline, candidate, choice, force=force)],
         only_baseline=pairing.unmatched(baseline, candidate, choice),
         only_candidate=pairing.unmatched(candidate, baseline, choice),
+    )
+
+
+def _partial(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips: int) -> Versus:
+    """One candidate as far as it can be compared."""
+    rows: list[Row] = []
+    refused: list[str] = []
+    for key in _common(baseline, candidate, choice):
+        refusal = _Refusal()
+        try:
+            rows += [_row(one, flips) for one in _of_task(baseline, candidate, key, choice, refusal, force=force)]
+        except ResultsError as error:
+            refused.append(str(error))
+        refused += refusal.lines
+    return Versus(
+        candidate=info(candidate),
+        rows=rows,
+        only_baseline=pairing.unmatched(baseline, candidate, choice),
+        only_candidate=pairing.unmatched(candidate, baseline, choice),
+        refused=refused,
     )
 
 

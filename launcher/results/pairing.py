@@ -174,7 +174,7 @@ class _Match:
         self._runs = (baseline, candidate)
         self._key = task_key
         self._tasks = (baseline.tasks[task_key], candidate.tasks[task_key])
-        self._samples = tuple(_samples(run, task) for run, task in zip(self._runs, self._tasks, strict=True))
+        self._samples = tuple(samples_of(run, task) for run, task in zip(self._runs, self._tasks, strict=True))
         self._scores = tuple({_name(score): score for score in task.scores} for task in self._tasks)
         self._pairs: dict[tuple[str, str], Pairs | None] = {}
         self._differences: dict[str, list[Difference]] = {}
@@ -274,7 +274,7 @@ class _Match:
         return [f"settings differ: {str(change).removeprefix('evaluation.')}" for change in found]
 
 
-def _samples(run: Run, task: TaskRecord) -> dict[tuple[str, str], SampleSet]:
+def samples_of(run: Run, task: TaskRecord) -> dict[tuple[str, str], SampleSet]:
     """Samples of a task. Raises ResultsError if a file is cut off, be it between two samples or at its beginning."""
     output = run.folder / task.key / "output"
     chosen = task.settings.get("cluster_by")
