@@ -9,6 +9,7 @@ record       everything that an invocation brought home
 results      scores of invocations as a data frame
 compare      is a run better than another, or is it chance
 gate         may a run replace another, by a policy
+report       runs as one file to read and to pass on
 
     from launcher import load_config, plan, results, run
 
@@ -25,7 +26,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from launcher.api import compare, detach, gate, load_config, plan, preflight, record, results, resume, run, status
+    from launcher.api import (
+        compare,
+        detach,
+        gate,
+        load_config,
+        plan,
+        preflight,
+        record,
+        report,
+        results,
+        resume,
+        run,
+        status,
+    )
     from launcher.config import Config
     from launcher.errors import LauncherError
     from launcher.plan.model import Plan
@@ -44,6 +58,7 @@ __all__ = [
     "plan",
     "preflight",
     "record",
+    "report",
     "results",
     "resume",
     "run",

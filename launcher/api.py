@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from launcher.results.exporters.sending import Sent
     from launcher.results.gate import Decision
     from launcher.results.model import Record
+    from launcher.results.report import Written
     from launcher.supervise import RunResult, Supervision
 
 T = TypeVar("T")
@@ -450,6 +451,43 @@ def gate(baseline: str, candidate: str, *, policy: str | Path, force: bool = Fal
 def refuse_without_statistics(module: str) -> None:
     """Raises MissingExtra if `compare` or `gate` could not work here."""
     _statistics(module)
+
+
+def report(
+    *invocations: str,
+    output: str | Path,
+    form: str | None = None,
+    max_bytes: int = 5_000_000,
+    max_text: int = 4_000,
+) -> Written:
+    """Write a report of runs, each by id, unique prefix or folder; the first is the baseline. Needs the extra `report`.
+
+    `form`: `html`, `md` or `pdf`; without it the suffix of `output` says it. `max_bytes`: of the HTML file, which holds
+    texts of samples up to it; `max_text`: characters of one text. What is left out is said in the file.
+
+    Raises:
+        ConfigError: no such form, or the file cannot be written.
+        NotFound: no such invocation, or nothing came home of any of them.
+        ResultsError: no run can be read; one of several that cannot is in the report, and in its `problems`.
+    """
+    writing = _needing("report", "launcher.results.report")
+    folders = [_folder(name) for name in invocations]
+    written: Written = writing.write(folders, Path(output), form=form, max_bytes=max_bytes, text_limit=max_text)
+    return written
+
+
+def _needing(extra: str, module: str) -> ModuleType:
+    """A module that needs packages of an extra."""
+    from importlib import import_module
+
+    from launcher.errors import MissingExtra
+
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "launcher":
+            raise
+        raise MissingExtra(f"{error.name}, which a {extra} needs,", extra) from None
 
 
 def _statistics(module: str) -> ModuleType:

@@ -25,6 +25,7 @@ COMMANDS = {
     "gate": "may a run replace another, by a policy",
     "view": "a local web page of runs: live status, logs, scores, samples",
     "export": "send results to MLflow, W&B, a collector, files and others",
+    "report": "runs as one file to read and to pass on: HTML, Markdown or PDF",
     "stop": "end an invocation and tear it down",
     "resume": "go on with an invocation that was interrupted or stopped, or that failed",
     "cleanup": "remove endpoints, jobs and storage of an invocation, from any machine",

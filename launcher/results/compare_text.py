@@ -115,13 +115,13 @@ def markdown(comparison: Comparison) -> str:
     """The whole comparison in Markdown."""
     lines = []
     for versus in comparison.candidates:
-        lines += [f"## {_safe(title(versus.candidate))} against {_safe(title(comparison.baseline))}", ""]
+        lines += [f"## {safe(title(versus.candidate))} against {safe(title(comparison.baseline))}", ""]
         lines += [*table(HEADS, (cells(row) for row in versus.rows), LEFT), ""]
         lines += remark_list(remarks(versus))
         for row in versus.rows:
             if row.flips:
                 flips = table(FLIP_HEADS, (flip_cells(flip) for flip in row.flips), FLIP_HEADS)
-                lines += ["", f"### {_safe(row.label)} {_safe(row.metric)} {_safe(row.filter)}", "", *flips]
+                lines += ["", f"### {safe(row.label)} {safe(row.metric)} {safe(row.filter)}", "", *flips]
         lines.append("")
     return "\n".join([*lines, footer(comparison)]) + "\n"
 
@@ -129,15 +129,15 @@ def markdown(comparison: Comparison) -> str:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str]) -> list[str]:
     """A Markdown table; columns that are not `left` are aligned to the right."""
     rule = "|".join("---" if head in left else "---:" for head in heads)
-    return [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(map(_safe, row))} |" for row in rows)]
+    return [f"| {' | '.join(heads)} |", f"|{rule}|", *(f"| {' | '.join(map(safe, row))} |" for row in rows)]
 
 
 def remark_list(lines: Iterable[str]) -> list[str]:
     """Lines as a Markdown list."""
-    return [f"- {_safe(line)}" for line in lines]
+    return [f"- {safe(line)}" for line in lines]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Text of others as a cell: nothing in it is markup."""
     return "".join(letter if letter.isprintable() else " " for letter in text).translate(_INERT)
 
@@ -152,6 +152,7 @@ __all__ = [
     "markdown",
     "remark_list",
     "remarks",
+    "safe",
     "table",
     "title",
 ]

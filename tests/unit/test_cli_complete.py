@@ -49,7 +49,7 @@ def own_configs(tmp_path: Path) -> Path:
 
 
 def test_commands_and_options_complete(ask: Ask) -> None:
-    assert ask("nv-eval re") == ["results", "resume"]
+    assert ask("nv-eval re") == ["results", "report", "resume"]
     assert ask("nv-eval run --dry") == ["--dry-run"]
     assert ask("nv-eval results --format ") == ["table", "csv", "json", "parquet", "md", "markdown", "latex"]
     assert ask("nv-eval ls dep") == ["deployments"]

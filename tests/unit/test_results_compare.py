@@ -325,3 +325,19 @@ def test_samples_of_one_document_are_compared_in_clusters_where_the_settings_say
 
     assert (row.method, row.n, row.rose, row.fell) == ("cluster permutation", 60, 0, 30)
     assert row.low is not None and row.high is not None and row.low <= -0.5 <= row.high
+
+
+def test_a_partial_comparison_leaves_out_what_differs_or_is_broken_and_corrects_for_the_rest(tmp_path: Path) -> None:
+    tasks = [replace(TASK, name=name) for name in ("good", "other_shots", "cut_off")]
+    shots = replace(TASK, name="other_shots", score={"num_fewshot": 5})
+    base = write_run(tmp_path, "aaaa", *tasks)
+    candidate = write_run(tmp_path, "bbbb", replace(TASK, name="good", values={"acc": WORSE}), shots, tasks[2])
+    path = next((candidate / "cut_off" / "output").glob("samples_*"))
+    path.write_bytes(path.read_bytes()[:-30])
+
+    found = compare([base, candidate], partial=True)
+
+    assert found.tests == 1 and [row.label for row in found.candidates[0].rows] == ["good"]
+    shots_line, broken_line = found.candidates[0].refused
+    assert shots_line == "other_shots: few-shot examples: 0 in the baseline, 5 in the candidate"
+    assert str(path) in broken_line
