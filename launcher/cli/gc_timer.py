@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SCHEMA = "nv-eval.timer/1"
 _PREFIXES = {"deepinfra": "DEEPINFRA_", "lepton": "LEPTON_"}
 _SEEN = (*_PREFIXES.values(), "DOCKER_HOST", "SSL_CERT_")
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def install(args: argparse.Namespace) -> int:
@@ -114,7 +113,7 @@ def _same_options(args: argparse.Namespace) -> list[str]:
 def _notes(chosen: Systemd | Crontab, given: dict[str, str]) -> list[str]:
     from launcher.orchestrator.timer import Systemd
 
-    missing = sorted(name for name in os.environ if _leads_somewhere(name) and name not in given)
+    missing = timers.missing(_SEEN, given)
     notes = ["the timer has none of your shell's variables; keys that login or deepctl keep in files are found"]
     if missing:
         how = "write them as NAME=VALUE lines into a file of yours, chmod 600 it, and add --env-file FILE"
@@ -145,8 +144,3 @@ def _find_credentials(place: AnyPlace, environment: Mapping[str, str]) -> None:
         lepton.find(environment, workspace=place.workspace_id)
     elif isinstance(place, DeepInfraAccount):
         deepinfra.find(environment)
-
-
-def _leads_somewhere(variable: str) -> bool:
-    """Whether a variable says what can be looked at, or how."""
-    return variable.startswith(_SEEN) or variable.upper() in _PROXIES

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ SCHEMA = "nv-eval.schedule/1"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _OWN_VARIABLES = (Via.SERVE, Via.KUBERNETES)
 """These have variables of their own: those of the shell that serves, or of secrets in the cluster."""
+_SEEN = ("HF_", "CUDA_", "LD_LIBRARY_PATH", "LEPTON_", "DEEPINFRA_", "DOCKER_", "SSL_CERT_", "NV_EVAL_GPU")
+"""How variables begin that change what a run finds or does."""
 _KEPT = ("HOME", "USER", "LOGNAME", "LANG", "TZ")
 """Variables that every timer has."""
 
@@ -42,13 +44,15 @@ def add(args: argparse.Namespace) -> int:
     with _environment(definition.via, given) as environment:
         plan = planned(definition.run if definition.watch is None else sample(definition.run))
         _refuse_unrunnable(definition, plan, environment)
+        notes = _checks(definition, plan)
+    notes += _lacking(definition, given)
     if any(one.name == definition.name for one in store.schedules()):
         raise ConfigError(
             f"schedule {definition.name}: there is one already; nv-eval schedule rm {definition.name} first"
         )
     if definition.via is Via.KUBERNETES:
         return _print_manifest(definition, _cluster(args))
-    return _keep(store, definition, args)
+    return _keep(store, definition, args, [*notes, *_notes(definition)])
 
 
 def _definition(args: argparse.Namespace) -> Definition:
@@ -160,7 +164,24 @@ def _print_manifest(definition: Definition, cluster: Cluster) -> int:
     return 0
 
 
-def _keep(store: Store, definition: Definition, args: argparse.Namespace) -> int:
+def _checks(definition: Definition, plan: Plan) -> list[str]:
+    """What would keep it from running now. It is told and not refused: by the time that it runs it may be otherwise."""
+    from launcher.api import preflight
+    from launcher.platforms.base import BUDGET, CheckState
+
+    if definition.via is Via.KUBERNETES or definition.watch is not None:
+        return []
+    checks = [check for check in preflight(plan) if check.state is CheckState.PROBLEM and check.name != BUDGET]
+    return [f"as things are it could not run: {check.message}" for check in checks]
+
+
+def _lacking(definition: Definition, given: Mapping[str, str]) -> list[str]:
+    missing = [] if definition.via in _OWN_VARIABLES else timers.missing(_SEEN, given)
+    how = "if the run needs them, write them as NAME=VALUE lines into a file, chmod 600 it, and add --env-file FILE"
+    return [f"a timer has none of your shell's variables; it would lack {', '.join(missing)}: {how}"] if missing else []
+
+
+def _keep(store: Store, definition: Definition, args: argparse.Namespace, notes: Sequence[str]) -> int:
     timer = places.timer(definition.via, definition.name, args.slurm)
     text = ""
     if timer is not None:
@@ -170,8 +191,9 @@ def _keep(store: Store, definition: Definition, args: argparse.Namespace) -> int
         text = timer.text(entry)
         if not args.json:
             sys.stdout.write(f"{timer.name} to be written:\n{text}")
+            sys.stderr.writelines(f"nv-eval: {note}\n" for note in notes)
         if not (args.yes or (not args.json and timers.agrees())):
-            return _told(definition, text, args, written=False)
+            return _told(definition, text, args, notes, written=False)
     store.add(definition, time.time())
     if timer is not None:
         try:
@@ -179,21 +201,22 @@ def _keep(store: Store, definition: Definition, args: argparse.Namespace) -> int
         except BaseException:
             store.remove(definition.name)
             raise
-    return _told(definition, text, args, written=True)
+    return _told(definition, text, args, notes, written=True)
 
 
-def _told(definition: Definition, text: str, args: argparse.Namespace, *, written: bool) -> int:
+def _told(definition: Definition, text: str, args: argparse.Namespace, notes: Sequence[str], *, written: bool) -> int:
     cron = times.parse(definition.cron, definition.timezone)
     coming = next(cron.after(time.time()))
     if args.json:
         facts = {"name": definition.name, "via": definition.via.value, "timer": text or None, "written": written}
-        sys.stdout.write(json.dumps({"schema": SCHEMA, "exit_code": 0, **facts, "next_at": coming}) + "\n")
+        document = {"schema": SCHEMA, "exit_code": 0, **facts, "next_at": coming, "notes": list(notes)}
+        sys.stdout.write(json.dumps(document) + "\n")
     elif not written:
         sys.stdout.write("Nothing was written; to write it, repeat the command with --yes\n")
     else:
         sys.stdout.write(f"Schedule {definition.name}: next {cron.shown(coming)} {definition.timezone}\n")
-        for note in _notes(definition):
-            sys.stderr.write(f"nv-eval: {note}\n")
+        if not text:  # else they were told before the question
+            sys.stderr.writelines(f"nv-eval: {note}\n" for note in notes)
     return 0
 
 

@@ -368,15 +368,15 @@ def _resume(args: argparse.Namespace) -> int:
 def _set_paused(args: argparse.Namespace, *, paused: bool) -> int:
     """Times that have passed are decided before: what passed in a pause is no misfire."""
     store, _ = _settled()
-    if store.find(args.name).paused == paused:
-        print(f"{args.name}: {'is paused' if paused else 'is not paused'}")
-        return 0
-    _firing(store).pass_over(args.name)
-    store.pause(args.name, paused=paused)
+    is_new = store.find(args.name).paused != paused
+    if is_new:
+        _firing(store).pass_over(args.name)
+        store.pause(args.name, paused=paused)
+    word = "paused; its times pass until nv-eval schedule resume" if paused else "goes on"
     if args.json:
-        _print_json(name=args.name, paused=paused)
+        _print_json(name=args.name, paused=paused, changed=is_new)
     else:
-        print(f"{args.name}: {'paused; its times pass until nv-eval schedule resume' if paused else 'goes on'}")
+        print(f"{args.name}: {word if is_new else 'is paused already' if paused else 'is not paused'}")
     return 0
 
 
@@ -415,7 +415,7 @@ _ACTIONS = {
     "ls": ("schedules, when each comes next, and what became of its last time", _define_json, _list),
     "show": ("one schedule, with its timer", _define_named, _show),
     "history": ("what became of each time", _define_history, _history),
-    "run-now": ("run a schedule now, within its budget and gate", _define_named, _run_now),
+    "run-now": ("run a schedule now, within its budget and gate", _define_name, _run_now),
     "pause": ("let times pass", _define_named, _pause),
     "resume": ("let it run again", _define_named, _resume),
     "rm": ("remove a schedule and its timer", _define_named, _remove),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 from launcher.errors import ConfigError
 
 # -P: whatever lies in the folder that a timer starts in is no part of the program
 PROGRAM = (sys.executable, "-P", "-m", "launcher.cli.main")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -21,6 +23,12 @@ def environment() -> dict[str, str]:
     if "PYTHONPATH" in os.environ:  # nv-eval runs from its sources
         env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     return env
+
+
+def missing(prefixes: tuple[str, ...], given: Container[str]) -> list[str]:
+    """Variables of this shell that say where to go, and that a timer would lack."""
+    leads = (name for name in os.environ if name.startswith(prefixes) or name.upper() in _PROXIES)
+    return sorted(name for name in leads if name not in given)
 
 
 def agrees() -> bool:

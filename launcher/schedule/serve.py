@@ -36,6 +36,7 @@ class Server:
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _known: dict[str, Definition] = field(default_factory=dict)
     _ends: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
         """Serve until `stop`, then end what runs in order. Raises MissingExtra."""
@@ -55,7 +56,8 @@ class Server:
 
     def _follow(self, scheduler: Any) -> None:
         """Bring what is called in line with what schedules there are."""
-        self._running = [process for process in self._running if process.poll() is None]
+        with self._lock:  # calls come from the scheduler's threads
+            self._running = [process for process in self._running if process.poll() is None]
         store = self.store()
         try:
             wanted = {one.name: one.definition for one in store.schedules() if one.definition.via is Via.SERVE}
@@ -74,14 +76,19 @@ class Server:
 
     def _call(self, name: str) -> None:
         # in a group of its own: Ctrl-C here is handed on once, by _end_runs
-        self._running.append(subprocess.Popen([*self.program, name], stdin=subprocess.DEVNULL, start_new_session=True))
+        with self._lock:
+            begun = subprocess.Popen([*self.program, name], stdin=subprocess.DEVNULL, start_new_session=True)
+            self._running.append(begun)
 
     def _end_runs(self) -> None:
         for process in self._running:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         for process in self._running:
-            process.wait(_PATIENCE)
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.say(f"process {process.pid} still tears down; it goes on without this one")
 
 
 def _scheduler() -> Any:

@@ -7,6 +7,8 @@ from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.schedule.model import Fire, Outcome
 from launcher.schedule.store import Process, Store
 
+SILENT = 3600.0
+"""Seconds that a process of another machine may take from its call to its run: jitter, planning."""
 _OUTCOMES = {0: Outcome.SCORED, Interrupted.exit_code: Outcome.STOPPED, LimitReached.exit_code: Outcome.FAILED}
 
 
@@ -47,12 +49,18 @@ def _settle(store: Store, journal: Journal, fire: Fire, process: Process, now: f
         return
     if fire.outcome is Outcome.KILLED:
         return
-    goes_on = begun is not None and journal.state(begun) in (RunState.RUNNING, RunState.UNKNOWN)
-    if goes_on or not process.is_here:  # somebody resumed it, or it is another machine's to tell
+    if _may_live(journal, begun, fire, process, now):
         return
     hint = f"go on with it: nv-eval resume {begun.id}" if begun is not None else _without_invocation(store, fire)
     detail = "; ".join(filter(None, (fire.detail, hint)))
     store.update(fire, outcome=Outcome.KILLED, ended=_last_sign(journal, begun) or fire.started or now, detail=detail)
+
+
+def _may_live(journal: Journal, begun: Invocation | None, fire: Fire, process: Process, now: float) -> bool:
+    """Whether a run whose process is not a live one of this machine may go on all the same."""
+    if begun is not None:  # somebody may have resumed it, or it is another machine's, which shows that it lives
+        return journal.state(begun) is RunState.RUNNING
+    return not process.is_here and now - (fire.started or now) < SILENT
 
 
 def _without_invocation(store: Store, fire: Fire) -> str:

@@ -31,6 +31,9 @@ def machine(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     (folder / "scrontab").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setattr("tzlocal.get_localzone_name", lambda: "Europe/Berlin")
+    for name in os.environ:
+        if name.startswith(("HF_", "CUDA_", "SSL_CERT", "NV_EVAL_GPU")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
     return desk
 
 
@@ -194,6 +197,20 @@ def test_a_key_that_only_this_shell_has_is_refused_and_in_a_file_it_is_found(
     assert b"sk-secret" not in everything and os.environ["MY_KEY"]
 
 
+def test_what_the_timer_would_lack_and_what_would_keep_it_from_running_now_is_told(
+    machine: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", "/big/disk")
+    words = ("--via", "crontab", "--json")
+
+    code, out, _ = add(machine, *words, run=("--", "run", "deployment=vllm", "deployment.model_id=m"))
+    notes = json.loads(out)["notes"]
+
+    assert code == 0
+    assert any(note.startswith("as things are it could not run: ") for note in notes)
+    assert notes[-1].startswith("a timer has none of your shell's variables; it would lack HF_HOME: ")
+
+
 # --- called -----------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +221,7 @@ def test_called_before_its_time_it_says_so_and_a_pause_is_a_pause(machine: Desk)
     assert machine.nv_eval("schedule", "history", "nightly")[1] == "Nothing has happened yet.\n"
     assert "paused" in machine.nv_eval("schedule", "pause", "nightly")[1]
     assert listed(machine)[0]["paused"] is True
-    assert machine.nv_eval("schedule", "pause", "nightly")[1] == "nightly: is paused\n"
+    assert machine.nv_eval("schedule", "pause", "nightly")[1] == "nightly: is paused already\n"
     assert machine.nv_eval("schedule", "resume", "nightly")[1] == "nightly: goes on\n"
     assert machine.nv_eval("schedule", "fire", "other")[0] == 6
     assert machine.nv_eval("schedule", "fire", "nightly", "--due", "noon")[0] == ConfigError.exit_code

@@ -318,6 +318,21 @@ def test_killed_before_anything_was_created_says_that(world: World, monkeypatch:
     assert world.store.history()[0].detail == "nothing was created"
 
 
+def test_what_another_machine_has_called_is_waited_for_only_while_it_may_live(world: World) -> None:
+    """As pods of a cluster do that share the state folder: each has a name of its own, and may be gone."""
+    killed_run(world)
+    world.store._query("UPDATE fires SET host = 'pod-1' WHERE outcome IS NULL")
+    world.store.record("nightly", None, due=None, started=world.clock.time())
+    world.store._query("UPDATE fires SET host = 'pod-2' WHERE id = 2")
+
+    world.at("2026-11-03T02:10", manual=True)
+    early = [line.outcome for line in world.store.history()]
+    world.at("2026-11-04T02:00")
+
+    assert early == [Outcome.KILLED, None, Outcome.OVERLAP]
+    assert [line.outcome for line in world.store.history()][1:] == [Outcome.KILLED, Outcome.OVERLAP, Outcome.SCORED]
+
+
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
