@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,6 +201,35 @@ def test_all_connections_end_when_the_server_does(office: Office) -> None:
             await app.state.desk.watcher.close()
 
     asyncio.run(check())
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from launcher.orchestrator.journal import Fact, Journal
+journal = Journal(Path(sys.argv[1]))
+journal.begin("run00001", execution="local", deployment="smollm", folder="/gone", tasks=["one"])
+journal.record("run00001", Fact.RUN_STARTED)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_launcher_that_is_killed_is_noticed_though_it_wrote_nothing(office: Office) -> None:
+    command = [sys.executable, "-c", LAUNCHER, str(office.root / "journal.db")]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert launcher.stdout is not None and launcher.stdout.readline() == b"begun\n"
+
+    async def check() -> None:
+        async with served(office) as app, listening(app, f"/events/runs?seen={seen(app)}") as listener:
+            assert app.state.desk.watcher.latest("run00001").status.state == "running"
+            launcher.kill()
+            launcher.wait()
+            await listener.until(lambda one: len(one.news) == 1)
+            assert '<span class="badge interrupted">' in listener.news[0]
+
+    with launcher:
+        asyncio.run(check())
 
 
 def test_nothing_is_read_while_nobody_looks_and_little_while_nothing_changes(
