@@ -89,6 +89,7 @@ def compare(watcher: Watcher, asked: Asked) -> Found:
                 folders,
                 tasks=[asked.task] if asked.task else (),
                 force=asked.is_forced,
+                partial=True,
                 flips=FLIPS if asked.has_flips else 0,
             )
         )

@@ -308,10 +308,12 @@ def test_runs_are_compared_with_the_samples_that_flipped(office: Office) -> None
 def test_what_cannot_be_compared_is_said_in_words(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     office.past("aaaa0001", words([1.0, 0.0]))
     office.past("bbbb0001", words([1.0, 0.0], score={"version": "2.0"}))
+    office.past("cccc0001", words([1.0, 0.0], key="other"))
     part = "/compare?ids=aaaa0001,bbbb0001&part=1"
 
     assert "version of the task: 1.0 in the baseline, 2.0 in the candidate" in office.text(part)
-    assert "exact McNemar" in office.text(f"{part}&force=1")
+    assert "exact McNemar" not in office.text(part) and "exact McNemar" in office.text(f"{part}&force=1")
+    assert "no scored task in common" in office.text("/compare?ids=aaaa0001,cccc0001&part=1")
     assert "nobody: no such invocation" in office.text("/compare?ids=aaaa0001,nobody&part=1")
 
     def without(name: str) -> None:
