@@ -276,6 +276,7 @@ def test_on_paper_there_is_nothing_to_press(small: Path, page: Page) -> None:
     show(page, small)
     page.emulate_media(media="print", color_scheme="dark")
 
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     for selector in ("nav", "#theme", "#list", ".tools"):
         assert not page.locator(selector).first.is_visible()
     assert page.locator("#scores table").is_visible()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import ConfigError, ResultsError
+from launcher.errors import ConfigError, NotFound, ResultsError
 from launcher.results.compare import Verdict
 from launcher.results.report import Form, form_of, pdf, write
 from launcher.results.report.charts import Style, forest, gantt
@@ -70,6 +70,8 @@ def test_a_run_that_is_broken_is_in_the_report_as_that(tmp_path: Path) -> None:
     assert "results.json: broken" in report.runs[0].problem and "no scores have come home" in report.runs[2].problem
     with pytest.raises(ResultsError, match=r"broken(.|\n)*no scores have come home"):
         gather([broken, nothing])
+    with pytest.raises(NotFound):
+        gather([nothing])
 
 
 def test_what_cannot_be_compared_is_left_out_with_its_reason_and_the_rest_is_compared(tmp_path: Path) -> None:

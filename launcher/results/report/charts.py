@@ -112,9 +112,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Style:
-    """How a drawing gets its colours: by classes, or fixed, in a font that the PDF has."""
+    """How a drawing gets its colours: by classes, or fixed, in a font that the PDF has. `width`: of its wide form."""
 
     font: str = ""
+    width: int = WIDE
 
     @property
     def is_fixed(self) -> bool:
@@ -136,7 +137,7 @@ def forest(rows: Sequence[Row], style: Style = THEMED) -> Chart | None:
         return None
     data = [_forest_datum(row) for row in shown]
     return Chart(
-        wide=_draw(_forest_spec(data, WIDE, beside=True), style),
+        wide=_draw(_forest_spec(data, style.width, beside=True), style),
         narrow=_draw(_forest_spec(data, NARROW, beside=False), style),
         summary=_forest_summary(shown),
         left_out=len(rows) - len(shown),
@@ -185,7 +186,8 @@ def _forest_spec(data: list[dict[str, Any]], width: int, *, beside: bool) -> dic
         "axis": {
             "title": "candidate minus baseline",
             "format": "+~g",
-            "tickCount": 7,
+            "tickCount": 7 if beside else 4,
+            "labelOverlap": "greedy",
             "grid": True,
             "labelExpr": _ZERO,
         },
@@ -230,7 +232,7 @@ def gantt(line: Timeline, style: Style = THEMED) -> Chart | None:
     unit, seconds = _unit(max(bar["to"] for bar in shown))
     data = [{**bar, "from": bar["from"] / seconds, "to": bar["to"] / seconds} for bar in shown]
     return Chart(
-        wide=_draw(_gantt_spec(data, unit, WIDE, beside=True), style),
+        wide=_draw(_gantt_spec(data, unit, style.width, beside=True), style),
         narrow=_draw(_gantt_spec(data, unit, NARROW, beside=False), style),
         summary=f"Time line of {len(names)} tasks; the table below has the same times.",
         left_out=len(names) - len(names[:MOST_ROWS]),
@@ -327,7 +329,7 @@ def _labels(field: str, y: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spec(data: list[dict[str, Any]], layers: list[dict[str, Any]], width: int, *, step: int | None) -> dict[str, Any]:
-    height = {"step": step} if step else {"step": 26 if width == WIDE else 44, "for": "position"}
+    height = {"step": step} if step else {"step": 44 if width == NARROW else 26, "for": "position"}
     axis = {
         "gridColor": COLOURS["grid"],
         "domainColor": COLOURS["grid"],
@@ -346,7 +348,7 @@ def _spec(data: list[dict[str, Any]], layers: list[dict[str, Any]], width: int, 
         "layer": layers,
         "config": {
             "background": None,
-            "padding": {"left": 14, "right": 10, "top": 4, "bottom": 4},
+            "padding": {"left": 14 if width == NARROW else 30, "right": 10, "top": 10, "bottom": 8},
             "view": {"stroke": None},
             "axis": axis,
             "axisY": {"labelColor": COLOURS["ink"], "grid": False},

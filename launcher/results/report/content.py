@@ -36,13 +36,17 @@ _NOTHING = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """One run. `mark`: the letter that stands for it; `record`: None where it cannot be read, for `problem`."""
+    """One run. `mark`: the letter that stands for it; `record`: None where it cannot be read, for `problem`.
+
+    `is_broken`: there are results and they are damaged, rather than none.
+    """
 
     mark: str
     name: str
     folder: Path
     record: Record | None = None
     problem: str = ""
+    is_broken: bool = False
     timeline: Timeline | None = None
     no_timeline: str = ""
 
@@ -115,10 +119,10 @@ class ScoreRow:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """0 to 1 where all fits, else from the least to the greatest."""
-        numbers = [x for cell in self.cells for x in (cell.value, cell.low, cell.high) if x is not None]
-        if all(0 <= x <= 1 for x in numbers):
+        """0 to 1 where all values fit, else from the least to the greatest of values and bounds."""
+        if all(0 <= cell.value <= 1 for cell in self.cells if cell.value is not None):
             return 0.0, 1.0
+        numbers = [x for cell in self.cells for x in (cell.value, cell.low, cell.high) if x is not None]
         return min(numbers), max(numbers)
 
 
@@ -251,12 +255,13 @@ class Report:
 def gather(folders: Sequence[Path], *, flips: int = 0) -> Report:
     """Read runs; one that is broken is in the report as that. `flips`: as `compare` has them.
 
-    Raises NotFound or ResultsError, that of the first run, if none can be read.
+    Raises, if none can be read, NotFound where nothing came home of any, else ResultsError.
     """
     runs = [_run(_mark(place), folder) for place, folder in enumerate(folders)]
     readable = [run for run in runs if run.record is not None]
     if not readable:
-        raise ResultsError("\n".join(run.problem for run in runs))
+        kind = ResultsError if any(run.is_broken for run in runs) else NotFound
+        raise kind("\n".join(run.problem for run in runs))
     comparison, no_comparison = _comparison(readable, flips)
     provenance, problems = _provenance(readable)
     return Report(
@@ -283,7 +288,8 @@ def _run(mark: str, folder: Path) -> RunView:
     try:
         record = read.load(folder)
     except (ResultsError, NotFound) as error:
-        return RunView(mark=mark, name=folder.name, folder=folder, problem=str(error))
+        is_broken = isinstance(error, ResultsError)
+        return RunView(mark=mark, name=folder.name, folder=folder, problem=str(error), is_broken=is_broken)
     try:
         line, none = timeline.load(folder), "The run left no timeline.json."
     except ResultsError as error:

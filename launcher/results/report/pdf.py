@@ -25,8 +25,8 @@ from launcher.results.report.content import (
     time_summary,
 )
 
-_STYLE = Style(font="Libertinus Serif")
-"""A font that Typst brings along."""
+_STYLE = Style(font="Libertinus Serif", width=480)
+"""A font that Typst brings along, and a width at which a page needs not make it smaller."""
 
 
 def render(report: Report) -> bytes:

@@ -287,7 +287,7 @@
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4);
     const last = Math.min(shown.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 4);
     for (const [place, element] of drawn) {
-      if (place < first || place >= last) {
+      if ((place < first || place >= last) && place !== selected) {
         element.remove();
         drawn.delete(place);
       }
