@@ -19,7 +19,7 @@ from launcher.cli import main as cli
 from launcher.cli.keys import Key, as_yaml, keys_of, summary
 from launcher.config.evaluation import Evaluation, Task
 from launcher.config.pricing import Pricing
-from launcher.config.schema import DEPLOYMENTS, EXECUTIONS, Export, Limits, Notify, Target
+from launcher.config.schema import DEPLOYMENTS, EXECUTIONS, Auxiliary, Export, Limits, Notify, Target
 from launcher.harnesses import HARNESSES, setting_defaults
 from launcher.orchestrator.reasons import MEANINGS
 from launcher.results.table import COLUMNS
@@ -39,6 +39,10 @@ A config is YAML composed by [Hydra](https://hydra.cc) from the groups `executio
 - Durations are seconds, sizes are as the name says (`_gib`, `_mib`).
 - A value `${oc.env:NAME}` comes from your environment; see [secrets.md](secrets.md).
 - `nv-eval init` writes a config with the keys of one execution and one deployment as comments.
+"""
+AUXILIARY = """\
+Further endpoints that tasks use beside the evaluated one, by names of yours; see [auxiliary.md](auxiliary.md).
+`auxiliary.NAME.deployment` has all keys of one [deployment](#deployment), `type` among them, and is required.
 """
 PRICING = """\
 A price list of yours is a file `pricing/NAME.yaml` in a folder that `--config-dir` names; choose it with
@@ -104,6 +108,7 @@ def config_page() -> str:
     parts += _variants("deployment", "How the model is served.", DEPLOYMENTS)
     parts += [
         f"## target\n\n{summary(Target)}.\n\n{_key_table(keys_of(Target, 'target'))}",
+        f"## auxiliary\n\n{AUXILIARY}\n{_key_table(_auxiliary_keys())}",
         f"## evaluation\n\n{summary(Evaluation)}.\n\n{_key_table(keys_of(Evaluation, 'evaluation'))}",
         f"## evaluation.tasks\n\n{_task_text()}",
         f"## export\n\n{summary(Export)}.\n\n{_key_table(keys_of(Export, 'export'))}",
@@ -112,6 +117,11 @@ def config_page() -> str:
         f"## pricing\n\n{summary(Pricing)}.\n\n{PRICING}\n{_key_table(keys_of(Pricing, 'pricing'))}",
     ]
     return "\n".join(parts)
+
+
+def _auxiliary_keys() -> list[Key]:
+    keys = keys_of(Auxiliary, "auxiliary.NAME")
+    return [key for key in keys if key.name != "deployment"]
 
 
 def _variants(section: str, meaning: str, classes: dict[str, Any]) -> Iterator[str]:

@@ -63,7 +63,8 @@ def keys_of(cls: type[Any], path: str) -> list[Key]:
 
 def sections(execution: str | None = None, deployment: str | None = None) -> dict[str, list[type[Any]]]:
     """The top-level keys and the dataclasses that may lie there; without a name, those of all types."""
-    found = {field.name: [hints(Config)[field.name]] for field in dataclasses.fields(Config)}
+    types = {field.name: hints(Config)[field.name] for field in dataclasses.fields(Config)}
+    found = {name: [cls] for name, cls in types.items() if name != "auxiliary"}  # its keys begin with names of yours
     found["execution"] = [EXECUTIONS[execution]] if execution else list(EXECUTIONS.values())
     found["deployment"] = [DEPLOYMENTS[deployment]] if deployment else list(DEPLOYMENTS.values())
     return found

@@ -14,6 +14,7 @@ from typing import IO
 from launcher.cli.text import plain
 from launcher.errors import NotFound, nearest
 from launcher.orchestrator.journal import Invocation, Journal, RunState
+from launcher.orchestrator.status import auxiliary_of
 from launcher.platforms.progress import LogFilter, readable
 
 Writer = Callable[[Path, str], None]
@@ -22,7 +23,7 @@ Writer = Callable[[Path, str], None]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.add_argument("invocation", nargs="?", metavar="ID", help="id or unique prefix; default: the newest")
-    parser.add_argument("task", nargs="?", metavar="TASK", help="only this task")
+    parser.add_argument("task", nargs="?", metavar="TASK", help="only this task, or auxiliary endpoint")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--endpoint", action="store_true", help="only the servers' output")
     which.add_argument("--job", action="store_true", help="only the jobs' output")
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
     invocation = _invocation(journal, args.invocation)
-    files = _files(invocation, args)
+    files = _files(invocation, auxiliary_of(journal.facts(invocation.id)), args)
     write = _as_json if args.json else partial(_write, prefix=len(files) > 1)
     for path in files:
         for line in _last(path, args.lines):
@@ -58,12 +59,14 @@ def _invocation(journal: Journal, prefix: str | None) -> Invocation:
     return newest[0]
 
 
-def _files(invocation: Invocation, args: argparse.Namespace) -> list[Path]:
-    if args.task and args.task not in invocation.tasks:
-        raise NotFound(f"{args.task}: no such task in {invocation.id}{nearest(args.task, invocation.tasks)}")
+def _files(invocation: Invocation, auxiliary: list[str], args: argparse.Namespace) -> list[Path]:
+    known = [*invocation.tasks, *auxiliary]
+    if args.task and args.task not in known:
+        raise NotFound(f"{args.task}: no such task in {invocation.id}{nearest(args.task, known)}")
     names = ["endpoint.log"] * (not args.job) + ["job.log"] * (not args.endpoint)
-    tasks = [args.task] if args.task else invocation.tasks
-    return [Path(invocation.folder) / task / name for task in tasks for name in names]
+    tasks = [args.task] if args.task else known
+    made = [(task, name) for task in tasks for name in names if name != "job.log" or task not in auxiliary]
+    return [Path(invocation.folder) / task / name for task, name in made]
 
 
 def _last(path: Path, count: int | None) -> list[str]:

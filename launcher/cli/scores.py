@@ -12,7 +12,7 @@ from rich.table import Table
 from launcher.cli.text import plain
 from launcher.orchestrator.reasons import MEANINGS, Reason
 from launcher.plan.render import duration, money
-from launcher.results.model import Record, TaskRecord
+from launcher.results.model import AuxiliaryRecord, Record, TaskRecord
 from launcher.results.table_text import LEFT, cells, to_text
 
 EVIDENCE_LINES = 5
@@ -28,6 +28,8 @@ def print_record(record: Record, *, folder: str) -> None:
     for task in record.tasks:
         if task.status != "scored":
             sys.stdout.write(failure(task))
+    for one in record.auxiliary:
+        sys.stdout.write(_auxiliary(one))
     if record.left:
         sys.stdout.write(
             f"May still be running: {', '.join(record.left)}. Remove it: nv-eval cleanup {record.invocation}\n"
@@ -67,9 +69,21 @@ def failure(task: TaskRecord) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _auxiliary(one: AuxiliaryRecord) -> str:
+    """One line of an auxiliary endpoint: what it served, for how long, what it cost; and how it ended if not well."""
+    name = one.model.served_name or one.model.model_id
+    if not one.reason:
+        return f"Auxiliary {one.name}: {name}, which exists anyway.\n"
+    cost = [] if one.usd is None else [money(one.usd)]
+    hours = [f"{one.gpu_seconds / 3600:.3f} GPU-hours"] if one.gpu_seconds else []
+    ended = "" if one.reason == Reason.RELEASED else f"; {one.reason.replace('_', ' ')}: {plain(one.detail)}"
+    return f"Auxiliary {one.name}: {name}, {', '.join([duration(one.seconds), *hours, *cost])}{ended}.\n"
+
+
 def _time_and_cost(record: Record) -> str:
-    hours = sum(task.gpu_seconds for task in record.tasks) / 3600
-    usd = [task.usd for task in record.tasks if task.usd is not None]
+    made: list[TaskRecord | AuxiliaryRecord] = [*record.tasks, *record.auxiliary]
+    hours = sum(one.gpu_seconds for one in made) / 3600
+    usd = [one.usd for one in made if one.usd is not None]
     spent = [*([f"{hours:.3f} GPU-hours"] if hours else []), *([money(sum(usd))] if usd else [])]
     if not record.resumed:
         return ", ".join([duration(record.seconds), *spent])

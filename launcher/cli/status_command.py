@@ -71,9 +71,10 @@ def lines(status: RunStatus) -> Iterator[str]:
     code = "" if status.exit_code is None else f", exit code {status.exit_code}"
     cost = "" if not status.usd else f", {status.usd:.2f} USD"
     yield f"{status.invocation}  {status.state.value}{code}, {status.deployment} on {status.execution}{cost}"
-    width = max(len(task.task) for task in status.tasks)
-    for task in status.tasks:
-        yield f"  {task.task:<{width}}  {describe(task)} ({ago(task.age)})"
+    names = [f"{task.task} (auxiliary)" if task.is_auxiliary else task.task for task in status.tasks]
+    width = max(map(len, names))
+    for name, task in zip(names, status.tasks, strict=True):
+        yield f"  {name:<{width}}  {describe(task)} ({ago(task.age)})"
     yield f"  last sign of life {ago(status.age)}; results in {status.folder}"
     yield from _advice(status)
 

@@ -104,6 +104,9 @@ class Settings:
     params: dict[str, Any] | None = key(
         None, "further run parameters of nemo_evaluator (config.params), or of the program of command; not checked"
     )
+    auxiliary: list[Name] | None = key(
+        None, "auxiliary endpoints that a task uses, by name; default: all that `auxiliary` defines"
+    )
     command: Arguments | None = key(
         None, "program of the command harness: a list, or one string split as a shell would"
     )

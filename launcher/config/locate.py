@@ -25,7 +25,9 @@ from launcher.config.problems import Problem
 Steps = tuple[str, ...]
 
 _COMMAND_LINE = "command line"
-_KEY = re.compile(r"((?:execution|deployment|target|evaluation|export|limits)(?:\.[^\s.:()\[\]]+|\[\d+\])*)(?= ?[(:])")
+_KEY = re.compile(
+    r"((?:execution|deployment|target|auxiliary|evaluation|export|limits)(?:\.[^\s.:()\[\]]+|\[\d+\])*)(?= ?[(:])"
+)
 """The key that a problem in words begins with."""
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "DEPLOYMENTS",
     "EXECUTIONS",
     "ApiEndpoint",
+    "Auxiliary",
     "Config",
     "EndpointType",
     "Evaluation",
@@ -49,6 +50,16 @@ class Target:
     """What is evaluated."""
 
     api_endpoint: ApiEndpoint = key(factory=ApiEndpoint, doc="how the evaluated endpoint is addressed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auxiliary:
+    """A further endpoint that tasks use beside the evaluated one: a judge, a user simulator, a reward model."""
+
+    deployment: AnyDeployment = key(factory=Smollm, doc="how its model is served, with all keys of a deployment")
+    target: Target = key(factory=Target, doc="how it is addressed")
+    resource_shape: str | None = key(None, "Lepton: its resource shape; default: execution.resource_shape")
+    node_group: str | None = key(None, "Lepton: its node group; default: execution.node_group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,7 @@ class Config:
     execution: AnyExecution = key(factory=Local, doc="where things run")
     deployment: AnyDeployment = key(factory=Smollm, doc="how the model is served")
     target: Target = key(factory=Target, doc="what is evaluated")
+    auxiliary: dict[str, Auxiliary] = key(factory=dict, doc="further endpoints that tasks use, by name: a judge, say")
     evaluation: Evaluation = key(factory=Evaluation, doc="which benchmarks run")
     export: Export = key(factory=Export, doc="forms of the results, and places they are sent to")
     limits: Limits = key(factory=Limits, doc="bounds of one invocation")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from launcher.config.evaluation import Generation, Settings
 from launcher.config.execution import EXECUTIONS
 from launcher.config.export import with_others
 from launcher.config.problems import Invalid, Problem
-from launcher.config.schema import Config
+from launcher.config.schema import Auxiliary, Config
 from launcher.errors import nearest
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ _OTHER_NAMES = {
     **dict.fromkeys(("max_gen_toks", "max_tokens", "max_new_tokens", "max_completion_tokens"), "max_gen_tokens"),
 }
 """Parameters of generation by names that others give them: the setting of each."""
+_AUXILIARY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _LONGEST_NAME = 40
 """Characters of a text that is worth repeating in a hint."""
 _LARGEST = 2**63 - 1
@@ -52,11 +54,16 @@ def validate(tree: Any) -> Config:
     sections = {field.name: _section(field, execution, deployment) for field in dataclasses.fields(Config)}
     problems = [_unknown_section(str(name), sections) for name in tree if name not in sections]
     for name, cls in sections.items():
-        problems += _problems(tree.get(name, {}), cls, name)
+        problems += _problems(tree.get(name, {}), cls, name) if name != "auxiliary" else []
+    auxiliary = _auxiliary(tree, problems)
     if problems:
         raise Invalid(problems)
-    config = Config(**{name: msgspec.convert(tree.get(name, {}), cls) for name, cls in sections.items()})
+    plain = {name: cls for name, cls in sections.items() if name != "auxiliary"}
+    config = Config(
+        auxiliary=auxiliary, **{name: msgspec.convert(tree.get(name, {}), cls) for name, cls in plain.items()}
+    )
     problems = [problem for key, settings in _layers(config) for problem in _bad_settings(key, settings)]
+    problems += _unknown_auxiliary(config)
     if problems:
         raise Invalid(problems)
     return config
@@ -96,20 +103,79 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _choose(tree: Tree, section: str, choices: Mapping[str, type[T]], default: str) -> type[T]:
-    """The dataclass that a section's `type` names; the default's where the section is left out."""
-    values = tree.get(section, {})
+def _choose(tree: Tree, section: str, choices: Mapping[str, type[T]], default: str, *, above: str = "") -> type[T]:
+    """The dataclass that a section's `type` names; the default's where the section is left out.
+
+    `above`: the key that the section lies below, for one that does not lie at the top; it has no default then.
+    """
+    values, key = tree.get(section, {}), f"{above}.{section}" if above else section
     if not isinstance(values, dict):
-        raise Invalid([Problem(section, expected(Config, values))])
-    chosen = values.get("type", default if section == "execution" or not values else "???")
+        raise Invalid([Problem(key, expected(Config, values))])
+    has_default = not above and (section == "execution" or not values)
+    chosen = values.get("type", default if has_default else "???")
     if chosen == "???":
-        hint = f"add `- {section}: NAME` to defaults; valid: {', '.join(choices)}"
-        raise Invalid([Problem(f"{section}.type", f"is missing; {hint}", absent=True)])
+        where = "set it" if above else f"add `- {section}: NAME` to defaults"
+        raise Invalid([Problem(f"{key}.type", f"is missing; {where}; valid: {', '.join(choices)}", absent=True)])
     if not isinstance(chosen, str):
-        raise Invalid([Problem(f"{section}.type", expected(str, chosen))])
+        raise Invalid([Problem(f"{key}.type", expected(str, chosen))])
     if chosen not in choices:
-        raise Invalid([Problem(f"{section}.type", f"{show(chosen)} is no {section}{nearest(chosen, choices)}")])
+        raise Invalid([Problem(f"{key}.type", f"{show(chosen)} is no {section}{nearest(chosen, choices)}")])
     return choices[chosen]
+
+
+def _auxiliary(tree: Tree, problems: list[Problem]) -> dict[str, Auxiliary]:
+    """The auxiliary endpoints by name; what is wrong with them goes to `problems`."""
+    values = tree.get("auxiliary", {})
+    if not isinstance(values, dict):
+        problems.append(Problem("auxiliary", f"expected a mapping of names to endpoints, got {show(values)}"))
+        return {}
+    found = {str(name): _one_auxiliary(name, one, problems) for name, one in values.items()}
+    return {name: made for name, made in found.items() if made is not None}
+
+
+def _one_auxiliary(name: Any, values: Any, problems: list[Problem]) -> Auxiliary | None:
+    key = f"auxiliary.{name}"
+    if not isinstance(name, str) or not _AUXILIARY_NAME.fullmatch(name):
+        problems.append(
+            Problem(
+                key,
+                f"{show(name)} cannot be its name, which becomes part of variables; use lower-case letters, digits "
+                "and underscores, a letter first",
+            )
+        )
+        return None
+    if not isinstance(values, dict):
+        problems.append(Problem(key, f"expected a mapping with deployment and target, got {show(values)}"))
+        return None
+    if "deployment" not in values:
+        problems.append(_missing(f"{key}.deployment"))
+        return None
+    try:
+        deployment = _choose(values, "deployment", DEPLOYMENTS, "smollm", above=key)
+    except Invalid as invalid:
+        problems += invalid.problems
+        return None
+    annotations = {**hints(Auxiliary), "deployment": deployment}
+    wrong = [
+        Problem(f"{key}.{part}", f"unknown key{nearest(str(part), annotations)}")
+        for part in values
+        if part not in annotations
+    ]
+    for part, annotation in annotations.items():
+        wrong += _problems(values[part], annotation, f"{key}.{part}") if part in values else []
+    problems += wrong
+    if wrong:
+        return None
+    return Auxiliary(**{part: msgspec.convert(value, annotations[part]) for part, value in values.items()})
+
+
+def _unknown_auxiliary(config: Config) -> Iterator[Problem]:
+    """Names of auxiliary endpoints that nothing defines."""
+    for key, settings in _layers(config):
+        for i, name in enumerate(settings.auxiliary or ()):
+            if name not in config.auxiliary:
+                hint = nearest(name, config.auxiliary) or "; `auxiliary` defines none of this name"
+                yield Problem(f"{key}.auxiliary[{i}]", f"{show(name)} is no auxiliary endpoint{hint}")
 
 
 def _section(field: dataclasses.Field[Any], execution: type[Any], deployment: type[Any]) -> type[Any]:
@@ -119,7 +185,7 @@ def _section(field: dataclasses.Field[Any], execution: type[Any], deployment: ty
 
 def _unknown_section(name: str, sections: Mapping[str, type[Any]]) -> Problem:
     """A key at the top that does not exist; it may have lost the section it belongs to."""
-    homes = [f"{section}.{name}" for section, cls in sections.items() if name in hints(cls)]
+    homes = [f"{section}.{name}" for section, cls in sections.items() if dataclass_of(cls) and name in hints(cls)]
     hint = f"; did you mean {' or '.join(homes)}?" if homes and len(homes) < 3 else nearest(name, sections)
     return Problem(name, f"unknown key{hint}")
 
@@ -187,12 +253,12 @@ def _missing(key: str) -> Problem:
 
 def _unknown_key(section: str, name: str, values: Tree, valid: Iterable[str]) -> str:
     """What to say of a key that does not exist: in the sections with types, which other types have it."""
-    choices = _CHOICES.get(section, {})
+    choices = _CHOICES.get("deployment" if section.endswith(".deployment") else section, {})
     have = [kind for kind, cls in choices.items() if name in hints(cls)]
     if have:
         default = "local" if section == "execution" else "smollm"
         verb = "has" if len(have) == 1 else "have"
-        return f"unknown key of {section} {values.get('type', default)}; {', '.join(have)} {verb} it"
+        return f"unknown key of {section.rpartition('.')[2]} {values.get('type', default)}; {', '.join(have)} {verb} it"
     if section.endswith(".generation") and name in _OTHER_NAMES:
         return f"unknown key; use {_OTHER_NAMES[name]}"
     return f"unknown key{nearest(name, valid)}"

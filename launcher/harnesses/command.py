@@ -61,6 +61,7 @@ class CommandHarness:
     - NV_EVAL_TASK: name of the task; NV_EVAL_LIMIT, NV_EVAL_SEED: where they are set
     - NV_EVAL_SETTINGS: all settings of the task that are set, but envs and command, as JSON; `generation` holds
       parameters of a request, those of its `extra` beside the others
+    - NV_EVAL_AUX_NAME_BASE_URL, _MODEL, _API_KEY: each auxiliary endpoint NAME, with /v1, and its key or `none`
 
     In the command itself {url}, {model}, {output_dir}, {work_dir} and {python} are filled in. It runs in a folder of
     its own, so give paths of your files in full. The program tells its progress by lines `@progress DONE/TOTAL` on

@@ -17,10 +17,14 @@ from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.values import environment
 from launcher.errors import ConfigError, ResultsError, nearest
 from launcher.harnesses.nemo_tasks import LM_EVAL, KnownTask, harness_name, image, known_tasks, samples
-from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo, literal, literal_env
+from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo, literal, literal_env, variable
 
 RESULTS = "results.yml"
 KEY_VARIABLE = "API_KEY"
+JUDGE = "judge"
+"""The auxiliary endpoint that goes into `config.params.extra.judge`, where NVIDIA's harnesses look for one."""
+_JUDGE_URL, _JUDGE_MODEL = "@judge url@", "@judge model@"
+"""Stand in the run configuration until it is text, in which they are in quotes."""
 
 _ROUTES: dict[EndpointType, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _TYPED_PARAMS = {
@@ -58,6 +62,9 @@ class NemoEvaluator:
     A task is `harness.task`, for example `simple_evals.gpqa_diamond`, or a bare name that only one harness has.
     `params` are nemo-evaluator's own: `task` and `extra` go where they belong, all others into `extra`. Tasks that are
     not known run with `endpoint_type` set, in `image` or in the image of the named harness.
+
+    An auxiliary endpoint named `judge` becomes `params.extra.judge`: `url` (with /v1, or with a path that is given
+    there), `model_id` and `api_key`, the name of its variable. Others are in variables alone.
 
     A further attempt finds the answers that its lm-evaluation-harness keeps in the output folder by itself. The caching
     interceptor is left off: it gives repeated questions one answer, and its SQLite needs a local disk.
@@ -98,7 +105,7 @@ class NemoEvaluator:
             env={"NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", **literal_env(environment("envs", settings.envs))},
             files={
                 "nemo_run.py": files("launcher.harnesses").joinpath("nemo_run.py").read_text(encoding="utf-8"),
-                "run_config.yml": literal(yaml.safe_dump(run_config, sort_keys=False)),
+                "run_config.yml": _filled(yaml.safe_dump(run_config, sort_keys=False)),
             },
             results=(RESULTS,),
             api_key_env=KEY_VARIABLE if target.has_api_key else None,
@@ -170,8 +177,32 @@ def _params(found: _Found, settings: Settings, target: TargetInfo) -> dict[str, 
         "task": own.pop("task", None),
     }
     extra = _lm_eval_extra(found, settings, target) | _mapping("params.extra", own.pop("extra", {})) | own
+    if JUDGE in target.auxiliary:
+        extra[JUDGE] = _judge(_mapping("params.extra.judge", extra.get(JUDGE, {})))
     params = {name: value for name, value in typed.items() if value is not None}
     return params | ({"extra": extra} if extra else {})
+
+
+def _judge(own: dict[str, Any]) -> dict[str, Any]:
+    """The judge's parameters: where the auxiliary endpoint of that name is, and what the person says of it besides.
+
+    A `url` that begins with / is the path behind the endpoint's base: harnesses differ in which they want.
+    """
+    taken = [f"params.extra.judge.{name}" for name in ("model_id", "api_key") if name in own]
+    path = own.get("url", "/v1")
+    if not (isinstance(path, str) and path.startswith("/")):
+        taken.append("params.extra.judge.url")
+    if taken:
+        raise ConfigError([f"{key}: is set by auxiliary.judge; remove one of the two" for key in taken])
+    return {**own, "url": f"{_JUDGE_URL}{path}", "model_id": _JUDGE_MODEL, "api_key": variable(JUDGE, "API_KEY")}
+
+
+def _filled(text: str) -> str:
+    """The person's text as it is, with what the runner fills in of the judge."""
+    filled = literal(text)
+    for mark, place in ((_JUDGE_URL, "{auxiliary.judge.url}"), (_JUDGE_MODEL, "{auxiliary.judge.model}")):
+        filled = filled.replace(mark, place)
+    return filled
 
 
 def _refuse_unusable(found: _Found, settings: Settings) -> None:

@@ -45,6 +45,8 @@ class TargetInfo:
     max_length: int | None = None
     single_prompt: bool = False
     """A request may hold one prompt, as text: no batches, no lists of tokens."""
+    auxiliary: tuple[str, ...] = ()
+    """Names of the auxiliary endpoints of the task; the runner puts their URLs, models and keys into variables."""
     served_by: str = ""
     """Stands for what serves the model: answers of another server are another's."""
 
@@ -55,7 +57,8 @@ class HarnessJob:
 
     In `argv`, `env` and `files` the runner fills in `{python}` (its own interpreter), `{url}` (base URL of the
     endpoint without /v1), `{output_dir}` (folder for results), `{work_dir}` (folder that holds `files`) and `{model}`
-    (served model name); `{brace}` is a `{`, see `literal`.
+    (served model name), and of an auxiliary endpoint `{auxiliary.NAME.url}` and `{auxiliary.NAME.model}`; `{brace}` is
+    a `{`, see `literal`.
     `results` are glob patterns below the output folder: each must match a file, and files ending
     in .json must parse.
     """
@@ -81,7 +84,14 @@ class HarnessJob:
     """Where the job has prompts split into tokens, in words; None where it does not."""
 
 
-_PLACEHOLDER = re.compile(r"\{(?=(?:python|url|output_dir|work_dir|model|brace)\})")
+_PLACEHOLDER = re.compile(
+    r"\{(?=(?:python|url|output_dir|work_dir|model|brace|auxiliary\.[a-z0-9_]+\.(?:url|model))\})"
+)
+
+
+def variable(auxiliary: str, what: str = "") -> str:
+    """Variable in which a job finds something of an auxiliary endpoint: BASE_URL, MODEL or API_KEY."""
+    return f"NV_EVAL_AUX_{f'{auxiliary.upper()}_' if auxiliary else ''}{what}"
 
 
 def literal(text: str) -> str:

@@ -57,19 +57,39 @@ def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity, now: 
     A task that does not fit does not hold back a shorter one that does. One that would never fit alone is let in when
     nothing else runs: preflight has warned, and the platform will say why. What was left over still occupies. Tasks
     that share an endpoint need it once; one that takes the place of another waits until that is gone.
+
+    An auxiliary endpoint is let in with the first task that uses it, if there is room for both.
     """
     tasks = list(tasks)
+    auxiliary = {task.plan.key: task for task in tasks if task.is_auxiliary}
     made, used = _occupied(task for task in tasks if _occupies(task))
     idle = not any(map(_occupies, tasks))
-    chosen: list[TaskState] = []
-    for task in sorted((t for t in tasks if _queued(t, now)), key=_longest_first):
-        more = need(task, made)
-        if _is_shared(task) and made - {_endpoint(task)}:
+    chosen = [helper for helper in auxiliary.values() if _queued(helper, now) and _is_missed(helper, tasks)]
+    more_made, more_used = _occupied(chosen)
+    made, used = made | more_made, used + more_used
+    for task in sorted((t for t in tasks if _queued(t, now) and not t.is_auxiliary), key=_longest_first):
+        helpers = [auxiliary[name] for name in task.plan.auxiliary if name in auxiliary]
+        if not all(_is_there(helper) or _queued(helper, now) for helper in helpers):
             continue
-        if _endpoint(task) in made or fits(used + more, plan, capacity) or (idle and not chosen):
-            chosen.append(task)
-            made, used = made | {_endpoint(task)}, used + more
+        if _is_shared(task) and made - {_endpoint(task), *map(_endpoint, auxiliary.values())}:
+            continue
+        new = [helper for helper in helpers if not helper.admitted and _endpoint(helper) not in made]
+        more = sum((need(helper, made) for helper in new), need(task, made))
+        if fits(used + more, plan, capacity) or (_endpoint(task) in made and not new) or (idle and not chosen):
+            chosen += [*new, task]
+            made, used = made | set(map(_endpoint, [*new, task])), used + more
     return chosen
+
+
+def _is_missed(auxiliary: TaskState, tasks: Iterable[TaskState]) -> bool:
+    """Whether a task that was let in lacks it, as when a launcher died between the two."""
+    users = (task for task in tasks if auxiliary.plan.key in task.plan.auxiliary)
+    return any(task.admitted and task.reason is None and not task.done for task in users)
+
+
+def _is_there(auxiliary: TaskState) -> bool:
+    """Whether an auxiliary endpoint exists, or will, for those who use it."""
+    return auxiliary.admitted and auxiliary.reason is None
 
 
 def _occupied(tasks: Iterable[TaskState]) -> tuple[set[str], Need]:

@@ -47,8 +47,9 @@ def bounds(plan: Plan, tasks: Iterable[TaskState], *, now: float, elapsed: float
 
 def unkeepable(plan: Plan) -> list[str]:
     """Bounds that nobody can keep, one line each."""
-    metered = [task for task in plan.tasks if task.endpoint is not None and task.endpoint.is_metered]
-    if plan.max_cost_usd is None or plan.worst_case.usd is not None or len(metered) == len(plan.tasks):
+    made = [*plan.tasks, *plan.helpers]
+    metered = [task for task in made if task.endpoint is not None and task.endpoint.is_metered]
+    if plan.max_cost_usd is None or plan.worst_case.usd is not None or len(metered) == len(made):
         return []
     return ["limits.max_cost_usd: no price is known; set execution.usd_per_gpu_hour, or prices of shapes"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,10 +27,11 @@ _PARSING = threading.Lock()
 """Held while results are parsed: two threads that decode a type for the first time at once crash in msgspec 0.22."""
 
 
-async def collect(platform: Platform, task: TaskState, folder: Path) -> None:
+async def collect(platform: Platform, task: TaskState, folder: Path, auxiliary: Sequence[TaskState] = ()) -> None:
     """Scores, or the reason why there are none with the last lines of the logs. `folder` is the task's.
 
-    Whatever is wrong with the scores becomes the task's reason.
+    Whatever is wrong with the scores becomes the task's reason. `auxiliary`: endpoints that the task uses beside its
+    own, whose last lines tell of an end that is theirs.
     """
     if task.reason is Reason.COMPLETED:
         try:
@@ -41,7 +43,7 @@ async def collect(platform: Platform, task: TaskState, folder: Path) -> None:
         except Exception as error:  # a defect in reading one task's results is that task's alone
             task.reason, task.detail = Reason.LAUNCHER_ERROR, f"{type(error).__name__}: {error}"
     if task.reason is not None and task.reason is not Reason.COMPLETED:
-        task.evidence = await _evidence(platform, task)
+        task.evidence = await _evidence(platform, task, auxiliary)
         task.reason = diagnosed(task.reason, task.detail, task.evidence.endpoint)
     task.collected = True
 
@@ -61,11 +63,21 @@ def _parse(plan: TaskPlan, output: Path) -> list[Score]:
         return load_harness(plan.harness).parse(output, plan.name, plan.settings)
 
 
-async def _evidence(platform: Platform, task: TaskState) -> Evidence:
+async def _evidence(platform: Platform, task: TaskState, auxiliary: Sequence[TaskState]) -> Evidence:
     endpoint = task.plan.endpoint
     server = await _tail(platform, endpoint.name, TAIL_LINES) if endpoint and task.endpoint_wanted else []
     client = readable(await _tail(platform, task.plan.job.name, 10 * TAIL_LINES)) if task.job_wanted else []
-    return Evidence(endpoint=tuple(server), job=tuple(client[-TAIL_LINES:]))
+    theirs = [line for one in auxiliary for line in await _last_words(platform, task, one)]
+    return Evidence(endpoint=tuple(server), job=tuple(client[-TAIL_LINES:]), auxiliary=tuple(theirs))
+
+
+async def _last_words(platform: Platform, task: TaskState, auxiliary: TaskState) -> Sequence[str]:
+    """The last lines of the auxiliary endpoint that a task has ended for, read before they go with it."""
+    is_cause = task.reason in (Reason.AUXILIARY_FAILED, Reason.AUXILIARY_DIED)
+    endpoint = auxiliary.plan.endpoint
+    if endpoint is None or not is_cause or not task.detail.startswith(f"{auxiliary.plan.key}:"):
+        return ()
+    return auxiliary.evidence.endpoint or await _tail(platform, endpoint.name, TAIL_LINES)
 
 
 async def _tail(platform: Platform, name: str, lines: int) -> list[str]:

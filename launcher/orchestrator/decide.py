@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from launcher.orchestrator.reasons import Reason
+from launcher.orchestrator.reasons import MEANINGS, Reason
 from launcher.orchestrator.state import TaskState
 from launcher.platforms.base import Resource, ResourceState
 
@@ -78,6 +78,12 @@ class World:
     """Of a task that has ended."""
     has_served: bool = False
     """A task was evaluated on its shared endpoint."""
+    auxiliary: Step | None = None
+    """How a task ends whose auxiliary endpoint has failed or died."""
+    awaits_auxiliary: bool = False
+    """An auxiliary endpoint of a task has no URL yet: its job cannot be told of it."""
+    is_needed: bool = True
+    """Of an auxiliary endpoint: a task that is not over uses it."""
     probe_first: bool = False
     """The orchestrator asks endpoints itself before it submits jobs (start_jobs: all_ready)."""
 
@@ -89,10 +95,21 @@ def decide(task: TaskState, world: World) -> Step | None:
     if task.reason is None and world.endpoints_unknown:
         return _ending(task, world)
     if task.reason is None:
-        return _forward(task, world) if not world.blind else _stopped(world) or _overdue_unseen(task, world)
+        return _forward(task, world) if not world.blind else _unseen(task, world)
     if not task.collected:
         return Step(Action.COLLECT)
     return _teardown(task, world)
+
+
+def _unseen(task: TaskState, world: World) -> Step | None:
+    """What can be decided without seeing anything."""
+    if task.is_auxiliary:  # it lasts as long as its tasks, which have an end
+        return _stopped(world) or _released(world)
+    return _stopped(world) or _overdue_unseen(task, world)
+
+
+def _released(world: World) -> Step | None:
+    return None if world.is_needed else Step(Action.END, Reason.RELEASED)
 
 
 def _stopped(world: World) -> Step | None:
@@ -107,8 +124,15 @@ def _forward(task: TaskState, world: World) -> Step | None:
         return None
     if task.plan.endpoint is not None and not task.endpoint_created:
         return Step(Action.CREATE_ENDPOINT)
+    if task.is_auxiliary:
+        return Step(Action.PROBE) if _url(task, world) and not (task.ready or task.probing) else None
+    return _job(task, world)
+
+
+def _job(task: TaskState, world: World) -> Step | None:
+    """What leads to its job, once its own endpoint is made."""
     may_appear = task.job_wanted and world.now < task.unheard_until  # an earlier launcher asked for it
-    if task.job_submitted or may_appear or _url(task, world) is None:
+    if task.job_submitted or may_appear or _url(task, world) is None or world.awaits_auxiliary:
         return None
     if world.probe_first and not task.ready:
         return None if task.probing else Step(Action.PROBE)
@@ -123,14 +147,34 @@ def _ending(task: TaskState, world: World) -> Step | None:
     job, died = world.job, _died(task, world)
     if job is not None and job.end is not None:
         reason = _reason(job.end.reason)
-        return died if died and reason is Reason.HARNESS_FAILED else Step(Action.END, reason, job.end.detail)
+        cause = died or world.auxiliary
+        return cause if cause and reason in _FOLLOWS else Step(Action.END, reason, job.end.detail)
     if world.stop is not None:
         return Step(Action.END, world.stop)
-    if died is not None:
-        return died
+    if task.is_auxiliary and not world.is_needed:
+        return _released(world)
+    if died is not None or world.auxiliary is not None:
+        return died or world.auxiliary
     if task.job_submitted and job is not None and job.state in ENDED:
         return Step(Action.END, Reason.PREEMPTED if job.preempted else Reason.JOB_LOST, _said(job))
     return _overdue(task, world)
+
+
+_FOLLOWS = (Reason.HARNESS_FAILED, Reason.AUXILIARY_FAILED, Reason.AUXILIARY_DIED)
+"""Ends of a job that follow from the end of a server, if one has ended: the platform knows more of that."""
+
+
+def failing(auxiliary: TaskState, seen: Resource | None) -> Step | None:
+    """How tasks that use an auxiliary endpoint end, if it has failed: tried again where the endpoint itself is."""
+    reason, detail = auxiliary.reason, auxiliary.detail
+    if reason is None and auxiliary.endpoint_created and seen is not None and (seen.state in ENDED or seen.fatal):
+        reason, detail = _death(auxiliary, seen, World(now=0.0, has_served=auxiliary.ready)), _said(seen)
+    is_asked_for = reason in (Reason.STOPPED, Reason.LIMIT_REACHED) and not auxiliary.recovered
+    if reason is None or reason is Reason.RELEASED or is_asked_for:
+        return None
+    ended = Reason.AUXILIARY_DIED if MEANINGS[reason].retry else Reason.AUXILIARY_FAILED
+    words = reason.value.replace("_", " ")
+    return Step(Action.END, ended, f"{auxiliary.plan.key}: {words}{f': {detail}' if detail else ''}")
 
 
 def _died(task: TaskState, world: World) -> Step | None:
@@ -149,15 +193,15 @@ def _death(task: TaskState, endpoint: Resource, world: World) -> Reason:
 
 def _overdue(task: TaskState, world: World) -> Step | None:
     """A backstop for jobs that do not keep their own time-outs, and for endpoints that never get an address."""
-    if task.started_at is None:
+    if task.started_at is None or (task.is_auxiliary and task.ready):
         return None
     target = task.plan.target
     boot = target.start_timeout + target.health_timeout
-    held = world.barrier and task.ready
+    held = (world.barrier and task.ready) or world.awaits_auxiliary
     if not task.job_submitted and not held and world.now - task.started_at > boot + SLACK:
         why = f": {world.endpoint.detail}" if world.endpoint is not None and world.endpoint.detail else ""
         return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {boot:.0f} s{why}")
-    if task.job_submitted and world.now - task.started_at > boot + task.plan.job.timeout + SLACK:
+    if task.job_submitted and world.now - task.started_at > task.plan.longest + SLACK:
         if world.job is not None and world.job.state is ResourceState.PENDING:
             return Step(Action.END, Reason.HARNESS_TIMEOUT, f"the job never began: {_said(world.job)}")
         return Step(Action.END, Reason.HARNESS_TIMEOUT, "the job did not keep its own time-outs")
@@ -168,9 +212,7 @@ def _overdue_unseen(task: TaskState, world: World) -> Step | None:
     """The same for a platform that cannot be asked any more: a run must end, and tell what may be left."""
     if task.started_at is None:
         return None
-    target = task.plan.target
-    longest = target.start_timeout + target.health_timeout + task.plan.job.timeout + 2 * SLACK
-    if world.now - task.started_at <= longest:
+    if world.now - task.started_at <= task.plan.longest + 2 * SLACK:
         return None
     reason = Reason.JOB_LOST if task.job_submitted else Reason.ENDPOINT_START_TIMEOUT
     return Step(Action.END, reason, f"the platform cannot be asked: {world.why_blind}")

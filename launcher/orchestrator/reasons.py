@@ -29,6 +29,8 @@ class Reason(StrEnum):
     ENDPOINT_DIED = "endpoint_died"
     ENDPOINT_OUT_OF_MEMORY = "endpoint_out_of_memory"
     PREEMPTED = "preempted"
+    AUXILIARY_FAILED = "auxiliary_failed"
+    AUXILIARY_DIED = "auxiliary_died"
     JOB_NOT_SUBMITTED = "job_not_submitted"
     JOB_LOST = "job_lost"
     HARNESS_FAILED = "harness_failed"
@@ -40,6 +42,8 @@ class Reason(StrEnum):
     STOPPED = "stopped"
     LIMIT_REACHED = "limit_reached"
     LAUNCHER_DIED = "launcher_died"
+    RELEASED = "released"
+    """Of an auxiliary endpoint: nobody needs it any more."""
     LAUNCHER_ERROR = "launcher_error"
 
 
@@ -87,6 +91,10 @@ MEANINGS: dict[Reason, Meaning] = {
         "the server ran out of memory; take a larger shape, or lower deployment.max_model_len or max_num_seqs",
     ),
     Reason.PREEMPTED: Meaning(Status.FAILED, True, "the platform gave its place to something of higher priority"),
+    Reason.AUXILIARY_FAILED: Meaning(
+        Status.FAILED, False, "an auxiliary endpoint of the task does not serve it; see its log: nv-eval logs ID NAME"
+    ),
+    Reason.AUXILIARY_DIED: Meaning(Status.FAILED, True, "an auxiliary endpoint ended while the task ran; see its log"),
     Reason.JOB_NOT_SUBMITTED: Meaning(Status.FAILED, False, "the platform did not start the job; see its message"),
     Reason.JOB_LOST: Meaning(Status.FAILED, True, "the job ended without a word; see its log"),
     Reason.HARNESS_FAILED: Meaning(Status.FAILED, False, "the benchmark program failed; see the job's log"),
@@ -101,4 +109,5 @@ MEANINGS: dict[Reason, Meaning] = {
     Reason.LIMIT_REACHED: Meaning(Status.STOPPED, False, "a limit ended the run; raise it and nv-eval resume"),
     Reason.LAUNCHER_ERROR: Meaning(Status.FAILED, False, "a defect of the launcher; please report it with its message"),
     Reason.LAUNCHER_DIED: Meaning(Status.STOPPED, False, "the launcher was killed; nv-eval resume goes on"),
+    Reason.RELEASED: Meaning(Status.STOPPED, False, "an auxiliary endpoint whose tasks are over; all is well"),
 }

@@ -34,7 +34,7 @@ def recover(plan: Plan, facts: Sequence[Entry], folder: Path, *, now: float, gra
     shift = now - time.time()
     facts = [replace(fact, time=min(fact.time + shift, now)) for fact in facts]  # wall clocks jump
     shared = _Shared.of(plan, facts)
-    return [_task(plan, task, facts, shared, folder, now, grace) for task in plan.tasks]
+    return [_task(plan, task, facts, shared, folder, now, grace) for task in (*plan.tasks, *plan.helpers)]
 
 
 def _task(
@@ -89,8 +89,10 @@ class _Shared:
         """All of it; nothing where tasks have endpoints of their own."""
         found = cls()
         if any(endpoint.is_shared for endpoint in plan.endpoints):
+            tasks = {task.key for task in plan.tasks}
             for fact in facts:
-                found._take(fact)
+                if fact.task in tasks:
+                    found._take(fact)
             last = [clock for name, clock in found.clocks.items() if generation_of(name) == found.newest]
             found.newest += any(clock.leaving or clock.gone_at is not None for clock in last)
         return found

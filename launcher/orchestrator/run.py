@@ -19,6 +19,7 @@ import msgspec
 from launcher.errors import LauncherError, LeaseLost
 from launcher.orchestrator import budget
 from launcher.orchestrator.admission import admissible
+from launcher.orchestrator.auxiliary import Auxiliaries
 from launcher.orchestrator.collecting import collect, put_away
 from launcher.orchestrator.decide import ENDED, Action, Claim, Step, World, decide, is_gone
 from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Journal
@@ -30,7 +31,7 @@ from launcher.orchestrator.scribe import Scribe
 from launcher.orchestrator.shared import SharedEndpoints
 from launcher.orchestrator.state import RunOutcome, TaskState
 from launcher.orchestrator.strays import Strays
-from launcher.plan.addressing import addressed
+from launcher.plan.addressing import addressed, with_auxiliary
 from launcher.plan.attempts import attempt
 from launcher.plan.model import Plan, TaskPlan
 from launcher.platforms.base import Capacity, Metered, Observation, Platform, Resource, ResourceState, place_of
@@ -64,8 +65,7 @@ class Run:
         """
         self.plan = plan
         self.folder = Path(plan.output_dir) / plan.invocation
-        self.tasks = [TaskState(plan=task) for task in plan.tasks]
-        self._shared = SharedEndpoints(plan, self.tasks)
+        self._hold([TaskState(plan=task) for task in (*plan.tasks, *plan.helpers)])
         self._platform = platform
         self._journal = journal
         self._scribe = Scribe(journal, plan, self._lose)
@@ -89,6 +89,12 @@ class Run:
         self._why_blind = ""
         self._started = 0.0
         self._all_ended = False
+
+    def _hold(self, tasks: list[TaskState]) -> None:
+        """Take these for the state of the run: its benchmarks, then the endpoints that are auxiliary to them."""
+        self.tasks = tasks
+        self._shared = SharedEndpoints(self.plan, [task for task in tasks if not task.is_auxiliary])
+        self._auxiliary = Auxiliaries(tasks, self.plan.max_attempts)
 
     def stop(self, reason: Reason = Reason.STOPPED) -> None:
         """Ask for the end: evidence is kept, everything is torn down. Safe to call in any state, from the loop."""
@@ -151,7 +157,8 @@ class Run:
 
     def _self(self) -> dict[str, Any]:
         """What a later launcher has to know of this one."""
-        return {"pid": os.getpid(), "resumed": bool(self._facts), "place": place_of(self._platform)}
+        said = {"pid": os.getpid(), "resumed": bool(self._facts), "place": place_of(self._platform)}
+        return {**said, "auxiliary": helpers} if (helpers := [one.key for one in self.plan.helpers]) else said
 
     async def _open(self) -> bool:
         """Prepare the platform; false if the run was stopped meanwhile. It may take long: weights come, GPUs are busy.
@@ -178,8 +185,7 @@ class Run:
         if not self._facts:
             return
         platform = self._platform
-        self.tasks = recover(self.plan, self._facts, self.folder, now=_now(), grace=platform.create_grace)
-        self._shared = SharedEndpoints(self.plan, self.tasks)
+        self._hold(recover(self.plan, self._facts, self.folder, now=_now(), grace=platform.create_grace))
         if platform.close_ends_all:
             self._shared.end_all()
         for task in self.tasks:
@@ -264,7 +270,8 @@ class Run:
                 task.started_at = _now()
         if all(task.done or not task.admitted for task in self.tasks):
             for task in self.tasks:
-                if not task.admitted and task.reason is None and (task.not_before or 0.0) <= _now():
+                waits = (task.not_before or 0.0) > _now() or not self._auxiliary.may_come(task, _now())
+                if not task.admitted and task.reason is None and not waits and not task.is_auxiliary:
                     self._end(task, Reason.ENDPOINT_NOT_CREATED, "what it needs is held by something that will not go")
 
     def _check_limits(self) -> None:
@@ -322,9 +329,16 @@ class Run:
     def _world(self, task: TaskState, seen: Observation | None) -> World:
         endpoint, job = task.plan.endpoint, task.plan.job.name
         all_ready = self.plan.start_jobs == "all_ready"
+        is_needed = not task.is_auxiliary or self._auxiliary.is_needed(task, self._tries_again)
         if seen is None:
-            stop, why = self._stop, self._why_blind
-            return World(now=_now(), stop=stop, blind=True, why_blind=why, claim=self._claim(task))
+            return World(
+                now=_now(),
+                stop=self._stop,
+                blind=True,
+                why_blind=self._why_blind,
+                claim=self._claim(task),
+                is_needed=is_needed,
+            )
         unknown, made = bool(seen.endpoints_unknown), task.endpoint_created
         return World(
             now=_now(),
@@ -334,7 +348,10 @@ class Run:
             stop=self._stop,
             grace=self._platform.create_grace,
             claim=self._claim(task),
-            has_served=self._shared.has_served(task),
+            has_served=task.ready if task.is_auxiliary else self._shared.has_served(task),
+            auxiliary=self._auxiliary.failed(task, seen),
+            awaits_auxiliary=self._auxiliary.awaited(task),
+            is_needed=is_needed,
             barrier=all_ready and not self._barrier_open(),
             probe_first=all_ready,
         )
@@ -348,8 +365,20 @@ class Run:
         return self._shared.claim(task, tries_again=tries_again)
 
     def _delay(self, task: TaskState) -> float | None:
-        """Seconds until the next attempt of a task that has ended; None: it gets none."""
-        return delay(task, self.plan.max_attempts) if self._stop is None else None
+        """Seconds until the next attempt of a task that has ended; None: it gets none.
+
+        An auxiliary endpoint gets one only for those who need it; they get none if it gets none.
+        """
+        if self._stop is not None or self._auxiliary.is_over(task):
+            return None
+        if task.is_auxiliary and task.reason is not None:
+            if not self._auxiliary.is_needed(task, self._tries_again):
+                return None
+            return 0.0 if task.reason is Reason.RELEASED else delay(task, self.plan.max_attempts)
+        return delay(task, self.plan.max_attempts)
+
+    def _tries_again(self, task: TaskState) -> bool:
+        return self._delay(task) is not None
 
     def _is_healthy(self, task: TaskState) -> bool:
         """Whether a further attempt can use the shared endpoint of this one."""
@@ -456,7 +485,7 @@ class Run:
             task.started_at = _now()
         self._scribe.record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
         task.job_wanted = True
-        plan = addressed(task.plan, task.model)
+        plan = with_auxiliary(addressed(task.plan, task.model), self._auxiliary.addresses(task))
         made = await self._platform.submit_job(plan, plan.job, plan.target.url or task.url or "")
         task.job_submitted = True
         self._scribe.record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
@@ -469,7 +498,7 @@ class Run:
 
     async def _collect(self, task: TaskState) -> None:
         """Bring home what there is: scores of a completed job, evidence of any other end."""
-        await collect(self._platform, task, self.folder / task.plan.key)
+        await collect(self._platform, task, self.folder / task.plan.key, self._auxiliary.of(task))
         detail = {"detail": task.detail} if task.reason is not Reason.COMPLETED else {}
         self._scribe.quietly(Fact.TASK_COLLECTED, task, reason=str(task.reason), scores=len(task.scores), **detail)
 
@@ -558,7 +587,7 @@ class Run:
         self._tell("retry", f"{task.plan.key}: attempt {number} after {ended.reason.value.replace('_', ' ')}")
 
     def _planned(self, task: TaskState) -> TaskPlan:
-        return next(planned for planned in self.plan.tasks if planned.key == task.plan.key)
+        return next(one for one in (*self.plan.tasks, *self.plan.helpers) if one.key == task.plan.key)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
@@ -597,10 +626,12 @@ class Run:
             if task.reason is None:
                 self._scribe.quietly(Fact.TASK_ENDED, task, reason=(self._stop or Reason.STOPPED).value)
         price, ended = self.plan.usd_per_gpu_hour, self._all_ended
+        outcomes = [(t.is_auxiliary, t.outcome(now, self._stop, price, all_ended=ended)) for t in self.tasks]
         outcome = RunOutcome(
             invocation=self.plan.invocation,
             folder=str(self.folder),
-            tasks=tuple(t.outcome(now, self._stop, price, all_ended=ended) for t in self.tasks),
+            tasks=tuple(one for is_auxiliary, one in outcomes if not is_auxiliary),
+            auxiliary=tuple(one for is_auxiliary, one in outcomes if is_auxiliary),
             seconds=now - self._started,
             ended_by=self._stop,
             strays=() if self._all_ended else tuple(self._strays.left),

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import MEANINGS, Reason, Status
+from launcher.plan.auxiliary import HARNESS
 from launcher.plan.model import TaskPlan
 from launcher.platforms.base import Progress
 
@@ -27,10 +28,16 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The last lines of the endpoint's and the job's output, without secrets."""
+    """The last lines of the endpoint's, the job's and a failed auxiliary endpoint's output, without secrets."""
 
     endpoint: tuple[str, ...] = ()
     job: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ()
+
+    def lines(self) -> dict[str, list[str]]:
+        """All there is, by its source."""
+        found = {"endpoint": self.endpoint, "job": self.job, "auxiliary": self.auxiliary}
+        return {source: list(lines) for source, lines in found.items() if lines}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +192,11 @@ class TaskState:
         self.progress = self.evaluating_at = None
 
     @property
+    def is_auxiliary(self) -> bool:
+        """It is no benchmark but an endpoint that benchmarks use beside their own."""
+        return self.plan.harness == HARNESS
+
+    @property
     def phase(self) -> Phase:
         """Where the task is, derived from the facts above."""
         if self.done:
@@ -308,6 +320,8 @@ class RunOutcome:
     folder: str
     tasks: tuple[TaskOutcome, ...]
     seconds: float
+    auxiliary: tuple[TaskOutcome, ...] = ()
+    """Endpoints that tasks used beside their own; the reason of one that went well is `released`."""
     ended_by: Reason | None = None
     strays: tuple[str, ...] = ()
     """Names that carry the invocation's mark, belong to no task and would not go."""
@@ -315,7 +329,8 @@ class RunOutcome:
     @property
     def leftovers(self) -> list[str]:
         """Names of endpoints and jobs that may still be running."""
-        return list(dict.fromkeys([*(name for task in self.tasks for name in task.left), *self.strays]))
+        made = (*self.tasks, *self.auxiliary)
+        return list(dict.fromkeys([*(name for one in made for name in one.left), *self.strays]))
 
     @property
     def exit_code(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal, RunState, present
@@ -43,6 +44,8 @@ class TaskStatus:
     endpoint: str = ""
     job: str = ""
     alive: bool | None = False
+    is_auxiliary: bool = False
+    """It is an endpoint that tasks use beside their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +94,25 @@ def of(journal: Journal, invocation: Invocation) -> RunStatus:
         tasks=tuple(
             _task(key, [f for f in facts if f.task == key], live.get(key, {}), state, outlives, ended, clean)
             for key in invocation.tasks
+        )
+        + tuple(
+            replace(
+                _task(name, [f for f in facts if f.task == name], live.get(name, {}), state, outlives, ended, clean),
+                is_auxiliary=True,
+            )
+            for name in auxiliary_of(facts)
         ),
         usd=round(sum(costs), 4) if costs else None,
         host=lease.host if lease else "",
         keeps_endpoint=any(fact.kind is Fact.ENDPOINT_KEPT for fact in facts),
         pid=lease.pid if lease and state is RunState.RUNNING else None,
     )
+
+
+def auxiliary_of(facts: Iterable[Entry]) -> list[str]:
+    """Names of the endpoints that an invocation makes beside those of its tasks."""
+    started = (fact.data.get("auxiliary", ()) for fact in facts if fact.kind is Fact.RUN_STARTED)
+    return list(dict.fromkeys(name for names in started for name in names))
 
 
 def is_clean(journal: Journal, invocation: str) -> bool:

@@ -1,10 +1,19 @@
-"""A task with the name that its endpoint turned out to answer to, where the plan could not know it."""
+"""A task with what turned out when its endpoints were made: the model's name, where auxiliary ones are."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from launcher.plan.model import TaskPlan
+
+
+def with_auxiliary(task: TaskPlan, found: Mapping[str, tuple[str, str | None]]) -> TaskPlan:
+    """The task with URL and model of the auxiliary endpoints that exist now: by name, None for the planned model."""
+    used = dict(task.auxiliary)
+    for name, (url, model) in found.items():
+        used[name] = dataclasses.replace(used[name], url=url, model=model or used[name].model)
+    return dataclasses.replace(task, auxiliary=used)
 
 
 def addressed(task: TaskPlan, model: str | None) -> TaskPlan:

@@ -14,12 +14,13 @@ from launcher.config.deployment import ONLY_ON_LEPTON, DeepInfra, NoDeployment
 from launcher.config.evaluation import EndpointType, Generation, Settings, Task
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
-from launcher.config.schema import ApiEndpoint, Config
+from launcher.config.schema import ApiEndpoint, Config, Limits
 from launcher.deployments import build_server
 from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
+from launcher.plan import auxiliary as helpers
 from launcher.plan import deepinfra as on_deepinfra
 from launcher.plan import lepton as on_lepton
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TargetPlan, TaskPlan, WorstCase
@@ -64,11 +65,14 @@ class _Builder:
         self.is_shared = getattr(config.deployment, "sharing", None) == "shared"
         self.rented = config.deployment if isinstance(config.deployment, DeepInfra) else None
         self.api_key = self._api_key()
+        self.helpers: dict[str, _Builder] = {}
         if self.server is not None and self.lepton is not None and self.rented is None:
             _refuse_without_image(self.server, self.lepton.type)
 
     def plan(self) -> Plan:
+        self.helpers = self._helpers()
         tasks = self._sharing(self._tasks())
+        auxiliary = self._auxiliary(tasks)
         execution, limits = self.config.execution, self.config.limits
         return Plan(
             invocation=self.invocation,
@@ -77,6 +81,7 @@ class _Builder:
             output_dir=str(_absolute(execution.output_dir)),
             storage=self._storage(),
             tasks=tasks,
+            auxiliary=auxiliary,
             start_jobs=execution.start_jobs,
             max_parallel_endpoints=limits.max_parallel_endpoints,
             max_gpus=limits.max_gpus,
@@ -85,7 +90,7 @@ class _Builder:
             max_gpu_hours=limits.max_gpu_hours,
             max_attempts=limits.max_attempts,
             usd_per_gpu_hour=execution.usd_per_gpu_hour,
-            worst_case=_worst_case(tasks, execution.usd_per_gpu_hour, limits.max_attempts),
+            worst_case=_worst_case((*tasks, *auxiliary), execution.usd_per_gpu_hour, limits.max_attempts),
             export_formats=tuple(self.config.export.formats),
             notes=(*self.notes, *self._execution_notes()),
             config=dataclasses.asdict(self.config),
@@ -103,6 +108,65 @@ class _Builder:
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
         return tuple(built)
+
+    def _helpers(self) -> dict[str, _Builder]:
+        """A builder for each auxiliary endpoint. Raises ConfigError for everything that is wrong with them."""
+        found: dict[str, _Builder] = {}
+        problems: list[str] = []
+        for name, one in self.config.auxiliary.items():
+            try:
+                helpers.refuse_mixed(self.config, one)
+                found[name] = _Builder(helpers.config_of(self.config, one), self.invocation)
+                found[name].helper_target()
+            except ConfigError as error:
+                problems += [helpers.located(name, problem) for problem in error.problems]
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        return found
+
+    def _auxiliary(self, tasks: tuple[TaskPlan, ...]) -> tuple[TaskPlan, ...]:
+        """The auxiliary endpoints that tasks use. Raises ConfigError for names and limits that cannot be."""
+        unused = helpers.unused(self.helpers, tasks)
+        self.notes += [f"auxiliary.{name} is used by no task, and is not deployed" for name in unused]
+        problems = list(helpers.refuse_names(self.helpers, tasks))
+        made: list[TaskPlan] = []
+        for name, builder in self.helpers.items():
+            if name in unused:
+                continue
+            try:
+                made.append(builder.helper(len(tasks) + len(made), name, tasks, self.config.limits))
+            except ConfigError as error:
+                problems += [helpers.located(name, problem) for problem in error.problems]
+            told = [note for note in builder._execution_notes() if note not in self._execution_notes()]
+            self.notes += [f"auxiliary {name}: {note}" for note in told]
+        problems = problems or list(helpers.beyond_limits(tasks, made, self.config.limits))
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        return tuple(made)
+
+    def helper_target(self) -> TargetPlan:
+        """How this endpoint is addressed where it is auxiliary: on the chat route, unless it says otherwise."""
+        chat = self.server is None or "chat" in self.server.endpoint_types
+        route = self.api.type or self.url_type or ("chat" if chat else "completions")
+        info = load_harness(helpers.HARNESS).describe("", Settings())
+        return self._target(self._endpoint_type(info, Settings(endpoint_type=route)), info)
+
+    def helper(self, index: int, name: str, tasks: tuple[TaskPlan, ...], limits: Limits) -> TaskPlan:
+        """This endpoint as one that is auxiliary to those of `tasks` that name it."""
+        timeout = helpers.needed_for(name, tasks, limits)
+        idle = helpers.idle_for(name, tasks)
+        lasting = Settings(timeout=timeout * limits.max_attempts)
+        run = load_harness(helpers.HARNESS).job(name, Settings(), self._target_info(self.helper_target().endpoint_type))
+        return TaskPlan(
+            index=index,
+            key=name,
+            name=name,
+            harness=helpers.HARNESS,
+            settings=Settings(),
+            target=self.helper_target(),
+            endpoint=self._endpoint(index, name, lasting, idle=idle),
+            job=JobPlan(name=resource_name("eval", name, index, self.invocation), run=run, timeout=timeout),
+        )
 
     def _sharing(self, tasks: tuple[TaskPlan, ...]) -> tuple[TaskPlan, ...]:
         """The tasks with one endpoint for all, if they share one: it lives as long as any of them may need it."""
@@ -135,18 +199,22 @@ class _Builder:
         if not info.generates:
             settings = _without_generation(task, settings)
         endpoint_type = self._endpoint_type(info, settings)
-        run = harness.job(task.name, settings, self._target_info(endpoint_type))
-        return TaskPlan(
+        used = {name: self.helpers[name].helper_target() for name in helpers.used_by(self.config, settings)}
+        run = harness.job(task.name, settings, self._target_info(endpoint_type, tuple(used)))
+        run = helpers.with_keys(run, used)
+        made = TaskPlan(
             index=index,
             key=key,
             name=task.name,
             harness=harness.name,
             settings=settings,
             target=self._target(endpoint_type, info),
-            endpoint=self._endpoint(index, task.name, settings),
             job=self._job(index, task.name, run, settings),
             expected_duration=settings.expected_duration or _guess(info, settings),
+            auxiliary=used,
         )
+        idle = made.longest if used else None  # while a judge works the judged model may get no request
+        return dataclasses.replace(made, endpoint=self._endpoint(index, task.name, settings, idle=idle))
 
     def _settings(self, task: Task) -> tuple[Harness, Settings]:
         evaluation = self.config.evaluation
@@ -176,7 +244,7 @@ class _Builder:
         if isinstance(deployment, NoDeployment) and deployment.loglikelihood == "no":
             raise ConfigError("scores log-likelihoods, and deployment.loglikelihood says that the endpoint has none")
 
-    def _target_info(self, endpoint_type: EndpointType) -> TargetInfo:
+    def _target_info(self, endpoint_type: EndpointType, auxiliary: tuple[str, ...] = ()) -> TargetInfo:
         return TargetInfo(
             model=self._model(),
             endpoint_type=endpoint_type,
@@ -185,6 +253,7 @@ class _Builder:
             model_id=self.server.model_id if self.server else self.served_name,
             max_length=self.server.max_length if self.server else None,
             single_prompt=self.server is not None and self.server.single_prompt,
+            auxiliary=auxiliary,
             served_by=_served_by(self.server) if self.server else self.url or "",
         )
 
@@ -219,7 +288,7 @@ class _Builder:
             return on_deepinfra.endpoint_key(own)
         return on_lepton.endpoint_key(self.lepton, own) if self.lepton and self.server else own
 
-    def _endpoint(self, index: int, task: str, settings: Settings) -> EndpointPlan | None:
+    def _endpoint(self, index: int, task: str, settings: Settings, *, idle: float | None = None) -> EndpointPlan | None:
         if self.server is None:
             return None
         name = endpoint_name(self.server.type, task, index, self.invocation)
@@ -246,6 +315,7 @@ class _Builder:
             start_timeout=start,
             health_timeout=health,
             key=self.api_key,
+            idle=idle,
         )
 
     def _job(self, index: int, task: str, run: HarnessJob, settings: Settings) -> JobPlan:
@@ -415,7 +485,7 @@ def _guess(info: TaskInfo, settings: Settings) -> float | None:
 def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None, attempts: int) -> WorstCase:
     """`price` in USD per GPU-hour, for endpoints whose shape has none of its own; `attempts` of each task."""
     known = price is not None or any(task.endpoint or task.job.usd_per_hour for task in tasks)
-    usd = sum(_longest(task) * (task.job.usd_per_hour or 0.0) for task in tasks)
+    usd = sum(task.longest / 3600 * (task.job.usd_per_hour or 0.0) for task in tasks)
     gpu_hours = 0.0
     for endpoint, hours in _endpoint_hours(tasks):
         hourly = endpoint.hourly(price)
@@ -425,11 +495,6 @@ def _worst_case(tasks: tuple[TaskPlan, ...], price: float | None, attempts: int)
     return WorstCase(gpu_hours=round(attempts * gpu_hours, 3), usd=round(attempts * usd, 2) if known else None)
 
 
-def _longest(task: TaskPlan) -> float:
-    """Hours that an attempt of a task takes if every time-out runs to its end."""
-    return (task.target.start_timeout + task.target.health_timeout + task.job.timeout) / 3600
-
-
 def _endpoint_hours(tasks: tuple[TaskPlan, ...]) -> list[tuple[EndpointPlan, float]]:
     """Each endpoint once with the hours that it may live; jobs that share one run side by side."""
     hours: dict[str, float] = {}
@@ -437,5 +502,5 @@ def _endpoint_hours(tasks: tuple[TaskPlan, ...]) -> list[tuple[EndpointPlan, flo
     for task in tasks:
         if task.endpoint is not None:
             endpoints[task.endpoint.name] = task.endpoint
-            hours[task.endpoint.name] = max(hours.get(task.endpoint.name, 0.0), _longest(task))
+            hours[task.endpoint.name] = max(hours.get(task.endpoint.name, 0.0), task.longest / 3600)
     return [(endpoints[name], hours[name]) for name in endpoints]

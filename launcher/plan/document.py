@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from launcher.config.fields import Reference
+from launcher.harnesses.spec import variable
 from launcher.plan.model import TargetPlan, TaskPlan
 
 SCHEMA = "nv-eval.job/1"
@@ -20,14 +21,19 @@ RUNNER_MODULES = ("client", "loglikelihood", "endpoint", "job", "output", "harne
 def job_document(invocation: str, task: TaskPlan, *, url: str, output_dir: str, work_dir: str) -> dict[str, Any]:
     """The document that tells the runner what to do, ready for JSON; it holds no secret.
 
-    `url` is the endpoint's base URL without /v1; the folders are paths as the job sees them. Variables of the job
-    that are references are left out: the platform puts them into the environment of the job's process.
+    `url` is the endpoint's base URL without /v1, as those of auxiliary endpoints in the task are; the folders are
+    paths as the job sees them. Variables of the job that are references are left out: the platform puts them into the
+    environment of the job's process.
     """
     return {
         "schema": SCHEMA,
         "invocation": invocation,
         "task": task.key,
-        "target": _target(task.target, url),
+        "target": _target(task.target, url, API_KEY_ENV),
+        "auxiliary": {
+            name: _target(target, target.url or "", variable(name, "API_KEY"))
+            for name, target in task.auxiliary.items()
+        },
         "run": _run(task),
         "timeout": task.job.timeout,
         "output_dir": output_dir,
@@ -35,7 +41,7 @@ def job_document(invocation: str, task: TaskPlan, *, url: str, output_dir: str, 
     }
 
 
-def _target(target: TargetPlan, url: str) -> dict[str, Any]:
+def _target(target: TargetPlan, url: str, key_variable: str) -> dict[str, Any]:
     return {
         "url": url.rstrip("/"),
         "model": target.model,
@@ -46,7 +52,7 @@ def _target(target: TargetPlan, url: str) -> dict[str, Any]:
         "needs_loglikelihood": target.needs_loglikelihood,
         "start_timeout": target.start_timeout,
         "health_timeout": target.health_timeout,
-        "api_key_env": API_KEY_ENV if target.api_key else None,
+        "api_key_env": key_variable if target.api_key else None,
     }
 
 

@@ -59,6 +59,7 @@ def _alone(config: Config, ttl: float) -> Config:
             endpoint_type=_endpoint_type(config),
             tasks=[Task(name=TASK)],
         ),
+        auxiliary={},
         export=Export(),
         limits=dataclasses.replace(config.limits, max_attempts=1),
         notify=dataclasses.replace(notify, events=[event for event in notify.events if event in _EVENTS]),

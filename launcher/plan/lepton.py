@@ -80,8 +80,12 @@ def endpoint(
     start_timeout: float,
     health_timeout: float,
     key: Reference | None,
+    idle: float | None = None,
 ) -> EndpointPlan:
-    """One endpoint with its request. Raises ConfigError for everything that the service would refuse."""
+    """One endpoint with its request. Raises ConfigError for everything that the service would refuse.
+
+    `idle`: seconds that it may have to wait for a request, where that is longer than it takes to start.
+    """
     mounts = [*_cache_mounts(lepton, server), *_model_mounts(server, lepton.storage)]
     mounts += [_mount(mount, lepton.storage) for mount in lepton.endpoint.mounts]
     _raise(_endpoint_problems(lepton, server, name, mounts))
@@ -100,7 +104,7 @@ def endpoint(
             "spec": {
                 **_source(server),
                 "resource_requirement": _resources(lepton, server),
-                "auto_scaler": _auto_scaler(lepton.autoscale, start_timeout + health_timeout),
+                "auto_scaler": _auto_scaler(lepton.autoscale, start_timeout + health_timeout, idle or 0.0),
                 **_access(lepton.access, key),
                 "envs": [*_envs(server.env), {"name": INVOCATION, "value": invocation}],
                 "mounts": mounts,
@@ -238,13 +242,13 @@ def _most_replicas(config: LeptonEndpoint) -> int:
     return config.max_replicas or config.min_replicas
 
 
-def _auto_scaler(scale: LeptonAutoscale, boot: float) -> dict[str, Any]:
-    """`boot`: seconds that an endpoint has to answer. The guard of the costs is always in it."""
+def _auto_scaler(scale: LeptonAutoscale, boot: float, idle: float) -> dict[str, Any]:
+    """`boot`, `idle`: seconds that an endpoint has to answer, may get no request. The guard of the costs is in it."""
     throughput = {"qpm": scale.qpm, "paths": scale.qpm_paths or None, "methods": scale.qpm_methods or None}
     return _without_none(
         {
             "scale_down": {
-                "no_traffic_timeout": scale.no_traffic_timeout or math.ceil(boot) + IDLE_SLACK,
+                "no_traffic_timeout": scale.no_traffic_timeout or math.ceil(max(boot, idle)) + IDLE_SLACK,
                 "not_ready_timeout": scale.not_ready_timeout or math.ceil(boot) + START_SLACK,
             },
             "target_gpu_utilization_percentage": scale.gpu_utilization,

@@ -126,6 +126,9 @@ class JobPlan:
 class TaskPlan:
     """One benchmark with its endpoint (None: an existing one) and its job.
 
+    Of `Plan.auxiliary` it is an endpoint that serves benchmarks beside their own: nobody runs its job, whose timeout is
+    the longest that it may be needed once it answers. Its key is its name.
+
     `key` is unique in the invocation and names the task's folder: the task's name, with -2, -3 where it repeats.
     """
 
@@ -138,6 +141,19 @@ class TaskPlan:
     job: JobPlan
     endpoint: EndpointPlan | None = None
     expected_duration: float | None = None
+    auxiliary: dict[str, TargetPlan] = field(default_factory=dict)
+    """How its job addresses the auxiliary endpoints that it uses, by name."""
+
+    @property
+    def boot(self) -> float:
+        """Seconds that its job waits at most for its endpoint and the auxiliary ones."""
+        helpers = (target.start_timeout + target.health_timeout for target in self.auxiliary.values())
+        return self.target.start_timeout + self.target.health_timeout + max(helpers, default=0.0)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that an attempt of it takes if every time-out runs to its end."""
+        return self.boot + self.job.timeout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +175,8 @@ class Plan:
     storage: str
     """Folder, on the platform, that belongs to this invocation alone."""
     tasks: tuple[TaskPlan, ...]
+    auxiliary: tuple[TaskPlan, ...] = ()
+    """Endpoints that tasks use beside their own, those that exist already (`endpoint` None) too."""
     start_jobs: Literal["as_ready", "all_ready"] = "as_ready"
     max_parallel_endpoints: int | None = None
     max_gpus: int | None = None
@@ -180,9 +198,24 @@ class Plan:
 
     @property
     def endpoints(self) -> list[EndpointPlan]:
-        """Every endpoint once, in the order of the tasks."""
-        made = [task.endpoint for task in self.tasks if task.endpoint is not None]
+        """Every endpoint once, in the order of the tasks, auxiliary ones last."""
+        made = [task.endpoint for task in self.served if task.endpoint is not None]
         return list({endpoint.name: endpoint for endpoint in made}.values())
+
+    @property
+    def served(self) -> list[TaskPlan]:
+        """Everything that an endpoint is made for: the tasks, and what is auxiliary to them."""
+        return [*(task for task in self.tasks if task.endpoint), *self.helpers]
+
+    @property
+    def helpers(self) -> list[TaskPlan]:
+        """Auxiliary endpoints that are made for this plan."""
+        return [one for one in self.auxiliary if one.endpoint is not None]
+
+    def together(self, task: TaskPlan) -> list[EndpointPlan]:
+        """Endpoints that a task needs at the same time: its own and auxiliary ones."""
+        helpers = [one.endpoint for one in self.helpers if one.key in task.auxiliary]
+        return [endpoint for endpoint in (task.endpoint, *helpers) if endpoint is not None]
 
     def notify_config(self) -> Notify:
         """The typed keys of `notify`."""

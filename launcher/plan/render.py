@@ -27,6 +27,7 @@ def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -
     parts = [_head(plan)]
     in_containers = getattr(plan.execution_config(), "runtime", "container") != "process"
     parts += [_task(task, in_containers=in_containers, verbose=verbose) for task in plan.tasks]
+    parts += [_auxiliary(one, plan, in_containers=in_containers, verbose=verbose) for one in plan.auxiliary]
     checks = list(checks)
     parts.append(_foot(plan, [message for state, _, message in checks if state == "problem"]))
     parts.append(_checks(checks, verbose=verbose))
@@ -65,7 +66,19 @@ def _task(task: TaskPlan, *, in_containers: bool, verbose: bool) -> str:
         lines.append(f"   endpoint  {task.target.url} (exists)")
     probe = " and prompt log-probabilities" if task.target.needs_loglikelihood else ""
     lines.append(f"   model     {task.target.model} on {task.target.endpoint_type}; one token{probe} asked for first")
+    lines += [f"   auxiliary {', '.join(task.auxiliary)}"] if task.auxiliary else []
     lines += _job(task, verbose=verbose)
+    return "\n".join(lines) + "\n"
+
+
+def _auxiliary(one: TaskPlan, plan: Plan, *, in_containers: bool, verbose: bool) -> str:
+    users = ", ".join(task.key for task in plan.tasks if one.key in task.auxiliary)
+    lines = [f"{one.key} (auxiliary, for {users})"]
+    if one.endpoint is not None:
+        lines += _endpoint(one.endpoint, in_containers=in_containers, verbose=verbose)
+    else:
+        lines.append(f"   endpoint  {one.target.url} (exists)")
+    lines.append(f"   model     {one.target.model} on {one.target.endpoint_type}; one token asked for first")
     return "\n".join(lines) + "\n"
 
 
@@ -156,14 +169,14 @@ def _foot(plan: Plan, problems: list[str]) -> str:
 def _worst_case(plan: Plan) -> str:
     worst = plan.worst_case
     hours = f"{worst.gpu_hours:g} GPU-hours" if worst.gpu_hours else "no GPU time"
-    if any(task.endpoint and not task.endpoint.gpus_known for task in plan.tasks):
+    if any(not endpoint.gpus_known for endpoint in plan.endpoints):
         hours = "GPU time not known"
-    has_shapes = any(task.endpoint and task.endpoint.shape for task in plan.tasks)
+    has_shapes = any(endpoint.shape for endpoint in plan.endpoints)
     if not (worst.usd or worst.gpu_hours or (has_shapes and worst.usd is None)):
         return f"Worst case: {hours}."
     key = "pricing.usd_per_hour" if has_shapes else "execution.usd_per_gpu_hour"
     unknown = f"no price set ({key})"
-    if any(task.endpoint and task.endpoint.is_metered for task in plan.tasks):
+    if any(endpoint.is_metered for endpoint in plan.endpoints):
         unknown = "at the price that the service tells"
     price = money(worst.usd) if worst.usd is not None else unknown
     return f"Worst case, if every time-out runs to its end: {hours}, {price}."

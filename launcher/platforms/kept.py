@@ -31,7 +31,7 @@ class KeptLogs:
     def _paths(self, name: str) -> Iterator[Path]:
         """From the name alone: what an earlier launcher created has it too. All tasks have a shared endpoint's."""
         further = re.search(rf"r(\d+)-{re.escape(self.plan.invocation)}$", name)
-        for planned in self.plan.tasks:
+        for planned in (*self.plan.tasks, *self.plan.helpers):
             task = attempt(planned, int(further[1]) if further else 1, self.plan.invocation)
             if name == task.job.name:
                 yield self.folder / task.key / JOB_LOG

@@ -173,7 +173,8 @@ def halves(platform: Platform) -> Iterator[Platform]:
 
 def jobs_alone(plan: Plan) -> Plan:
     """A plan as the half sees it that only runs the jobs."""
-    return dataclasses.replace(plan, tasks=tuple(map(_alone, plan.tasks)))
+    existing = tuple(one for one in plan.auxiliary if one.endpoint is None)
+    return dataclasses.replace(plan, tasks=tuple(map(_alone, plan.tasks)), auxiliary=existing)
 
 
 def _alone(task: TaskPlan) -> TaskPlan:

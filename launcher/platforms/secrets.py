@@ -30,7 +30,7 @@ _JSON_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[-+.\w]+', re.DOTALL)
 
 def references(plan: Plan) -> Iterator[Reference]:
     """Every reference of a plan."""
-    for task in plan.tasks:
+    for task in (*plan.tasks, *plan.auxiliary):
         yield from _of_task(task)
 
 

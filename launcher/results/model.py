@@ -66,6 +66,26 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuxiliaryRecord:
+    """An endpoint that tasks used beside their own, such as a judge. Its costs are in no task's.
+
+    `reason` is `released` if it went with the last task that used it, and empty for one that existed anyway.
+    """
+
+    name: str
+    tasks: list[str]
+    """Keys of the tasks that used it."""
+    model: ModelRecord
+    reason: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    usd: float | None = None
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    evidence: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """Results of one invocation. `created` in seconds since 1970; `complete` if every task has scores.
 
@@ -80,6 +100,7 @@ class Record:
     seconds: float
     complete: bool
     tasks: list[TaskRecord]
+    auxiliary: list[AuxiliaryRecord] = field(default_factory=list)
     resumed: bool = False
     exit_code: int = 0
     left: list[str] = field(default_factory=list)

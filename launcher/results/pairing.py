@@ -56,6 +56,14 @@ class Run:
             found = found.get(key) if isinstance(found, dict) else None
         return found if isinstance(found, str) else None
 
+    def auxiliary(self, task_key: str) -> dict[str, dict[str, Any]]:
+        """What served a task beside the evaluated model, a judge say, by name, as `provenance.json` has it."""
+        found: Any = self._provenance
+        for key in ("tasks", task_key, "auxiliary"):
+            found = found.get(key) if isinstance(found, dict) else None
+        named = found.items() if isinstance(found, dict) else ()
+        return {name: one for name, one in named if isinstance(one, dict)}
+
     @cached_property
     def _provenance(self) -> Any:
         path = self.folder / "provenance.json"
@@ -258,6 +266,7 @@ class _Match:
         yield from _unequal("metrics", *(self._metrics(scores, task) for scores in self._scores))
         prints = (run.fingerprint(self._key, task) for run in self._runs)
         yield from _unequal("dataset fingerprint", *prints, unknown=False)
+        yield from _of_auxiliary(*(run.auxiliary(self._key) for run in self._runs))
         for key in self._samples[0]:
             if key[0] == task and (pairs := self._common(*key)) is not None:
                 yield from _of_samples(pairs)
@@ -271,7 +280,44 @@ class _Match:
         """Settings that measure something else and show in no digest, such as those of generation."""
         first, second = ({"evaluation": _without(task.settings)} for task in self._tasks)
         found = [change for change in changes(first, second) if not change.is_operational]
-        return [f"settings differ: {str(change).removeprefix('evaluation.')}" for change in found]
+        served = (run.auxiliary(self._key) for run in self._runs)
+        return [
+            *(f"settings differ: {str(change).removeprefix('evaluation.')}" for change in found),
+            *_served_otherwise(*served),
+        ]
+
+
+def _of_auxiliary(first: dict[str, dict[str, Any]], second: dict[str, dict[str, Any]]) -> Iterator[Difference]:
+    """Another judge measures something else: another model, or another revision of it."""
+    for name in dict.fromkeys([*first, *second]):
+        models = [_judging(one.get(name)) for one in (first, second)]
+        yield from _unequal(f"auxiliary {name}", models[0][0], models[1][0])
+        if models[0][0] == models[1][0]:
+            yield from _unequal(f"revision of auxiliary {name}", models[0][1], models[1][1], unknown=False)
+
+
+def _judging(one: dict[str, Any] | None) -> tuple[str, str | None]:
+    """Model and revision of an auxiliary endpoint: as planned, else as its server told it."""
+    model = one.get("model") if one is not None else None
+    if one is None or not isinstance(model, dict):
+        return "none", None
+    name = str(model.get("id") or model.get("served_name"))
+    server = one.get("server")
+    listed = server.get("data") if isinstance(server, dict) else None
+    told = [entry.get("revision") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    revision = model.get("revision") or next((entry for entry in told if entry), None)
+    return name, None if revision is None else str(revision)
+
+
+def _served_otherwise(first: dict[str, dict[str, Any]], second: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What differs in how the same judge was served, one line each."""
+    for name in first.keys() & second.keys():
+        before, after = ({"auxiliary": {name: _place(one[name])}} for one in (first, second))
+        yield from (f"settings differ: {change}" for change in changes(before, after))
+
+
+def _place(one: dict[str, Any]) -> dict[str, Any]:
+    return {key: one[key] for key in ("endpoint", "url") if key in one}
 
 
 def samples_of(run: Run, task: TaskRecord) -> dict[tuple[str, str], SampleSet]:

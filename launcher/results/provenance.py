@@ -15,7 +15,7 @@ import msgspec
 
 from launcher.errors import ResultsError
 from launcher.harnesses import load_harness
-from launcher.plan.model import Plan, TaskPlan
+from launcher.plan.model import Plan, TargetPlan, TaskPlan
 from launcher.results.model import Tokens
 
 SCHEMA = "nv-eval.provenance/1"
@@ -41,7 +41,7 @@ def collect(plan: Plan, folder: Path, scored: Collection[str]) -> dict[str, Any]
         "system": platform.platform(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "plan_sha256": hashlib.sha256(msgspec.json.encode(plan)).hexdigest(),
-        "tasks": {task.key: _task(task, folder / task.key) for task in plan.tasks if task.key in scored},
+        "tasks": {task.key: _task(task, plan, folder / task.key) for task in plan.tasks if task.key in scored},
     }
 
 
@@ -71,7 +71,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _task(task: TaskPlan, folder: Path) -> dict[str, Any]:
+def _auxiliary(name: str, target: TargetPlan, plan: Plan, folder: Path) -> dict[str, Any]:
+    """What served a task beside the evaluated endpoint, as the plan has it and as the server told it of itself."""
+    endpoint = next((one.endpoint for one in plan.helpers if one.key == name), None)
+    said = _json(folder / "output" / "auxiliary" / f"{name}.json")
+    if endpoint is None:
+        return {"model": {"served_name": target.model}, "url": target.url, "server": said}
+    server = endpoint.server
+    return {
+        "model": {"id": server.model_id, "revision": server.revision, "served_name": server.served_name},
+        "endpoint": {"type": server.type, "image": server.image, "command": list(server.command)},
+        "server": said,
+    }
+
+
+def _task(task: TaskPlan, plan: Plan, folder: Path) -> dict[str, Any]:
     server = task.endpoint.server if task.endpoint else None
     record: dict[str, Any] = {
         "harness": _harness_record(task, folder / "output"),
@@ -81,6 +95,7 @@ def _task(task: TaskPlan, folder: Path) -> dict[str, Any]:
     if server is not None:
         record["model"] = {"id": server.model_id, "revision": server.revision, "served_name": server.served_name}
         record["endpoint"] = {"type": server.type, "image": server.image, "command": list(server.command)}
+    record["auxiliary"] = {name: _auxiliary(name, target, plan, folder) for name, target in task.auxiliary.items()}
     record["server"] = _json(folder / "output" / "server.json")
     return {name: value for name, value in record.items() if value not in (None, {})}
 

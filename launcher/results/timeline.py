@@ -218,13 +218,15 @@ class _Reader:
             planned = self._planned(span) if span.kind == "endpoint" else None
             if planned is None or self._plan is None:
                 continue
+            if helped := [task.key for task in self._plan.tasks if span.task in task.auxiliary]:
+                span.users = helped
             span.gpus, span.usd_per_hour = planned.gpus, planned.hourly(self._plan.usd_per_gpu_hour)
             if span.usd is None and not planned.is_metered and span.usd_per_hour is not None and span.ended is not None:
                 span.usd = span.usd_per_hour * (span.ended - span.began) / 3600
 
     def _planned(self, span: Span) -> EndpointPlan | None:
         """The endpoint as it was planned; those of later attempts differ by their names alone."""
-        tasks = self._plan.tasks if self._plan is not None else ()
+        tasks = self._plan.served if self._plan is not None else ()
         return next((task.endpoint for task in tasks if task.key == span.task), None)
 
 

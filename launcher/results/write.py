@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import yaml
 
-from launcher.orchestrator.reasons import Status
+from launcher.orchestrator.reasons import Reason, Status
 from launcher.orchestrator.state import Attempt, RunOutcome, TaskOutcome
 from launcher.plan.model import Plan, TaskPlan
 from launcher.results import provenance, table, table_text
-from launcher.results.model import AttemptRecord, ModelRecord, Record, TaskRecord
+from launcher.results.model import AttemptRecord, AuxiliaryRecord, ModelRecord, Record, TaskRecord
 
 
 def begin(plan: Plan, folder: Path) -> None:
@@ -96,6 +96,7 @@ def build(plan: Plan, outcome: RunOutcome, began: float | None = None) -> Record
         resumed=began is not None,
         complete=all(task.status is Status.SCORED for task in outcome.tasks),
         tasks=[_task(task, plans[task.key], Path(outcome.folder)) for task in outcome.tasks],
+        auxiliary=_auxiliary(plan, outcome),
         exit_code=outcome.exit_code,
         left=outcome.leftovers,
     )
@@ -112,8 +113,43 @@ def _model(plan: Plan, folder: Path) -> ModelRecord:
     )
 
 
+def _auxiliary(plan: Plan, outcome: RunOutcome) -> list[AuxiliaryRecord]:
+    """The endpoints that tasks used beside their own, those that existed anyway too."""
+    ended = {one.key: one for one in outcome.auxiliary}
+    return [
+        AuxiliaryRecord(
+            name=one.key,
+            tasks=[task.key for task in plan.tasks if one.key in task.auxiliary],
+            model=_served(one),
+            **(_made(ended[one.key]) if one.key in ended else {}),
+        )
+        for one in plan.auxiliary
+    ]
+
+
+def _made(outcome: TaskOutcome) -> dict[str, Any]:
+    """How an auxiliary endpoint went that was made for the run."""
+    return {
+        "reason": outcome.reason.value,
+        "detail": outcome.detail,
+        "seconds": round(outcome.seconds, 3),
+        "gpu_seconds": round(outcome.gpu_seconds, 3),
+        "usd": None if outcome.usd is None else round(outcome.usd, 4),
+        "attempts": [_attempt(attempt) for attempt in outcome.attempts],
+        "evidence": {} if outcome.reason is Reason.RELEASED else outcome.evidence.lines(),
+    }
+
+
+def _served(task: TaskPlan) -> ModelRecord:
+    server = task.endpoint.server if task.endpoint else None
+    return ModelRecord(
+        model_id=server.model_id if server else None,
+        served_name=server.served_name if server else task.target.model,
+        revision=server.revision if server else None,
+    )
+
+
 def _task(outcome: TaskOutcome, plan: TaskPlan, folder: Path) -> TaskRecord:
-    evidence = {"endpoint": list(outcome.evidence.endpoint), "job": list(outcome.evidence.job)}
     return TaskRecord(
         key=outcome.key,
         name=outcome.name,
@@ -127,19 +163,18 @@ def _task(outcome: TaskOutcome, plan: TaskPlan, folder: Path) -> TaskRecord:
         tokens=provenance.tokens(plan, folder) if outcome.scores else None,
         attempts=[_attempt(attempt) for attempt in outcome.attempts],
         scores=list(outcome.scores),
-        evidence={name: lines for name, lines in evidence.items() if lines},
+        evidence=outcome.evidence.lines(),
         settings=_without_unset(msgspec.to_builtins(plan.settings)),
     )
 
 
 def _attempt(attempt: Attempt) -> AttemptRecord:
-    evidence = {"endpoint": list(attempt.evidence.endpoint), "job": list(attempt.evidence.job)}
     return AttemptRecord(
         number=attempt.number,
         reason=attempt.reason.value,
         detail=attempt.detail,
         endpoint_seconds=round(attempt.endpoint_seconds, 3),
-        evidence={name: lines for name, lines in evidence.items() if lines},
+        evidence=attempt.evidence.lines(),
     )
 
 

@@ -32,6 +32,8 @@ class Ending(enum.Enum):
     LOGLIKELIHOOD_UNSUPPORTED = ("loglikelihood_unsupported", 14)
     LOGLIKELIHOOD_WRONG = ("loglikelihood_wrong", 15)
     ENDPOINT_DIED = ("endpoint_died", 16)
+    AUXILIARY_FAILED = ("auxiliary_failed", 17)
+    AUXILIARY_DIED = ("auxiliary_died", 18)
     HARNESS_FAILED = ("harness_failed", 20)
     HARNESS_TIMEOUT = ("harness_timeout", 21)
     HARNESS_MISSING = ("harness_missing", 22)

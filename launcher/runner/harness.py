@@ -47,6 +47,7 @@ class Harness:
         """Wait for its end. Raises Ended if it must be ended, or failed."""
         deadline = time.monotonic() + self._job.timeout
         watch = EndpointWatch(self._job.target)
+        others = {name: EndpointWatch(target) for name, target in self._job.auxiliary.items()}
         try:
             while self._process.poll() is None:
                 self.output.pump(TICK)
@@ -54,6 +55,8 @@ class Harness:
                     raise Ended(Ending.STOPPED, "stopped while the benchmark ran")
                 if watch.dead:
                     raise Ended(Ending.ENDPOINT_DIED, self._with_last("the endpoint refuses connections"))
+                if dead := [name for name, other in others.items() if other.dead]:
+                    raise Ended(Ending.AUXILIARY_DIED, self._with_last(f"{dead[0]} refuses connections"))
                 if time.monotonic() > deadline:
                     raise Ended(Ending.HARNESS_TIMEOUT, self._with_last(f"not done after {self._job.timeout:g} s"))
         finally:

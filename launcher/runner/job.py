@@ -57,6 +57,8 @@ class Job:
     timeout: float
     output_dir: Path
     work_dir: Path
+    auxiliary: dict[str, Target] = field(default_factory=dict)
+    """Endpoints that the harness uses beside the evaluated one, by name."""
 
     @classmethod
     def load(cls, path: str) -> Job:
@@ -72,6 +74,7 @@ class Job:
             timeout=float(document["timeout"]),
             output_dir=Path(document["output_dir"]).absolute(),
             work_dir=Path(document["work_dir"]).absolute(),
+            auxiliary={name: Target.from_document(one) for name, one in document.get("auxiliary", {}).items()},
         )
 
     def fill(self, text: str) -> str:
@@ -84,14 +87,24 @@ class Job:
             "model": self.target.model,
             "brace": "{",
         }
-        return re.sub(r"\{(python|url|output_dir|work_dir|model|brace)\}", lambda match: values[match[1]], text)
+        for name, target in self.auxiliary.items():
+            values |= {f"auxiliary.{name}.url": target.url.rstrip("/"), f"auxiliary.{name}.model": target.model}
+        pattern = r"\{(python|url|output_dir|work_dir|model|brace|auxiliary\.\w+\.(?:url|model))\}"
+        return re.sub(pattern, lambda match: values.get(match[1], match[0]), text)
 
     def environment(self) -> dict[str, str]:
-        """The harness's environment: this program's own, the job's, and the endpoint's key under the harness's name."""
+        """The harness's environment: this program's own, the job's, and keys under the harness's names.
+
+        An auxiliary endpoint NAME has NV_EVAL_AUX_NAME_BASE_URL (with /v1), _MODEL and _API_KEY (`none` without a key).
+        """
         unbuffered = {"PYTHONUNBUFFERED": "1"}  # what a harness says last must not be lost in its buffer
         env = {**unbuffered, **os.environ, **{name: self.fill(value) for name, value in self.run.env.items()}}
         if self.run.api_key_env and self.target.key:
             env[self.run.api_key_env] = self.target.key
+        for name, target in self.auxiliary.items():
+            prefix = f"NV_EVAL_AUX_{name.upper()}_"
+            env[f"{prefix}BASE_URL"], env[f"{prefix}MODEL"] = f"{target.url.rstrip('/')}/v1", target.model
+            env[f"{prefix}API_KEY"] = target.key or "none"
         return env
 
     def secrets(self) -> set[str]:

@@ -33,6 +33,8 @@ __all__ = ["Ended", "Ending", "EndpointProblem", "Job", "Runner", "Target", "mai
 
 SERVER_FILE = "server.json"
 """What the server answered to GET /v1/models when it was ready, in the output folder."""
+AUXILIARY_FOLDER = "auxiliary"
+"""Folder in the output folder with the same of auxiliary endpoints, NAME.json each."""
 RESULTS_CAP = 8 * 2**20
 """Most bytes of results that go to the log."""
 
@@ -152,12 +154,36 @@ class Runner:
     def _wait_ready(self) -> None:
         ready = Readiness(self.job.target, self.client, self.report.phase, stopped=lambda: self._stopped)
         self._unless_stopped(ready.wait)
+        for name in self.job.auxiliary:
+            self._unless_stopped(lambda name=name: self._wait_auxiliary(name))  # type: ignore[misc]
+
+    def _wait_auxiliary(self, name: str) -> None:
+        """The same of an endpoint that the harness uses beside: its reason is told as its own."""
+        target = self.job.auxiliary[name]
+
+        def say(phase: str, detail: str) -> None:
+            self.report.phase(phase, f"{name}: {detail}")
+
+        try:
+            Readiness(target, Client(target), say, stopped=lambda: self._stopped).wait()
+        except EndpointProblem as problem:
+            if problem.ending is Ending.STOPPED:
+                raise
+            why = problem.reason.replace("_", " ")
+            raise Ended(Ending.AUXILIARY_FAILED, f"{name}: {why}: {problem.detail}") from problem
 
     def _note_server(self) -> None:
-        """Keep what the server says of its model: name, revision, longest input."""
-        listed = self.client.ask("/v1/models", timeout=10.0).json
+        """Keep what each server says of its model: name, revision, longest input."""
+        self._note(self.client, SERVER_FILE)
+        for name, target in self.job.auxiliary.items():
+            self._note(Client(target), f"{AUXILIARY_FOLDER}/{name}.json")
+
+    def _note(self, client: Client, name: str) -> None:
+        listed = client.ask("/v1/models", timeout=10.0).json
         if isinstance(listed, dict):
-            (self.job.output_dir / SERVER_FILE).write_text(json.dumps(listed), encoding="utf-8")
+            path = self.job.output_dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(listed), encoding="utf-8")
 
     def _evaluate(self) -> None:
         self.report.phase("evaluating", self.job.task)
@@ -171,6 +197,9 @@ class Runner:
         silence = last_sign_of_life(self.job.target, self.client)
         if silence:
             raise Ended(Ending.ENDPOINT_DIED, f"{silence}; the benchmark: {failure}")
+        for name, target in self.job.auxiliary.items():
+            if silence := last_sign_of_life(target, Client(target)):
+                raise Ended(Ending.AUXILIARY_DIED, f"{name}: {silence}; the benchmark: {failure}")
         raise Ended(Ending.HARNESS_FAILED, failure)
 
     def _unless_stopped(self, step: Callable[[], None]) -> None:

@@ -50,6 +50,8 @@ class _Thing:
     gone_at: float | None = None
     uses: str = ""
     """Of a job the endpoint whose URL it was given."""
+    helped_by: list[str] = field(default_factory=list)
+    """Of a job the auxiliary endpoints whose URLs it was given."""
 
 
 @dataclass
@@ -117,7 +119,15 @@ class FakePlatform:
         if self.script(task.key).submit_fails:
             raise PlatformError("quota")
         assert spec.name not in self.jobs, "submitted twice"
-        self.jobs[spec.name] = _Thing(task=task.key, name=spec.name, begun=_now(), uses=url.removeprefix("http://"))
+        helpers = [str(target.url).removeprefix("http://") for target in task.auxiliary.values()]
+        uses = url.removeprefix("http://")
+        self.jobs[spec.name] = _Thing(
+            task=task.key,
+            name=spec.name,
+            begun=_now(),
+            uses=uses,
+            helped_by=[h for h in helpers if h in self.endpoints],
+        )
         self.submitted.append((_now(), task.key))
         return self._job(self.jobs[spec.name])
 
@@ -156,7 +166,13 @@ class FakePlatform:
         return Resource(name=thing.name, state=state, progress=Progress(phase="ended"), end=end)
 
     def _ready(self, job: _Thing, script: Script) -> float | None:
-        """When its endpoint answers a job."""
+        """When its endpoint answers a job, and those do that are auxiliary to it."""
+        own = self._own_ready(job, script)
+        helpers = [self.endpoints[name] for name in job.helped_by]
+        up = [_plus(helper.begun, self._script(helper).boot) for helper in helpers]
+        return None if own is None or None in up else max([own, *(at for at in up if at is not None)])
+
+    def _own_ready(self, job: _Thing, script: Script) -> float | None:
         used = self.endpoints.get(job.uses)
         if used is not None and used.task == "shared":
             up = _plus(used.begun, self._script(used).boot)

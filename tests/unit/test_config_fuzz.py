@@ -26,7 +26,7 @@ CANARY = "canary-7f3a"
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 MANY = settings(QUICK, max_examples=120)
 
-SECTIONS = {name: set(hints(cls)) for name, cls in hints(Config).items() if name not in ("execution", "deployment")}
+SECTIONS = {name: set(hints(cls)) for name, cls in hints(Config).items() if hasattr(cls, "__dataclass_fields__")}
 SECTIONS["execution"] = {"type", "runtime", "gpus", "output_dir", "docker"}
 SECTIONS["deployment"] = {key for cls in DEPLOYMENTS.values() for key in hints(cls)}
 KEYS = sorted({*SECTIONS, *(key for keys in SECTIONS.values() for key in keys), "name", "api_endpoint", "url"})

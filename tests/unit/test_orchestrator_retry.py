@@ -11,7 +11,7 @@ from launcher.orchestrator.retry import FIRST_DELAY, LONGEST_DELAY, delay, diagn
 from launcher.orchestrator.state import TaskState
 from tests.unit.test_orchestrator_run import make_plan
 
-AGAIN = {Reason.ENDPOINT_DIED, Reason.PREEMPTED, Reason.JOB_LOST}
+AGAIN = {Reason.ENDPOINT_DIED, Reason.PREEMPTED, Reason.JOB_LOST, Reason.AUXILIARY_DIED}
 
 
 def ended(folder: Path, reason: Reason | None, *, number: int = 1, again: bool = False) -> TaskState:

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property, partial
@@ -399,13 +399,24 @@ class Tasks(TaskManager):  # type: ignore[misc]
         return self.loaded
 
 
+def auxiliary(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Endpoints beside the evaluated one as metadata, `auxiliary: {NAME: {base_url, model}}`; their keys stay out."""
+    named = (re.fullmatch(r"NV_EVAL_AUX_(\w+)_BASE_URL", name) for name in environment)
+    found = {
+        match[1].lower(): {"base_url": environment[match[0]], "model": environment[f"NV_EVAL_AUX_{match[1]}_MODEL"]}
+        for match in named
+        if match is not None
+    }
+    return {"auxiliary": found} if found else {}
+
+
 def task_manager(run: Run) -> Tasks:
     """A task manager that has read the folders of this one task; reading all takes seconds."""
     beside = Path(__file__).parent
     included = [str(beside)] if any(beside.glob("*.yaml")) else []
     if run.include_path:
         included.append(run.include_path)
-    metadata = {**run.model_args, **run.metadata}
+    metadata = {**run.model_args, **auxiliary(os.environ), **run.metadata}
     with only_folders(run.folders):
         tasks = Tasks(include_path=included, metadata=metadata)
     if run.task in tasks.task_index:

@@ -46,7 +46,9 @@ _HINTS = {
 _BESIDE = "sys.path.insert(0, str(Path(__file__).parent))\n"
 """Finds the files beside a program even where PYTHONSAFEPATH is set."""
 
-_PLACEHOLDER = re.compile(r"\{(?=(?:python|url|output_dir|work_dir|model|host|port|threads|brace)\})")
+_PLACEHOLDER = re.compile(
+    r"\{(?=(?:python|url|output_dir|work_dir|model|host|port|threads|brace|auxiliary\.[a-z0-9_]+\.(?:url|model))\})"
+)
 
 
 def build_job(harness: str, entry: IndexEntry, settings: Settings, target: TargetInfo) -> HarnessJob:

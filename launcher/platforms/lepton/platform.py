@@ -110,14 +110,20 @@ class LeptonPlatform:
         Raises PlatformError if the workspace cannot be asked.
         """
         try:
-            world = await preflight.look(self._client, plan, self._execution)
+            alike, others = preflight.parts(plan, self._execution)
+            world = await preflight.look(self._client, alike, self._execution)
+            checks = preflight.check(alike, self._execution, world, self._credentials.token, os.environ)
+            self._groups, self._source = world.groups, world.source
+            for part, execution in others:
+                world = await preflight.look(self._client, part, execution)
+                found = preflight.check(part, execution, world, self._credentials.token, os.environ)
+                checks += [preflight.auxiliary(check, part) for check in found if check not in checks]
         except RequestFailed as error:
-            found = preflight.refused(error, self._credentials)
+            refusal = preflight.refused(error, self._credentials)
             if preflight.is_unreachable(error):
-                raise PlatformError(found.message) from error
-            return [found]
-        self._groups, self._source = world.groups, world.source
-        return preflight.check(plan, self._execution, world, self._credentials.token, os.environ)
+                raise PlatformError(refusal.message) from error
+            return [refusal]
+        return checks
 
     async def open(self, plan: Plan, folder: Path) -> Capacity:
         """Learn what requests need. The service queues what does not fit, so the capacity is not limited here."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -71,6 +72,29 @@ class World:
     def shape(self) -> str | None:
         """The resource shape of the endpoints."""
         return (self.spec.resource_requirement or Resources()).resource_shape
+
+
+def parts(plan: Plan, execution: Lepton) -> tuple[Plan, list[tuple[Plan, Lepton]]]:
+    """A plan without its auxiliary endpoints, and each of these as a plan, with its own shape and node group.
+
+    Those of the same shape as the tasks' endpoints stay, too, in the first: together they must fit into the quota.
+    """
+    shapes = {task.endpoint.shape for task in plan.tasks if task.endpoint is not None}
+    alike = [one for one in plan.auxiliary if one.endpoint is None or one.endpoint.shape in shapes]
+    others = []
+    for helper in plan.helpers:
+        assert helper.endpoint is not None
+        own = replace(execution, resource_shape=helper.endpoint.shape, node_group=helper.endpoint.node_group)
+        others.append((replace(plan, tasks=(helper,), auxiliary=()), own))
+    return replace(plan, auxiliary=tuple(alike)), others
+
+
+def auxiliary(check: Check, part: Plan) -> Check:
+    """A check of an auxiliary endpoint, in its own keys."""
+    name, message = part.tasks[0].key, check.message.removeprefix("Lepton: ")
+    own = re.sub(r"\bexecution\.(resource_shape|node_group)\b", rf"auxiliary.{name}.\1", message)
+    said = own if own.startswith("auxiliary.") else f"auxiliary {name}: {own}"
+    return replace(check, message=f"Lepton: {said}" if message else "")
 
 
 async def look(client: LeptonClient, plan: Plan, execution: Lepton) -> World:
@@ -238,7 +262,7 @@ def _workspace(world: World) -> Iterator[Check]:
 
 def longest(plan: Plan) -> float:
     """Seconds that a plan takes if every time-out runs to its end, one wave of endpoints after the other."""
-    tasks = [task.target.start_timeout + task.target.health_timeout + task.job.timeout for task in plan.tasks]
+    tasks = [task.longest for task in plan.tasks]
     waves = math.ceil(len(tasks) / max(1, _endpoints_at_once(plan) or len(tasks)))
     seconds = waves * max(tasks, default=0.0)
     return seconds if plan.max_duration is None else min(seconds, plan.max_duration)

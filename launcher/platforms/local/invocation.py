@@ -67,6 +67,8 @@ class Invocation:
 
     def make_folders(self) -> None:
         """Create the folders of all tasks."""
+        for helper in self.plan.helpers:
+            self.task_folder(helper).mkdir(parents=True, exist_ok=True)
         for task in self.plan.tasks:
             self.output(task).mkdir(parents=True, exist_ok=True)
             self.work(task).mkdir(parents=True, exist_ok=True)

@@ -158,8 +158,8 @@ def most_at_once(plan: Plan, *, gpus: int, memory_gib: float | None) -> int:
 
 
 def largest(plan: Plan) -> int:
-    """GPUs of the largest endpoint of a plan."""
-    return max(map(gpus_of, _served(plan)), default=0)
+    """GPUs that a task of a plan needs at once: its endpoint's, and those of the auxiliary ones that it uses."""
+    return max((sum(e.server.gpus for e in plan.together(task)) for task in plan.tasks), default=0)
 
 
 def most_gpus(plan: Plan, *, gpus: int, memory_gib: float | None) -> int:
@@ -171,7 +171,7 @@ def most_gpus(plan: Plan, *, gpus: int, memory_gib: float | None) -> int:
 
 def _served(plan: Plan) -> list[TaskPlan]:
     """A task for each endpoint."""
-    return list({task.endpoint.name: task for task in plan.tasks if task.endpoint is not None}.values())
+    return list({task.endpoint.name: task for task in plan.served if task.endpoint is not None}.values())
 
 
 def gpus_of(task: TaskPlan) -> int:

@@ -72,7 +72,7 @@ def problem(name: str, message: str) -> Check:
 
 def servers(plan: Plan) -> list[ServerSpec]:
     """The servers of a plan, one for each endpoint."""
-    return [task.endpoint.server for task in plan.tasks if task.endpoint is not None]
+    return [task.endpoint.server for task in plan.served if task.endpoint is not None]
 
 
 def _output_folder(plan: Plan) -> Iterator[Check]:
@@ -104,7 +104,7 @@ def _references(plan: Plan) -> Iterator[Check]:
 
 
 def _gpus(plan: Plan, execution: Local) -> Iterator[Check]:
-    needed = max((server.gpus for server in servers(plan)), default=0)
+    needed = machine.largest(plan)
     if needed == 0:
         return
     found = machine.gpus(execution)
@@ -116,18 +116,20 @@ def _gpus(plan: Plan, execution: Local) -> Iterator[Check]:
             yield ok("gpus", f"note: in use by other runs, and not used by this one: {others.who}")
         return
     source = "limits.max_gpus allows" if needed <= len(found) else "this machine has"
-    yield problem("gpus", f"one endpoint needs {needed} GPUs and {source} {available}; check the parallel sizes")
+    what = "a task with its auxiliary endpoints" if plan.helpers else "one endpoint"
+    yield problem("gpus", f"{what} needs {needed} GPUs and {source} {available}; check the parallel sizes")
 
 
 def _memory(plan: Plan, execution: Local) -> Iterator[Check]:
-    needed = max((server.memory_gib or 0.0 for server in servers(plan)), default=0.0)
+    needed = max((sum(e.server.memory_gib or 0.0 for e in plan.together(task)) for task in plan.tasks), default=0.0)
     available = machine.memory_gib(execution)
     if needed == 0:
         return
     if available is None:
         yield Check("memory", CheckState.SKIPPED, "this machine does not tell how much memory is available")
     elif needed > available:
-        yield problem("memory", f"one endpoint needs {needed:g} GiB and {available:.1f} GiB are available")
+        what = "a task with its auxiliary endpoints" if plan.helpers else "one endpoint"
+        yield problem("memory", f"{what} needs {needed:g} GiB and {available:.1f} GiB are available")
     else:
         yield ok("memory", f"{available:.1f} GiB available, {needed:g} GiB for the largest endpoint")
 
@@ -259,7 +261,8 @@ def _is_installed(distribution: str) -> bool:
 
 
 async def _existing_endpoints(plan: Plan) -> list[Check]:
-    urls = dict.fromkeys(task.target.url for task in plan.tasks if task.endpoint is None and task.target.url)
+    existing = (one for one in (*plan.tasks, *plan.auxiliary) if one.endpoint is None)
+    urls = dict.fromkeys(one.target.url for one in existing if one.target.url)
     if not urls:
         return []
     import httpx

@@ -29,7 +29,7 @@ class ProcessRuntime:
 
     async def prepare(self) -> None:
         """Run each distinct `prepare` command once. Raises PlatformError with its last lines if one fails."""
-        servers = [task.endpoint.server for task in self._invocation.plan.tasks if task.endpoint is not None]
+        servers = [task.endpoint.server for task in self._invocation.plan.served if task.endpoint is not None]
         for argv in dict.fromkeys(argv for server in servers for argv in server.prepare):
             await self._prepare(fill(argv, {"python": PYTHON}), servers)
 

@@ -34,13 +34,13 @@ def check(plan: Plan, execution: Local) -> list[Check]:
 
 
 def _images(client: docker.DockerClient, plan: Plan, execution: Local) -> Iterator[Check]:
-    for task in plan.tasks:
+    for task in plan.served:
         if task.endpoint is not None and task.endpoint.server.image is None:
             kind = task.endpoint.server.type
             yield _problem(
                 "image", f"deployment {kind} has no image; set execution.runtime=process or deployment.image"
             )
-    servers = [task.endpoint.server.image for task in plan.tasks if task.endpoint is not None]
+    servers = [task.endpoint.server.image for task in plan.served if task.endpoint is not None]
     jobs = [task.job.image for task in plan.tasks]
     for name in dict.fromkeys(filter(None, [*servers, *jobs])):
         yield _image(client, name, execution)

@@ -26,6 +26,7 @@ from docker.types import DeviceRequest, Mount
 from launcher.config.fields import Reference
 from launcher.deployments.spec import ServerSpec
 from launcher.errors import PlatformError
+from launcher.plan.addressing import with_auxiliary
 from launcher.plan.model import EndpointPlan, JobPlan, TaskPlan
 from launcher.plan.model import Mount as PlannedMount
 from launcher.platforms.local.docker import engine, reaper
@@ -58,6 +59,8 @@ class DockerRuntime:
         self._workers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="docker")
         self._pulls: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._containers: dict[str, Container] = {}
+        self._inside: dict[str, str] = {}
+        """URLs of servers in the network of the invocation, by those that are published on this machine."""
         self._processes = ProcessRuntime(invocation)
         self._has_init = True
         self._reaper: subprocess.Popen[bytes] | None = None
@@ -89,7 +92,10 @@ class DockerRuntime:
                 **_devices(gpus),
             },
         )
-        return unit, await self._ask(lambda: self._published(unit.id, server.port))
+        published = await self._ask(lambda: self._published(unit.id, server.port))
+        if published is not None:
+            self._inside[published] = f"http://{spec.name}:{server.port}"
+        return unit, published
 
     async def start_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Unit:
         """Start a job: in a container if it has an image, else beside the launcher."""
@@ -97,7 +103,7 @@ class DockerRuntime:
             return await self._processes.start_job(task, spec, url)
         image = await self._image(task, "job", spec.image)
         invocation = self._invocation
-        inside = f"http://{task.endpoint.name}:{task.endpoint.server.port}" if task.endpoint else url
+        task, inside, network = self._addressed(task, url)
         invocation.write_job(task, url=inside, output_dir=OUTPUT, work_dir=WORK)
         folders = ((invocation.work(task), WORK), (invocation.output(task), OUTPUT))
         return await self._run(
@@ -114,9 +120,21 @@ class DockerRuntime:
                     *(Mount(path, str(folder.resolve()), type="bind") for folder, path in folders),
                     *map(_bind, spec.mounts),
                 ],
-                **self._reach(inside),
+                **network,
             },
         )
+
+    def _addressed(self, task: TaskPlan, url: str) -> tuple[TaskPlan, str, dict[str, Any]]:
+        """A task and the URL of its endpoint as its container addresses them, and the network from which it does.
+
+        Servers of ours have names in a network of their own. If one that exists anyway is on loopback, it is the
+        machine's own network, in which those of ours are reached by their published ports.
+        """
+        auxiliary = {name: target.url or "" for name, target in task.auxiliary.items()}
+        if any(_is_loopback(one) for one in (url, *auxiliary.values()) if one not in self._inside):
+            return task, url, {"network_mode": "host"}
+        inside = {name: (self._inside.get(one, one), None) for name, one in auxiliary.items()}
+        return with_auxiliary(task, inside), self._inside.get(url, url), {"network": self._network}
 
     async def refresh(self) -> None:
         """Look at all containers of the invocation in one request."""
@@ -247,18 +265,17 @@ class DockerRuntime:
         folder.mkdir(parents=True, exist_ok=True)
         return [Mount(server.cache_path, str(folder), type="bind")]
 
-    def _reach(self, url: str) -> dict[str, Any]:
-        """The network from which a job reaches this URL: the machine's own for an endpoint on loopback."""
-        host = urlsplit(url).hostname or ""
-        is_loopback = host in ("localhost", "::1") or host.startswith("127.")
-        return {"network_mode": "host"} if is_loopback else {"network": self._network}
-
     async def _ask(self, call: Callable[[], T]) -> T:
         """Ask the engine without blocking the loop. Raises PlatformError with what it said."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._workers, call)
         except engine.ENGINE_ERRORS as error:
             raise PlatformError(f"docker: {engine.explain(error)}") from error
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _bind(mount: PlannedMount) -> Mount:
