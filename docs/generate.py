@@ -19,7 +19,7 @@ from launcher.cli import main as cli
 from launcher.cli.keys import Key, as_yaml, keys_of, summary
 from launcher.config.evaluation import Evaluation, Task
 from launcher.config.pricing import Pricing
-from launcher.config.schema import DEPLOYMENTS, EXECUTIONS, Auxiliary, Export, Limits, Notify, Target
+from launcher.config.schema import DEPLOYMENTS, EXECUTIONS, Auxiliary, Export, Limits, Notify, Sweep, Target
 from launcher.harnesses import HARNESSES, setting_defaults
 from launcher.orchestrator.reasons import MEANINGS
 from launcher.results.table import COLUMNS
@@ -31,8 +31,9 @@ CONFIG_HEAD = """\
 # Config keys
 
 A config is YAML composed by [Hydra](https://hydra.cc) from the groups `execution`, `deployment`, `target`,
-`evaluation`, `export`, `limits`, `notify` and `pricing`. Every key below can stand in a file or on the command line:
-`nv-eval run deployment=vllm deployment.max_model_len=8192`. A key that is not here is an error, never ignored.
+`evaluation`, `export`, `limits`, `notify` and `pricing`, and of the section `sweep`. Every key below can stand in a
+file or on the command line: `nv-eval run deployment=vllm deployment.max_model_len=8192`. A key that is
+not here is an error, never ignored.
 
 - `null` as a default means "not set"; the meaning says what happens then. Where a default is a harness's, its name
   stands beside it: `1234` (lm_eval).
@@ -113,6 +114,7 @@ def config_page() -> str:
         f"## evaluation.tasks\n\n{_task_text()}",
         f"## export\n\n{summary(Export)}.\n\n{_key_table(keys_of(Export, 'export'))}",
         f"## limits\n\n{summary(Limits)}.\n\n{_key_table(keys_of(Limits, 'limits'))}",
+        f"## sweep\n\n{summary(Sweep)}. See [sweeps.md](sweeps.md).\n\n{_key_table(keys_of(Sweep, 'sweep'))}",
         f"## notify\n\n{summary(Notify)}.\n\n{_key_table(keys_of(Notify, 'notify'))}",
         f"## pricing\n\n{summary(Pricing)}.\n\n{PRICING}\n{_key_table(keys_of(Pricing, 'pricing'))}",
     ]

@@ -10,6 +10,7 @@ results      scores of invocations as a data frame
 compare      is a run better than another, or is it chance
 gate         may a run replace another, by a policy
 report       runs as one file to read and to pass on
+plan_sweep   every point of a sweep; run_sweep runs them, resume_sweep goes on, sweep_status tells
 
     from launcher import load_config, plan, results, run
 
@@ -32,13 +33,17 @@ if TYPE_CHECKING:
         gate,
         load_config,
         plan,
+        plan_sweep,
         preflight,
         record,
         report,
         results,
         resume,
+        resume_sweep,
         run,
+        run_sweep,
         status,
+        sweep_status,
     )
     from launcher.config import Config
     from launcher.errors import LauncherError
@@ -56,13 +61,17 @@ __all__ = [
     "gate",
     "load_config",
     "plan",
+    "plan_sweep",
     "preflight",
     "record",
     "report",
     "results",
     "resume",
+    "resume_sweep",
     "run",
+    "run_sweep",
     "status",
+    "sweep_status",
 ]
 
 _HOME = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from launcher.orchestrator.journal import Journal
     from launcher.orchestrator.run import Watcher
     from launcher.orchestrator.status import RunStatus
+    from launcher.orchestrator.sweeps import SweepStatus
     from launcher.plan.model import Plan
     from launcher.platforms.base import Check, LogLine, Metrics
     from launcher.results.compare import Comparison
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from launcher.results.model import Record
     from launcher.results.report import Written
     from launcher.supervise import RunResult, Supervision
+    from launcher.sweep.drive import SweepResult, SweepSupervision
+    from launcher.sweep.drive import Watcher as SweepWatcher
+    from launcher.sweep.model import SweepPlan
 
 T = TypeVar("T")
 
@@ -262,6 +266,188 @@ def _complete(supervision: Supervision) -> RunResult:
         supervision.journal.give_up_lease(supervision.plan.invocation)
 
 
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+def plan_sweep(
+    name: str = "default",
+    *,
+    overrides: Sequence[str] = (),
+    config_dir: str | None = None,
+    config_path: str | None = None,
+    skip_done: bool | None = None,
+) -> SweepPlan:
+    """The plan of a sweep: every combination of overrides with several values, and what the section `sweep` says.
+
+    `skip_done`: leave out points whose scores an earlier sweep has, whatever the config says of it. Raises ConfigError.
+    """
+    from launcher.config import Request
+
+    request = Request(name=name, overrides=tuple(overrides), config_dir=config_dir, config_path=config_path)
+    return build_sweep(request, skip_done=skip_done)
+
+
+def build_sweep(request: Request, *, skip_done: bool | None = None) -> SweepPlan:
+    """The plan of the sweep that a request asks for. Raises ConfigError."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+    from launcher.sweep.build import build
+
+    return build(request, lambda identity: sweeps.completed(Journal.default(), identity), skip_done=skip_done)
+
+
+def already_done(plan: SweepPlan) -> dict[int, str]:
+    """Invocations that have all scores of points of a sweep, by the points' numbers."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    found = {point.number: sweeps.completed(journal, point.identity) for point in plan.points}
+    return {number: invocation for number, invocation in found.items() if invocation is not None}
+
+
+def run_sweep(
+    plan: SweepPlan,
+    *,
+    watcher: SweepWatcher | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    yes: bool = False,
+) -> SweepResult:
+    """Run all points of a sweep under its common limits and tear everything down; blocks, and hears signals, as `run`.
+
+    `watcher` sees the status of the sweep every two seconds. Points that fail do not raise: they are in the result.
+
+    Raises PreflightError and LauncherError as `run` does; nothing was created then.
+    """
+    from launcher.orchestrator.journal import Journal
+    from launcher.sweep import record
+    from launcher.sweep.drive import SweepSupervision
+
+    _refuse_sweep(plan, yes=yes)
+    journal = Journal.default()
+    record.begin(plan, journal)
+    return _complete_sweep(SweepSupervision(plan=plan, journal=journal, watcher=watcher, say=say))
+
+
+def _refuse_sweep(plan: SweepPlan, *, yes: bool) -> None:
+    from launcher.sweep.limits import refuse_beyond_budget
+
+    refuse_beyond_budget(plan, yes=yes)
+
+
+def detach_sweep(plan: SweepPlan, *, yes: bool = False) -> int:
+    """Run a sweep in a background process, which is the supervisor when this returns; returns that process's id."""
+    from launcher.orchestrator.journal import Journal
+    from launcher.sweep import record
+
+    _refuse_sweep(plan, yes=yes)
+    journal = Journal.default()
+    record.begin(plan, journal, hold=False)
+    return _start_sweep(journal, plan.id, Path(plan.folder))
+
+
+def _start_sweep(journal: Journal, sweep: str, folder: Path) -> int:
+    from launcher.errors import LauncherError
+    from launcher.orchestrator import detached
+    from launcher.orchestrator.journal import Fact
+
+    try:
+        return detached.start(journal, sweep, folder, ["supervise", sweep])
+    except LauncherError as error:
+        journal.record(sweep, Fact.RUN_ENDED, exit_code=error.exit_code, error=str(error))
+        raise
+
+
+def resume_sweep(
+    sweep: str,
+    *,
+    overrides: Sequence[str] = (),
+    watcher: SweepWatcher | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> SweepResult:
+    """Go on with a sweep whose supervisor is gone, that was stopped, or in which points failed; blocks.
+
+    Points that have all their scores stay; those that `overrides` make measure something else run again. Raises
+    LeaseHeld while another process runs it, NotFound, ConfigError.
+    """
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+    from launcher.sweep import record
+    from launcher.sweep.drive import SweepSupervision
+    from launcher.sweep.resume import decide
+
+    journal = Journal.default()
+    found = sweeps.find(journal, sweep)
+    journal.take_lease(found.id)
+    try:
+        going_on = decide(record.load(journal, found), journal, overrides)
+        record.keep_all(going_on.plan, journal, found)
+    except BaseException:
+        journal.give_up_lease(found.id)
+        raise
+    for number, why in going_on.why.items():
+        say(f"Point {number}: {why}.")
+    plan, done = going_on.plan, going_on.done
+    return _complete_sweep(SweepSupervision(plan=plan, journal=journal, watcher=watcher, say=say, done=done))
+
+
+def resume_sweep_detached(sweep: str, *, overrides: Sequence[str] = ()) -> int:
+    """Go on with a sweep in a background process; returns its id. Raises as `resume_sweep` does."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+    from launcher.sweep import record
+    from launcher.sweep.resume import decide
+
+    journal = Journal.default()
+    found = sweeps.find(journal, sweep)
+    journal.take_lease(found.id)
+    try:
+        record.keep_all(decide(record.load(journal, found), journal, overrides).plan, journal, found)
+    finally:
+        journal.give_up_lease(found.id)
+    return _start_sweep(journal, found.id, Path(found.folder))
+
+
+def end_sweep(sweep: str, *, say: Callable[[str], None] = lambda _: None) -> SweepResult:
+    """Tear down what a sweep left whose supervisor is gone; what is scored is kept. Raises as `resume_sweep` does."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+    from launcher.sweep import record
+    from launcher.sweep.drive import SweepSupervision
+
+    journal = Journal.default()
+    found = sweeps.find(journal, sweep)
+    journal.take_lease(found.id)
+    return _complete_sweep(SweepSupervision(plan=record.load(journal, found), journal=journal, say=say, ends=True))
+
+
+def sweep_status(sweep: str) -> SweepStatus:
+    """State of a sweep and of each of its points, by id or unique prefix. Raises NotFound."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    return sweeps.status(journal, sweeps.find(journal, sweep))
+
+
+def _complete_sweep(supervision: SweepSupervision) -> SweepResult:
+    from launcher.orchestrator.blocking import Interrupts, complete
+
+    interrupts = Interrupts()
+    try:
+        return complete(supervision.run(interrupts), interrupts)
+    finally:
+        supervision.journal.give_up_lease(supervision.plan.id)
+
+
+def expanded(*words: str) -> list[str]:
+    """Ids of invocations for words of which some may be ids of sweeps, which stand for their points that have begun."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+
+    return sweeps.expand(Journal.default(), words) if any(map(sweeps.is_sweep, words)) else list(words)
+
+
 def status(invocation: str) -> RunStatus:
     """State of an invocation by id or unique prefix. Raises NotFound."""
     from launcher.orchestrator.journal import Journal
@@ -430,7 +616,11 @@ def compare(
         ResultsError: files are broken, or there is no task in common.
     """
     comparing = _statistics("compare")
-    folders = [_folder(name) for name in (baseline, *candidates)]
+    folders = [_folder(name) for name in expanded(baseline, *candidates)]
+    if len(folders) < 2:
+        from launcher.errors import ConfigError
+
+        raise ConfigError("compare: takes at least two runs, or a sweep with two points that have begun")
     found: Comparison = comparing.compare(folders, tasks=tasks, force=force, flips=flips)
     return found
 

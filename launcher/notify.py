@@ -44,13 +44,17 @@ class Notifier:
         thread.start()
 
     def conclude(self, outcome: RunOutcome, folder: str) -> str | None:
-        """Tell how the run ended and wait until all is sent; returns a line if something could not be sent."""
+        """Tell how the run ended, and wait as `wait` does."""
         scored = sum(task.status is Status.SCORED for task in outcome.tasks)
         text = f"{scored} of {len(outcome.tasks)} tasks scored. Results: {folder}"
         self.tell("finished" if outcome.exit_code == 0 else "failed", text)
         if outcome.leftovers:
             command = f"nv-eval cleanup {outcome.invocation}"
             self.tell("leftover", f"May still be running: {', '.join(outcome.leftovers)}. Remove it: {command}")
+        return self.wait()
+
+    def wait(self) -> str | None:
+        """Wait until all is sent; returns a line if something could not be sent."""
         for thread in self._sending:
             thread.join(PATIENCE)
         failed = self._failed or any(thread.is_alive() for thread in self._sending)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from launcher.config.schema import Notify
 from launcher.errors import LauncherError, NotFound, PreflightError, ResultsError
 from launcher.notify import Notifier
 from launcher.orchestrator import budget
+from launcher.orchestrator.admission import Admission
 from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.endpoints import begin_to_keep, refuse_resume
 from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Invocation, Journal
@@ -68,15 +70,23 @@ class Supervision:
     """Only tear down what is there, and record how it ended."""
     yes: bool = False
     """Run although the worst case breaks a limit, which then ends the run."""
+    platform: Platform | None = None
+    """Where it runs, if not where its plan alone says."""
+    admission: Admission | None = None
+    """Says which tasks may start, where other runs share its limits."""
+    is_alone: bool = True
+    """It hears signals and tells people how it went; otherwise somebody does that for several runs."""
+    began: Callable[[Run], None] = lambda _: None
+    """Given the run when it is about to look at the world."""
 
     async def run(self, interrupts: Interrupts) -> RunResult:
         """Run to the end.
 
         Raises PreflightError if the plan cannot run here, or its results cannot be written; nothing was created then.
         """
-        wanted = Notify() if self.ends else self.plan.notify_config()  # no address keeps a teardown from happening
-        notifier = Notifier(wanted, self.plan.invocation)
-        platform = keeper(self.plan, self.journal) if self.plan.expires is not None else open_for(self.plan)
+        is_quiet = self.ends or not self.is_alone  # no address keeps a teardown from happening
+        notifier = Notifier(Notify() if is_quiet else self.plan.notify_config(), self.plan.invocation)
+        platform = self.platform or self._opened()
         if isinstance(platform, Sharing):
             platform.attend(self.say, creates=not self.ends)
 
@@ -91,6 +101,7 @@ class Supervision:
             watcher=self.watcher,
             tell=tell,
             facts=self.facts,
+            admission=self.admission,
         )
         try:
             await self._prepare(platform, live.folder)
@@ -100,7 +111,8 @@ class Supervision:
         if self.ends:
             live.stop()
         interrupts.react = reaction(live, self.say)
-        with handled(live, self.say):
+        self.began(live)
+        with handled(live, self.say) if self.is_alone else contextlib.nullcontext():
             outcome = await live.run()
             outcome = await self._in_a_thread(partial(intervals.with_intervals, self.plan, outcome, live.folder))
             result = self._written(live, outcome)
@@ -139,6 +151,9 @@ class Supervision:
             self.journal.keep_lease(self.plan.invocation)
             await asyncio.wait({working}, timeout=HEARTBEAT)
         return working.result()
+
+    def _opened(self) -> Platform:
+        return keeper(self.plan, self.journal) if self.plan.expires is not None else open_for(self.plan)
 
     async def _prepare(self, platform: Platform, folder: Path) -> None:
         here = await identified(platform)

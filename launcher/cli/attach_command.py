@@ -12,8 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from launcher.cli.status_command import SCHEMA, describe
+from launcher.cli.status_command import SCHEMA, SWEEPS, describe
+from launcher.cli.text import plain
 from launcher.errors import Leftover, NotFound
+from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, of
 
@@ -23,13 +25,17 @@ INTERVAL = 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
-    parser.add_argument("invocation", nargs="?", metavar="ID", help="id or unique prefix; default: the newest")
+    parser.add_argument(
+        "invocation", nargs="?", metavar="ID", help="id or unique prefix, or a sweep's; default: the newest"
+    )
     parser.add_argument("--json", action="store_true", help="print each change as JSON, and the results at the end")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command. Its exit code is the run's."""
     journal = Journal.default()
+    if args.invocation and sweeps.is_sweep(args.invocation):
+        return _sweep(journal, sweeps.find(journal, args.invocation), as_json=args.json)
     found = _find(journal, args.invocation)
     try:
         status = _watch(journal, found, as_json=args.json)
@@ -37,6 +43,31 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"Not watching any more; it goes on. End it with: nv-eval stop {found.id}\n")
         return 130
     return _conclude(status, as_json=args.json)
+
+
+def _sweep(journal: Journal, sweep: sweeps.Sweep, *, as_json: bool) -> int:
+    """Watch a sweep: a line, or a document, whenever one of its points has changed."""
+    said: dict[int, str] = {}
+    try:
+        while True:
+            status = sweeps.status(journal, sweep)
+            rows = {point.number: f"{point.state.value} {point.scored}/{point.tasks}" for point in status.points}
+            if as_json and rows != said:
+                print(json.dumps({"schema": SWEEPS, "sweeps": [asdict(status)]}), flush=True)
+            for point in status.points if not as_json else ():
+                if said.get(point.number) != rows[point.number]:
+                    print(plain(f"point {point.number}: {rows[point.number]} ({point.words})"), flush=True)
+            said = rows
+            if status.state is not RunState.RUNNING:
+                break
+            time.sleep(INTERVAL)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Not watching any more; it goes on. End it with: nv-eval stop {sweep.id}\n")
+        return 130
+    if status.state is not RunState.FINISHED:
+        sys.stdout.write(f"{sweep.id}: its supervisor is gone; go on with: nv-eval resume {sweep.id}\n")
+        return Leftover.exit_code
+    return status.exit_code or 0
 
 
 def _find(journal: Journal, prefix: str | None) -> Invocation:

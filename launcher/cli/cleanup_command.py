@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("invocations", nargs="+", metavar="ID", help="id or unique prefix")
+    parser.add_argument("invocations", nargs="+", metavar="ID", help="id or unique prefix, or a sweep's")
     parser.add_argument("--keep-storage", action="store_true", help="keep what it wrote to the platform's storage")
     parser.add_argument("--force", action="store_true", help="also if its launcher is alive")
     parser.add_argument(
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     words = [*args.invocations, *args.overrides]
     args.overrides = [word for word in words if _is_override(word)]
     ids = [word for word in words if not _is_override(word)]
+    ids = _expanded(ids)
     if not ids:
         from launcher.errors import ConfigError
 
@@ -72,6 +73,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(cleaned, trouble)
     return code
+
+
+def _expanded(ids: list[str]) -> list[str]:
+    """With the invocations of sweeps in the place of these."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+
+    return sweeps.expand(Journal.default(), ids, endpoints=True) if any(map(sweeps.is_sweep, ids)) else ids
 
 
 def _say(text: str) -> None:

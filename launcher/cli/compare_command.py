@@ -19,8 +19,12 @@ NARROWEST = 150
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
-    parser.add_argument("baseline", metavar="A", help="what to compare with: id, unique prefix or folder")
-    parser.add_argument("candidates", nargs="+", metavar="B", help="what is compared: ids, unique prefixes or folders")
+    parser.add_argument(
+        "baseline", metavar="A", help="what to compare with: id, unique prefix or folder; of a sweep its first point"
+    )
+    parser.add_argument(
+        "candidates", nargs="*", metavar="B", help="what is compared: ids, unique prefixes or folders; also of sweeps"
+    )
     parser.add_argument(
         "--task", action="append", default=[], metavar="T", help="only tasks of this name or glob; may be repeated"
     )

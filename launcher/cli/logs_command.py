@@ -13,6 +13,7 @@ from typing import IO
 
 from launcher.cli.text import plain
 from launcher.errors import NotFound, nearest
+from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import auxiliary_of
 from launcher.platforms.progress import LogFilter, readable
@@ -22,7 +23,9 @@ Writer = Callable[[Path, str], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
-    parser.add_argument("invocation", nargs="?", metavar="ID", help="id or unique prefix; default: the newest")
+    parser.add_argument(
+        "invocation", nargs="?", metavar="ID", help="id or unique prefix, or a sweep's; default: the newest"
+    )
     parser.add_argument("task", nargs="?", metavar="TASK", help="only this task, or auxiliary endpoint")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--endpoint", action="store_true", help="only the servers' output")
@@ -35,9 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
+    if args.invocation and sweeps.is_sweep(args.invocation):
+        return _sweep(journal, args)
     invocation = _invocation(journal, args.invocation)
     files = _files(invocation, auxiliary_of(journal.facts(invocation.id)), args)
     write = _as_json if args.json else partial(_write, prefix=len(files) > 1)
+    return _show(journal, invocation, files, write, args)
+
+
+def _sweep(journal: Journal, args: argparse.Namespace) -> int:
+    """The same of all points of a sweep that have begun, and of the endpoints that it keeps."""
+    sweep = sweeps.find(journal, args.invocation)
+    found = [journal.find(one) for one in sweeps.expand(journal, [sweep.id], endpoints=not args.task)]
+    files: list[Path] = []
+    for one in found:
+        helpers = auxiliary_of(journal.facts(one.id))
+        if not args.task or args.task in (*one.tasks, *helpers):
+            files += _files(one, helpers, args)
+    if not files:
+        raise NotFound(f"{sweep.id}: no point of it that has begun has such a task")
+    write = _as_json if args.json else _write_with_run
+    return _show(journal, sweep.run, files, write, args)
+
+
+def _write_with_run(path: Path, line: str) -> None:
+    sys.stdout.write(f"{path.parent.parent.name}/{path.parent.name}/{path.stem} | {plain(line)}\n")
+
+
+def _show(journal: Journal, invocation: Invocation, files: list[Path], write: Writer, args: argparse.Namespace) -> int:
     for path in files:
         for line in _last(path, args.lines):
             write(path, line)
@@ -82,7 +110,14 @@ def _write(path: Path, line: str, *, prefix: bool) -> None:
 
 
 def _as_json(path: Path, line: str) -> None:
-    document = {"schema": "nv-eval.log/1", "task": path.parent.name, "source": path.stem, "line": line}
+    run = path.parent.parent.name
+    document = {
+        "schema": "nv-eval.log/1",
+        "invocation": run,
+        "task": path.parent.name,
+        "source": path.stem,
+        "line": line,
+    }
     sys.stdout.write(json.dumps(document) + "\n")
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-WHAT = ("runs", "tasks", "deployments", "executions", "exporters")
+WHAT = ("runs", "sweeps", "tasks", "deployments", "executions", "exporters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     listers = {
         "runs": _runs,
+        "sweeps": _sweeps,
         "tasks": _tasks,
         "deployments": _deployments,
         "executions": _executions,
@@ -65,6 +66,25 @@ def _runs(args: argparse.Namespace) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def _sweeps(_args: argparse.Namespace) -> list[dict[str, object]]:
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    found = [sweeps.status(journal, sweep) for sweep in sweeps.every(journal)]
+    return [
+        {
+            "id": status.sweep,
+            "begun": time.strftime("%Y-%m-%d %H:%M", time.localtime(status.created)),
+            "state": status.state.value,
+            "exit": status.exit_code,
+            "done": f"{status.count(sweeps.PointState.SCORED, sweeps.PointState.SKIPPED)}/{len(status.points)}",
+            "usd": status.usd,
+        }
+        for status in found
+    ]
 
 
 def _tasks(args: argparse.Namespace) -> list[dict[str, object]]:

@@ -88,6 +88,23 @@ def _print(records: Sequence[Record], form: str, args: argparse.Namespace) -> No
         from launcher.cli.scores import print_table
 
         print_table(records, macro=args.macro)
+        _print_points(records, args.invocations)
+
+
+def _print_points(records: Sequence[Record], words: Sequence[str]) -> None:
+    """What each run sets that is a point of a sweep that was asked for."""
+    from launcher.orchestrator import sweeps
+
+    if not any(map(sweeps.is_sweep, words)):
+        return
+    from launcher.cli.text import plain
+    from launcher.orchestrator.journal import Journal
+
+    journal = Journal.default()
+    for record in records:
+        point = sweeps.point_of(journal, record.invocation)
+        if point is not None:
+            sys.stdout.write(plain(f"{record.invocation}: {point.words}") + "\n")
 
 
 def _write(path: str | None, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from launcher.cli.report import report
 
 if TYPE_CHECKING:
+    from launcher.orchestrator.journal import Journal
     from launcher.plan.model import Plan
 
 _EPILOG = """\
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("overrides", nargs="*", metavar="ID|OVERRIDE", help="ids or unique prefixes, and key=value")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="ID|OVERRIDE", help="ids or unique prefixes, also of sweeps, and key=value"
+    )
     parser.add_argument("--config-name", "-cn", help="compare with this config instead of the invocation's own")
     parser.add_argument("--config-dir", "-cd", help="folder with configs of your own, searched first")
     parser.add_argument("-d", "--detach", action="store_true", help="go on in the background")
@@ -74,11 +77,15 @@ def _try(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> E
 
 
 def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> Ended:
+    from launcher.orchestrator import sweeps
     from launcher.orchestrator.endpoints import refuse_resume
     from launcher.orchestrator.journal import Journal
 
+    if sweeps.is_sweep(prefix):
+        return _sweep(args, prefix, overrides)
     journal = Journal.default()
     found = journal.find(prefix)
+    _refuse_point(journal, found.id)
     refuse_resume(journal, found)
     ended = journal.ended(found.id)
     if ended is not None and ended.data.get("exit_code") == 0:
@@ -88,6 +95,30 @@ def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -
     if args.detach:
         return Ended(_detach(found.id, change, yes=args.yes, as_json=args.json))
     return _foreground(found.id, change, yes=args.yes, as_json=args.json)
+
+
+def _sweep(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> Ended:
+    from launcher.cli import sweep_run
+    from launcher.errors import ConfigError
+
+    if args.config_name is not None:
+        raise ConfigError(
+            "nv-eval resume: a sweep has a config for each point; give overrides instead of --config-name"
+        )
+    code, by_signal = sweep_run.resume(prefix, overrides, detach=args.detach, as_json=args.json)
+    return Ended(code, by_signal=by_signal)
+
+
+def _refuse_point(journal: Journal, invocation: str) -> None:
+    """A point that its sweep may go on with is not run by two."""
+    from launcher.errors import PreflightError
+    from launcher.orchestrator import sweeps
+
+    sweep = sweeps.sweep_of(journal, invocation)
+    if sweep is not None and sweeps.find(journal, sweep).data["settings"]["reuse_endpoints"]:
+        raise PreflightError(
+            f"{invocation}: is a point of sweep {sweep}, which lends it endpoints; go on: nv-eval resume {sweep}"
+        )
 
 
 def _foreground(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> Ended:

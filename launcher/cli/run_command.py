@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _EPILOG = """\
 overrides are in Hydra's grammar: key=value, +key=value, ~key, group=option; for example
   nv-eval run deployment=vllm deployment.model_id=meta-llama/Llama-3.1-8B-Instruct 'evaluation.tasks=[ifeval]'
+with -m, a key with several values makes a sweep of all combinations, and so does a section sweep in the config:
+  nv-eval run -m deployment=smollm evaluation.limit=10,100 'evaluation.seed=range(1,4)'
 """
 
 
@@ -39,7 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
         help="print where the config comes from and exit",
     )
-    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "-m",
+        "--multirun",
+        action="store_true",
+        help="run a sweep: every combination of overrides with several values, as key=a,b",
+    )
+    parser.add_argument(
+        "--skip-done", action="store_true", help="of a sweep: leave out points whose scores an earlier sweep has"
+    )
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,34 +77,40 @@ def request(args: argparse.Namespace) -> Request:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from launcher.errors import ConfigError
-
-    if args.multirun:
-        raise ConfigError("nv-eval run -m: sweeps are not in this version; run once per setting")
     if args.cfg or args.info:
         from launcher.cli.show_config import show
 
         show(request(args), cfg=args.cfg, info=args.info, package=args.package, resolve=args.resolve)
         return 0
-    return _dry_run(args) if args.dry_run else _run(args)
+    made = None if args.multirun else _plan(args)
+    if made is None:
+        from launcher.cli import sweep_run
+
+        return sweep_run.run(args, request(args))
+    return _dry_run(args, made) if args.dry_run else _run(args, made)
 
 
-def _plan(args: argparse.Namespace) -> Plan:
+def _plan(args: argparse.Namespace) -> Plan | None:
+    """The plan of one run; None if the config has a section that makes a sweep of it."""
     from launcher.api import plan
-    from launcher.config import load, located
+    from launcher.config import located, typed
+    from launcher.config.compose import compose
+    from launcher.sweep.section import has_points
 
     wanted = request(args)
-    config = load(wanted)
+    composition = compose(wanted)
+    if has_points(composition):
+        return None
+    config = typed(composition, wanted)
     with located(wanted):
         return plan(config)
 
 
-def _dry_run(args: argparse.Namespace) -> int:
+def _dry_run(args: argparse.Namespace, made: Plan) -> int:
     from launcher.api import preflight
     from launcher.plan.render import render
     from launcher.platforms.base import CheckState
 
-    made = _plan(args)
     checks = preflight(made)
     if args.json:
         import msgspec
@@ -105,11 +121,10 @@ def _dry_run(args: argparse.Namespace) -> int:
     return 3 if any(check.state is CheckState.PROBLEM for check in checks) else 0
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, made: Plan) -> int:
     from launcher.api import run
     from launcher.cli.live import open_view
 
-    made = _plan(args)
     if args.detach:
         from launcher.api import detach
 

@@ -18,7 +18,9 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d.*")
 
 def add_selection_arguments(parser: argparse.ArgumentParser, *, default: str = "the newest") -> None:
     """Define IDs and the filters. `default` says what is meant without any."""
-    parser.add_argument("invocations", nargs="*", metavar="ID", help=f"id, unique prefix or folder; default: {default}")
+    parser.add_argument(
+        "invocations", nargs="*", metavar="ID", help=f"id, unique prefix or folder, or a sweep's id; default: {default}"
+    )
     parser.add_argument(
         "--since",
         type=moment,

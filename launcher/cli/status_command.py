@@ -9,16 +9,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from launcher.cli import sweep_text
+from launcher.errors import NotFound
+from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, TaskStatus, of
 
 SCHEMA = "nv-eval.status/1"
+SWEEPS = "nv-eval.sweep-status/1"
 CLEAR = "\x1b[H\x1b[2J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
-    parser.add_argument("invocations", nargs="*", metavar="ID", help="id or unique prefix; default: the newest")
+    parser.add_argument(
+        "invocations", nargs="*", metavar="ID", help="id or unique prefix, or a sweep's; default: the newest"
+    )
     parser.add_argument("-w", "--watch", action="store_true", help="show it again and again until it has ended")
     parser.add_argument(
         "--interval", type=float, default=1.0, metavar="S", help="seconds between two looks; default: 1"
@@ -29,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
+    named = [word for word in args.invocations if sweeps.is_sweep(word)]
+    if named:
+        return _sweeps(journal, args, named)
     wanted = [journal.find(prefix) for prefix in args.invocations] or journal.invocations(limit=1)
     while True:
         found = [of(journal, invocation) for invocation in wanted]
@@ -37,6 +46,24 @@ def run(args: argparse.Namespace) -> int:
             return 0
         time.sleep(max(0.1, args.interval))
         wanted = _again(journal, wanted)
+
+
+def _sweeps(journal: Journal, args: argparse.Namespace, named: list[str]) -> int:
+    """The same of sweeps."""
+    if len(named) < len(args.invocations):
+        raise NotFound(f"{', '.join(named)}: sweeps and runs are shown by a command each")
+    while True:
+        found = [sweeps.status(journal, sweeps.find(journal, word)) for word in named]
+        if args.json:
+            sys.stdout.write(json.dumps({"schema": SWEEPS, "sweeps": [asdict(status) for status in found]}) + "\n")
+        else:
+            clear = CLEAR if args.watch and sys.stdout.isatty() else ""
+            shown = (line for status in found for line in sweep_text.lines(status, ago(status.age)))
+            sys.stdout.write(clear + "".join(f"{line}\n" for line in shown))
+        sys.stdout.flush()
+        if not args.watch or not any(status.state is RunState.RUNNING for status in found):
+            return 0
+        time.sleep(max(0.1, args.interval))
 
 
 def _again(journal: Journal, wanted: list[Invocation]) -> list[Invocation]:

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from launcher.cli.report import report
-from launcher.errors import LauncherError, Leftover
+from launcher.errors import LauncherError, Leftover, PreflightError
+from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState
 
 WAKE_TIME = 3 * HEARTBEAT
@@ -18,7 +19,7 @@ WAKE_TIME = 3 * HEARTBEAT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
-    parser.add_argument("invocations", nargs="+", metavar="ID", help="id or unique prefix")
+    parser.add_argument("invocations", nargs="+", metavar="ID", help="id or unique prefix, or a sweep's")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to wait; default: 180")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -26,7 +27,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
-    return stop(journal, args.invocations, journal.find, timeout=args.timeout, as_json=args.json)
+
+    def find(word: str) -> Invocation:
+        if sweeps.is_sweep(word):
+            return sweeps.find(journal, word).run
+        found = journal.find(word)
+        _refuse_point(journal, found)
+        return found
+
+    return stop(journal, args.invocations, find, timeout=args.timeout, as_json=args.json)
+
+
+def _refuse_point(journal: Journal, invocation: Invocation) -> None:
+    """A point that a sweep runs has no launcher of its own: to signal it would end the whole sweep."""
+    sweep = sweeps.sweep_of(journal, invocation.id)
+    if sweep is not None and journal.state(sweeps.find(journal, sweep).run) is RunState.RUNNING:
+        raise PreflightError(f"{invocation.id}: is run by sweep {sweep}; end all of it: nv-eval stop {sweep}")
 
 
 def stop(
@@ -115,6 +131,12 @@ def _refuse_left(invocation: Invocation, left: list[str]) -> None:
 
 def _end(invocation: Invocation, why: str = "its launcher was gone") -> str:
     """Tear down what a launcher left that is gone, or that hangs and goes now."""
+    if sweeps.is_sweep(invocation.id):
+        from launcher.api import end_sweep
+
+        left = list(end_sweep(invocation.id, say=lambda text: print(text, file=sys.stderr)).left)
+        _refuse_left(invocation, left)
+        return f"{why}; nothing of it is left"
     from launcher.api import end
 
     outcome = end(invocation.id, say=lambda text: print(text, file=sys.stderr)).outcome

@@ -13,6 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from launcher.orchestrator import sweeps
+
+    if sweeps.is_sweep(args.invocation):
+        return _sweep(args.invocation)
     from launcher.api import resume, stored_plan
     from launcher.cli.live import Lines
     from launcher.cli.run_command import print_result
@@ -21,4 +25,15 @@ def run(args: argparse.Namespace) -> int:
     view.say(f"Invocation {args.invocation}: supervisor started.")
     result = resume(args.invocation, watcher=view.update, say=view.say, yes=args.yes)
     print_result(result, as_json=False)
+    return result.exit_code
+
+
+def _sweep(sweep: str) -> int:
+    from launcher.api import resume_sweep
+    from launcher.cli import sweep_run
+
+    with sweep_run.open_view() as view:
+        view.say(f"Sweep {sweep}: supervisor started.")
+        result = resume_sweep(sweep, say=view.say)
+    sweep_run.print_result(result, as_json=False)
     return result.exit_code

@@ -31,10 +31,15 @@ def load(request: Request) -> Config:
     Raises:
         ConfigError: one line for each problem, with the file or `command line`, the key and the nearest valid name.
     """
-    from launcher.config import references, validate
     from launcher.config.compose import compose
 
-    composition = compose(request)
+    return typed(compose(request), request)
+
+
+def typed(composition: Composition, request: Request) -> Config:
+    """The validated config of what was composed from `request`. Raises ConfigError as `load` does."""
+    from launcher.config import references, validate
+
     try:
         tree = references.settle(references.resolve(composition.tree))
         _refuse_clash(composition, tree)

@@ -223,7 +223,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             problems.append(f"command line: {key}: Hydra's own settings have no effect here, but for hydra.searchpath")
         if override.is_sweep_override():
             problems.append(
-                f"command line: {key}: several values make a sweep, which run does not do; "
+                f"command line: {key}: several values make a sweep; add -m to run it, "
                 "give one value, or a list in brackets: [a,b]"
             )
         parsed.append(override)

@@ -11,6 +11,7 @@ from launcher.config.execution import EXECUTIONS, AnyExecution, Local
 from launcher.config.export import Export
 from launcher.config.fields import Count, GpuHours, Name, Seconds, Usd, key
 from launcher.config.pricing import Pricing
+from launcher.config.sweep import Sweep
 
 __all__ = [
     "DEPLOYMENTS",
@@ -26,6 +27,7 @@ __all__ = [
     "Notify",
     "Pricing",
     "Settings",
+    "Sweep",
     "Target",
     "Task",
 ]
@@ -109,3 +111,4 @@ class Config:
     limits: Limits = key(factory=Limits, doc="bounds of one invocation")
     notify: Notify = key(factory=Notify, doc="who is told how a run goes")
     pricing: Pricing = key(factory=Pricing, doc="what the platform's resource shapes cost")
+    sweep: Sweep = key(factory=Sweep, doc="which points a sweep has, and what bounds them together")

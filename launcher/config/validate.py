@@ -20,6 +20,7 @@ from launcher.config.execution import EXECUTIONS
 from launcher.config.export import with_others
 from launcher.config.problems import Invalid, Problem
 from launcher.config.schema import Auxiliary, Config
+from launcher.config.sweep import Sweep
 from launcher.errors import nearest
 
 T = TypeVar("T")
@@ -67,6 +68,14 @@ def validate(tree: Any) -> Config:
     if problems:
         raise Invalid(problems)
     return config
+
+
+def sweep_section(tree: Any) -> Sweep:
+    """The typed section `sweep` by itself: the rest may lack what only its points give. Raises Invalid."""
+    problems = _problems(tree, Sweep, "sweep")
+    if problems:
+        raise Invalid(problems)
+    return msgspec.convert(tree, Sweep)
 
 
 def _normalise(tree: Tree) -> Tree:

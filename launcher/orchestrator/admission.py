@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from launcher.orchestrator.state import TaskState
 from launcher.plan.model import Plan
@@ -29,6 +30,42 @@ class Need:
             cpus=self.cpus + other.cpus,
             memory_gib=self.memory_gib + other.memory_gib,
         )
+
+
+class Admitting(Protocol):
+    """A run as its admission sees it."""
+
+    plan: Plan
+    tasks: list[TaskState]
+    capacity: Capacity
+
+    def wake(self) -> None:
+        """Look again at once."""
+        ...
+
+
+class Admission(Protocol):
+    """Says which tasks may start."""
+
+    def admit(self, run: Admitting, now: float) -> Sequence[TaskState]:
+        """Queued tasks of a run that may start now, longest first."""
+        ...
+
+    def is_stuck(self, run: Admitting) -> bool:
+        """Whether nothing goes on by which a place could become free for a run none of whose tasks goes on."""
+        ...
+
+
+class Alone:
+    """The admission of a run that shares its limits with no other."""
+
+    def admit(self, run: Admitting, now: float) -> Sequence[TaskState]:
+        """Queued tasks that may start now, longest first."""
+        return admissible(run.tasks, run.plan, run.capacity, now)
+
+    def is_stuck(self, run: Admitting) -> bool:  # noqa: ARG002  it was asked because the run itself stands still
+        """There is nobody else who could give something back."""
+        return True
 
 
 def need(task: TaskState, made: Collection[str] = ()) -> Need:
@@ -62,8 +99,8 @@ def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity, now: 
     """
     tasks = list(tasks)
     auxiliary = {task.plan.key: task for task in tasks if task.is_auxiliary}
-    made, used = _occupied(task for task in tasks if _occupies(task))
-    idle = not any(map(_occupies, tasks))
+    made, used = _occupied(task for task in tasks if occupies(task))
+    idle = not any(map(occupies, tasks))
     chosen = [helper for helper in auxiliary.values() if _queued(helper, now) and _is_missed(helper, tasks)]
     more_made, more_used = _occupied(chosen)
     made, used = made | more_made, used + more_used
@@ -101,7 +138,8 @@ def _occupied(tasks: Iterable[TaskState]) -> tuple[set[str], Need]:
     return made, used
 
 
-def _occupies(task: TaskState) -> bool:
+def occupies(task: TaskState) -> bool:
+    """Whether a task has an endpoint, or will have one, or has left one."""
     if _is_shared(task):
         return task.endpoint_wanted or (task.admitted and task.reason is None)
     return task.admitted and (not task.done or task.leftover)

@@ -335,7 +335,20 @@ class Journal:
             if owner is not None and (held is None or held.owner != owner):
                 raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
 
+    def change(self, *statements: tuple[str, Sequence[tuple[Any, ...]]]) -> None:
+        """Statements, each with its rows, all or none of them. Raises LauncherError if they cannot be written."""
+        try:
+            with schema.writing(self._db):
+                for statement, rows in statements:
+                    self._db.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise LauncherError(f"{self.path}: cannot write the journal: {error}; nothing was created") from None
+
     # --- reading ----------------------------------------------------------------------------------------------------
+
+    def query(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a statement that reads. Raises LauncherError if the journal cannot be read."""
+        return self._query(statement, values)
 
     def _query(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:

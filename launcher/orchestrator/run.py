@@ -18,7 +18,7 @@ import msgspec
 
 from launcher.errors import LauncherError, LeaseLost
 from launcher.orchestrator import budget
-from launcher.orchestrator.admission import admissible
+from launcher.orchestrator.admission import Admission, Alone
 from launcher.orchestrator.auxiliary import Auxiliaries
 from launcher.orchestrator.collecting import collect, put_away
 from launcher.orchestrator.decide import ENDED, Action, Claim, Step, World, decide, is_gone
@@ -58,10 +58,12 @@ class Run:
         watcher: Watcher | None = None,
         tell: Teller = lambda _event, _text: None,
         facts: Sequence[Entry] | None = None,
+        admission: Admission | None = None,
     ) -> None:
         """Prepare a run, a new one or, with the `facts` of an invocation that has begun, the rest of that one.
 
-        `watcher` is called after each look at the world, with all tasks and the loop's time.
+        `admission` says which tasks may start where the run is not alone. `watcher` is called after each look at the
+        world, with all tasks and the loop's time.
         """
         self.plan = plan
         self.folder = Path(plan.output_dir) / plan.invocation
@@ -83,7 +85,8 @@ class Run:
         self._has_looked = False
         self._strays = Strays(platform, DELETE_PATIENCE, self._may_remove)
         self._probes = Probes(plan.invocation)
-        self._capacity = Capacity()
+        self.capacity = Capacity()
+        self._admission = admission or Alone()
         self._looking: asyncio.Future[Observation] | None = None
         self._last_seen = Observation()
         self._why_blind = ""
@@ -110,6 +113,10 @@ class Run:
         self._abandoned = True
         self._given_up.set()
         self._look_no_further()
+
+    def wake(self) -> None:
+        """Look again at once."""
+        self._wake.set()
 
     def _look_no_further(self) -> None:
         """A look may wait long for a platform that does not answer; the person does not."""
@@ -174,7 +181,7 @@ class Run:
             self._beat()
         stopping.cancel()
         if opening.done():
-            self._capacity = opening.result()
+            self.capacity = opening.result()
             return True
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
@@ -264,11 +271,11 @@ class Run:
         return seen
 
     def _admit(self) -> None:
-        for task in admissible(self.tasks, self.plan, self._capacity, _now()):
+        for task in self._admission.admit(self, _now()):
             task.admitted = True
             if task.endpoint_created:  # kept from the attempt before
                 task.started_at = _now()
-        if all(task.done or not task.admitted for task in self.tasks):
+        if all(task.done or not task.admitted for task in self.tasks) and self._admission.is_stuck(self):
             for task in self.tasks:
                 waits = (task.not_before or 0.0) > _now() or not self._auxiliary.may_come(task, _now())
                 if not task.admitted and task.reason is None and not waits and not task.is_auxiliary:

@@ -28,7 +28,18 @@ CREATE TABLE leases (
 INSERT INTO leases SELECT id, 'begun', host, pid, pid_start, created, created FROM invocations;
 """
 
-MIGRATIONS = (_FIRST, _PLANS_AND_LEASES)
+_SWEEPS = """
+CREATE TABLE sweeps (id TEXT PRIMARY KEY, created REAL NOT NULL, folder TEXT NOT NULL, data TEXT NOT NULL);
+CREATE TABLE points (
+  sweep TEXT NOT NULL, number INTEGER NOT NULL, invocation TEXT NOT NULL, identity TEXT NOT NULL,
+  words TEXT NOT NULL, plan BLOB NOT NULL, note TEXT NOT NULL DEFAULT '', PRIMARY KEY (sweep, number)
+);
+CREATE INDEX points_of ON points (invocation);
+CREATE INDEX points_alike ON points (identity);
+CREATE TABLE hosts (sweep TEXT NOT NULL, invocation TEXT PRIMARY KEY, serving TEXT NOT NULL)
+"""
+
+MIGRATIONS = (_FIRST, _PLANS_AND_LEASES, _SWEEPS)
 """Migration n makes version n + 1 of version n; version 0 is an empty file."""
 
 VERSION = len(MIGRATIONS)

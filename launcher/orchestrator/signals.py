@@ -8,15 +8,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from launcher.orchestrator.run import Run
+from typing import Protocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def reaction(run: Run, say: Callable[[str], None]) -> Callable[[], None]:
+class Ending(Protocol):
+    """What signals end: a run, or a sweep."""
+
+    def stop(self) -> None:
+        """Ask for a clean end."""
+        ...
+
+    def abandon(self) -> None:
+        """Stop waiting for it."""
+        ...
+
+
+def reaction(run: Ending, say: Callable[[str], None]) -> Callable[[], None]:
     """What each signal does to `run`; `say` is told. To be called in the run's loop."""
     asked = count()
 
@@ -32,7 +41,7 @@ def reaction(run: Run, say: Callable[[str], None]) -> Callable[[], None]:
 
 
 @contextmanager
-def handled(run: Run, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def handled(run: Ending, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """Within, signals end `run`; `say` is told what a signal does. Does nothing outside the main thread."""
     with heard(reaction(run, say)):
         yield

@@ -193,8 +193,11 @@ class TaskState:
 
     @property
     def is_auxiliary(self) -> bool:
-        """It is no benchmark but an endpoint that benchmarks use beside their own."""
-        return self.plan.harness == HARNESS
+        """It is no benchmark but an endpoint that benchmarks use beside their own.
+
+        An endpoint that is kept for itself has no benchmark either, and is the first of its plan.
+        """
+        return self.plan.harness == HARNESS and self.plan.index > 0
 
     @property
     def phase(self) -> Phase:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
@@ -93,7 +94,7 @@ class _Builder:
             worst_case=_worst_case((*tasks, *auxiliary), execution.usd_per_gpu_hour, limits.max_attempts),
             export_formats=tuple(self.config.export.formats),
             notes=(*self.notes, *self._execution_notes()),
-            config=dataclasses.asdict(self.config),
+            config=_of_one_run(self.config),
         )
 
     def _tasks(self) -> tuple[TaskPlan, ...]:
@@ -345,6 +346,11 @@ class _Builder:
         if self.rented is not None:
             return on_deepinfra.notes(self.rented, self.api_key, key_travels=self.lepton is not None)
         return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []
+
+
+def _of_one_run(config: Config) -> dict[str, Any]:
+    """The config without what makes a sweep of it."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name != "sweep"}
 
 
 def _timeout(settings: Settings) -> float:

@@ -38,6 +38,21 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     return list(_differences("", before, after))
 
 
+def measured(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of a resolved config that decide what is measured, by their path; keys without a value are left out."""
+    leaves = (leaf for name, section in config.items() for leaf in _leaves(name, section))
+    return {name: value for name, value in leaves if value is not None and _OPERATIONAL.fullmatch(name) is None}
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Keys that hold no further ones."""
+    if isinstance(value, Mapping) or _is_list(value):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(f"{name}.{key}", item)
+    else:
+        yield name, value
+
+
 def _differences(prefix: str, before: Any, after: Any) -> Iterator[Change]:
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in [*before, *(name for name in after if name not in before)]:

@@ -185,6 +185,8 @@ class Plan:
     max_gpu_hours: float | None = None
     expires: float | None = None
     """Seconds since 1970 when its one endpoint is taken down, which evaluates nothing; None: a plan of evaluations."""
+    scope: str = ""
+    """The sweep that it is a point of: what its endpoints ask of a caller is the same for all of the sweep."""
     max_attempts: int = 1
     """Attempts of one task, the first included, where its end is one that trying again can mend."""
     usd_per_gpu_hour: float | None = None

@@ -1,4 +1,4 @@
-"""Which invocations are meant: by id, unique prefix or folder, or all that fit filters."""
+"""Which invocations are meant: by id, unique prefix or folder, by a sweep, or all that fit filters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from launcher.errors import NotFound, ResultsError, nearest
+from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Journal
 from launcher.results import read
 from launcher.results.model import Record
@@ -75,7 +76,7 @@ class _Unreadable:
 
 
 def pick(ids: Sequence[str] = (), filters: Filters | None = None) -> list[Picked]:
-    """The invocations of these ids, prefixes or folders, in that order; without any all that fit, oldest first.
+    """The invocations of these ids, prefixes, folders or sweeps, in that order; without any all that fit, oldest first.
 
     Raises NotFound for an id that is none, and for a pattern that fits nothing.
     """
@@ -101,8 +102,9 @@ def _named(ids: Sequence[str], filters: Filters) -> Iterator[Picked]:
             yield Picked(folder.resolve().name, folder, filters)
             continue
         journal = journal or Journal.default()
-        invocation = journal.find(name)
-        yield Picked(invocation.id, Path(invocation.folder), filters)
+        for id_ in sweeps.expand(journal, [name]):
+            invocation = journal.find(id_)
+            yield Picked(invocation.id, Path(invocation.folder), filters)
 
 
 def _all(filters: Filters) -> Iterator[Picked]:

@@ -131,7 +131,10 @@ def test_deployments_and_executions_are_listed_with_what_they_are(capsys: pytest
         (["completion", "tcsh"], "nv-eval completion: argument shell: invalid choice: 'tcsh'"),
         (["run", "--config-name", "defalt"], "--config-name defalt: no such config; did you mean default?"),
         (["run", "deployment=vlm"], "command line: deployment=vlm: no such option of deployment; did you mean vllm?"),
-        (["run", "-m", "a=1,2"], "nv-eval run -m: sweeps are not in this version; run once per setting"),
+        (
+            ["run", "-m", "evaluation.lmit=1,2"],
+            "sweep: point 1 (evaluation.lmit=1): command line: evaluation.lmit: unknown key",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -19,7 +19,7 @@ HEAD = "defaults:\n  - execution: local\n  - deployment: smollm\n  - _self_\n"
 TASKS = "evaluation: {tasks: [gsm8k_100]}\n"
 """Line 5, where a case is not about the evaluation: its own text begins in line 6."""
 VLLM = "deployment:\n  type: vllm\n  model_id: org/model\n"
-SECTIONS = "; valid: auxiliary, deployment, evaluation, execution, export, limits, notify, pricing, target"
+SECTIONS = "; valid: auxiliary, deployment, evaluation, execution, export, limits, notify, pricing, sweep, target"
 ENV_VALUE = "expected text, a number or a reference (${oc.env:NAME} or {secret: NAME})"
 NO_VALUE = "got nothing; give it a value, or remove the key"
 LIMIT = "expected a whole number of samples, or a share between 0 and 1"
@@ -497,7 +497,7 @@ def test_a_malformed_file_is_one_line_and_nothing_is_created(case: InFile, desk:
 
 
 GRAMMAR = "the override does not follow Hydra's grammar; quote special characters"
-SWEEP = "several values make a sweep, which run does not do; give one value, or a list in brackets: [a,b]"
+SWEEP = "several values make a sweep; add -m to run it, give one value, or a list in brackets: [a,b]"
 HYDRA = "Hydra's own settings have no effect here, but for hydra.searchpath"
 NO_OVERRIDE = "is no override; write key=value, group=option or ~key"
 TWO_OPTIONS = "two options are chosen; choose one with deployment=OPTION, without a plus"

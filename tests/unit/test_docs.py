@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from launcher import api
-from launcher.api import endpoint_plan, plan
+from launcher.api import build_sweep, endpoint_plan, plan
 from launcher.cli import main as cli
 from launcher.cli import run_command
 from launcher.cli.behind import run_spec
@@ -101,6 +101,8 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
         args = cli.parse(words)
         if args.command == "init":
             assert cli.main(words) == 0
+        elif args.command == "run" and (args.multirun or args.config_name.startswith("sweep_")):
+            assert build_sweep(run_command.request(args)).points, line
         elif args.command == "run":
             assert plan(load(run_command.request(args))).tasks, line
         elif args.command == "endpoints" and args.action == "up":

@@ -64,6 +64,8 @@ class LeptonPlatform:
     name = "lepton"
     create_grace = 30.0
     close_ends_all = close_ends_jobs = False
+    _lent = 0
+    """Platforms of this process that have lent the token of endpoints to the environment."""
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class LeptonPlatform:
         if self._groups is None:
             self._groups = await self._client.node_groups()
         rendered = await sources.settle(self._client, plan, self._source)
-        known = environment(self._credentials, plan.invocation, self._execution.access.mode)
+        known = environment(self._credentials, plan.scope or plan.invocation, self._execution.access.mode)
         secrets = Secrets(known)
         secrets.remember(self._credentials.token)
         secrets.remember(known[ENDPOINT_TOKEN])
@@ -149,8 +151,9 @@ class LeptonPlatform:
 
     def _lend(self, token: str) -> None:
         """Let the orchestrator, which resolves references from the environment, probe the endpoints."""
-        if ENDPOINT_TOKEN not in os.environ:
-            os.environ[ENDPOINT_TOKEN] = token
+        if ENDPOINT_TOKEN not in os.environ or LeptonPlatform._lent > 0:
+            os.environ.setdefault(ENDPOINT_TOKEN, token)
+            LeptonPlatform._lent += 1
             self._token_is_lent = True
 
     async def _make_cache_folder(self) -> None:
@@ -322,8 +325,10 @@ class LeptonPlatform:
             with contextlib.suppress(RequestFailed):
                 await self._session.jobs.settle(SETTLE_TIME)
         if self._token_is_lent:
-            os.environ.pop(ENDPOINT_TOKEN, None)
             self._token_is_lent = False
+            LeptonPlatform._lent -= 1
+            if not LeptonPlatform._lent:
+                os.environ.pop(ENDPOINT_TOKEN, None)
         self._session = None
         await self._client.close()
 

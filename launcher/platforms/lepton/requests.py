@@ -79,9 +79,9 @@ def ids_of(groups: Iterable[NodeGroup]) -> dict[str, str]:
 
 
 def environment(credentials: Credentials, invocation: str, mode: str) -> dict[str, str]:
-    """The launcher's environment with the token that calls this invocation's endpoints.
+    """The launcher's environment with the token that calls the endpoints of this invocation, or of this sweep.
 
-    It follows from the workspace's token and the invocation, so that a launcher that takes over knows it too, and
+    It follows from the workspace's token and that id, so that a launcher that takes over knows it too, and
     nobody else can. In mode `workspace` it is the workspace's token itself.
     """
     own = credentials.token if mode == "workspace" else _derived(credentials.token, invocation)
