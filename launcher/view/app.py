@@ -47,6 +47,7 @@ def application(journal: Path, *, token: str, hosts: Iterable[str], cookie: str 
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+            watcher.shut()
 
     guard = Middleware(Guard, token=token, hosts=frozenset(hosts), cookie=cookie)
     made = Starlette(routes=ROUTES, middleware=[guard], exception_handlers=pages.HANDLERS, lifespan=lifespan)

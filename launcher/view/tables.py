@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import islice
 from typing import ClassVar
 from urllib.parse import urlencode
@@ -85,6 +86,7 @@ def table(runs: Sequence[Run], records: Records, asked: Asked) -> Table:
     return Table(found[:PAGE], len(found) > PAGE)
 
 
+@lru_cache(maxsize=10_000)  # the same few names come in thousands of rows
 def _fits(name: str, wanted: str) -> bool:
     return wanted.lower() in name.lower() or fnmatchcase(name, wanted)
 

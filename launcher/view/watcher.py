@@ -218,6 +218,11 @@ class Watcher:
                 await self._wake()
             await asyncio.sleep(PERIOD)
 
+    def shut(self) -> None:
+        """Close the journal; another look opens it again."""
+        with self._lock:
+            self._forget()
+
     async def close(self) -> None:
         """End all live connections."""
         self._ended.set()

@@ -51,8 +51,10 @@ def test_looking_writes_nothing_to_the_journal(office: Office) -> None:
         office.text(address)
 
     assert (office.root / "journal.db").read_bytes() == before
+    reading = Journal.reading(office.root / "journal.db")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        Journal.reading(office.root / "journal.db")._db.execute("DELETE FROM facts")
+        reading._db.execute("DELETE FROM facts")
+    reading.close()
 
 
 @pytest.mark.parametrize(("version", "said"), [(1, "an earlier nv-eval"), (99, "a later nv-eval")])
