@@ -649,11 +649,13 @@ def report(
     form: str | None = None,
     max_bytes: int = 5_000_000,
     max_text: int = 4_000,
+    force: bool = False,
 ) -> Written:
     """Write a report of runs, each by id, unique prefix or folder; the first is the baseline. Needs the extra `report`.
 
     `form`: `html`, `md` or `pdf`; without it the suffix of `output` says it. `max_bytes`: of the HTML file, which holds
-    texts of samples up to it; `max_text`: characters of one text. What is left out is said in the file.
+    texts of samples up to it; `max_text`: characters of one text. What is left out is said in the file. `force`:
+    compare common samples of runs although they measure different things.
 
     Raises:
         ConfigError: no such form, or the file cannot be written.
@@ -662,7 +664,9 @@ def report(
     """
     writing = _needing("report", "launcher.results.report")
     folders = [_folder(name) for name in invocations]
-    written: Written = writing.write(folders, Path(output), form=form, max_bytes=max_bytes, text_limit=max_text)
+    written: Written = writing.write(
+        folders, Path(output), form=form, max_bytes=max_bytes, text_limit=max_text, force=force
+    )
     return written
 
 

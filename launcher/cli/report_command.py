@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="id, unique prefix or folder; the first is the baseline of the others; default: the newest",
     )
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write it: .html, .md or .pdf")
+    parser.add_argument(
+        "--force", action="store_true", help="compare common samples although the runs measure different things"
+    )
     parser.add_argument("--format", choices=FORMS, help="form, where the suffix of FILE does not say it")
     parser.add_argument(
         "--max-mb",
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         form=args.format,
         max_bytes=int(args.max_mb * 1e6),
         max_text=args.max_text,
+        force=args.force,
     )
     for problem in made.problems:
         sys.stderr.write(f"nv-eval: {problem}\n")

@@ -58,6 +58,12 @@ def test_two_prompts_of_one_model_are_compared_and_gated(home: Home) -> None:
     for metric, row in rows.items():
         assert_is_mcnemar(row, values(home, plain, metric), values(home, french, metric))
 
+    written = home.run("report", plain, french, "-o", "report.html")
+    page = (home.folder / "report.html").read_text()
+    assert written.returncode == 0, written.stderr
+    assert f"prompts ({LIMIT} of {LIMIT} differ" in page and f'<span class="count">{LIMIT}</span>' in page
+    assert page.count("2 endpoints") == 0 and page.count("1 endpoint,") == 2, "each run has its time line"
+
     (home.folder / "policy.yaml").write_text("default: {margin: 0.01}\nrequire: [hellaswag_100]\n")
     gated = home.run("gate", plain, french, "--policy", "policy.yaml", "--force", "--junit", "gate.xml")
     assert gated.returncode in (12, 13), "so few samples prove no margin of one in a hundred"

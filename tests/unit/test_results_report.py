@@ -83,6 +83,9 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason_and_the_rest_is_com
     (versus,) = comparison.candidates
     assert [(row.label, row.verdict) for row in versus.rows] == [("t", Verdict.WORSE)]
     assert versus.refused == ["u: few-shot examples: 0 in the baseline, 5 in the candidate"]
+    forced = gather([base, candidate], force=True).comparison
+    assert forced is not None and not forced.candidates[0].refused
+    assert [(row.label, bool(row.forced)) for row in forced.candidates[0].rows] == [("t", False), ("u", True)]
 
 
 def test_a_forest_plot_shows_shares_alone_and_says_what_it_left_out(tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_charts_hold_no_colours_of_their_own_but_on_paper(tmp_path: Path) -> Non
 
     assert themed is not None and fixed is not None
     assert not re.search(r"#[0-9a-f]{3,6}|style=|href|<script", themed.wide + themed.narrow)
-    assert 'class="f-busy"' in themed.wide and 'fill="#4a90c9"' in fixed.wide and "Some Serif" in fixed.wide
+    assert 'class="f-busy"' in themed.wide and 'fill="#2f7ab8"' in fixed.wide and "Some Serif" in fixed.wide
 
 
 def test_the_time_line_tells_idle_time_and_what_it_cost(tmp_path: Path) -> None:

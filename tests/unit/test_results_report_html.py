@@ -119,6 +119,17 @@ def test_samples_that_only_one_run_has_are_there(tmp_path: Path) -> None:
     assert dict(zip(lists["ids"], lists["values"][0][1], strict=True))[0] is None
 
 
+def test_another_document_under_the_same_id_is_another_sample(tmp_path: Path) -> None:
+    base = write_run(tmp_path, "aaaa", TASK)
+    candidate = write_run(tmp_path, "bbbb", replace(TASK, document="another {id}"), replace(TASK, name="u"))
+    found = packed(base, candidate)
+    lists = unpacked(found.lists[0])
+
+    assert lists["ids"] == [number for number in range(6) for _ in range(2)]
+    assert all((one is None) != (two is None) for one, two in zip(*lists["values"][0], strict=True))
+    assert found.notes == ["t: 6 samples listed apart: the runs have another document under the same id"]
+
+
 def test_texts_beyond_the_budget_are_left_out_and_said_but_changed_samples_first(tmp_path: Path) -> None:
     values = [1] * 300
     base = write_run(tmp_path, "aaaa", WordyTask("big", {"acc": values}, seed=1), WordyTask("tiny", {"acc": [1]}))

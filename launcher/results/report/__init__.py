@@ -52,11 +52,12 @@ def write(
     form: str | None = None,
     max_bytes: int = MAX_BYTES,
     text_limit: int = TEXT_LIMIT,
+    force: bool = False,
 ) -> Written:
     """Write a report of runs by their folders, the first of which is the baseline of the others.
 
     `max_bytes`: of the HTML file; texts of samples are left out, and said, where they would not fit. `text_limit`:
-    characters of one text.
+    characters of one text; `force`: compare also what measures different things, and say so.
 
     Raises:
         ConfigError: no such form, or the file cannot be written.
@@ -65,9 +66,8 @@ def write(
     asked = form_of(output, form)
     if not output.parent.is_dir():
         raise ConfigError(f"-o {output}: there is no folder {output.parent}")
-    report = gather(
-        list(dict.fromkeys(folder.resolve() for folder in folders)), flips=0 if asked is Form.HTML else FLIPS
-    )
+    unique = list(dict.fromkeys(folder.resolve() for folder in folders))
+    report = gather(unique, flips=0 if asked is Form.HTML else FLIPS, force=force)
     made = _render(report, asked, max_bytes, text_limit)
     try:
         write_atomically(output, made)

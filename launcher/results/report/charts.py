@@ -53,13 +53,13 @@ COLOURS = {
     "worse": "#b3470b",
     "different": "#7a3f9d",
     "neutral": "#59636e",
-    "starting": "#e3b341",
-    "idle": "#c9d1d9",
-    "busy": "#4a90c9",
-    "waiting": "#dfe4e9",
+    "starting": "#c98f14",
+    "idle": "#959fa9",
+    "busy": "#2f7ab8",
+    "waiting": "#c9d1d9",
     "working": "#0b62a4",
 }
-"""Names of colours, and what they are on white paper. No two that mean different things differ by hue alone."""
+"""Names of colours, and what they are on white paper. None stands alone: verdicts have shapes, phases an order."""
 _VERDICT_COLOURS = {
     Verdict.BETTER: "better",
     Verdict.WORSE: "worse",

@@ -252,8 +252,8 @@ class Report:
         return ", ".join(dict.fromkeys(run.model for run in self.readable))
 
 
-def gather(folders: Sequence[Path], *, flips: int = 0) -> Report:
-    """Read runs; one that is broken is in the report as that. `flips`: as `compare` has them.
+def gather(folders: Sequence[Path], *, flips: int = 0, force: bool = False) -> Report:
+    """Read runs; one that is broken is in the report as that. `flips`, `force`: as `compare` has them.
 
     Raises, if none can be read, NotFound where nothing came home of any, else ResultsError.
     """
@@ -262,7 +262,7 @@ def gather(folders: Sequence[Path], *, flips: int = 0) -> Report:
     if not readable:
         kind = ResultsError if any(run.is_broken for run in runs) else NotFound
         raise kind("\n".join(run.problem for run in runs))
-    comparison, no_comparison = _comparison(readable, flips)
+    comparison, no_comparison = _comparison(readable, flips, force=force)
     provenance, problems = _provenance(readable)
     return Report(
         written=moment(time.time()),
@@ -304,11 +304,11 @@ def _run(mark: str, folder: Path) -> RunView:
     )
 
 
-def _comparison(runs: Sequence[RunView], flips: int) -> tuple[Comparison | None, str]:
+def _comparison(runs: Sequence[RunView], flips: int, *, force: bool) -> tuple[Comparison | None, str]:
     if len(runs) < 2:
         return None, ""
     try:
-        return compare.compare([run.folder for run in runs], flips=flips, partial=True), ""
+        return compare.compare([run.folder for run in runs], flips=flips, force=force, partial=True), ""
     except ResultsError as error:
         return None, str(error)
 

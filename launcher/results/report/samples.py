@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.errors import ResultsError
+from launcher.plan.words import counted
 from launcher.results import pairing, samples
 from launcher.results.model import TaskRecord
 from launcher.results.pairing import Run
@@ -66,11 +67,25 @@ class _Group:
     ids: list[int | str] = field(default_factory=list)
     places: list[dict[int, int]] = field(default_factory=list)
     """For each sample, where it is in each run."""
+    apart: int = 0
+    """Samples that are listed once more because a run has another document under their id."""
 
     def __post_init__(self) -> None:
         where = {run: kept.positions() for run, kept in self.kept.items()}
-        self.ids = list(dict.fromkeys(key for kept in self.kept.values() for key in kept.ids))
-        self.places = [{run: known[key] for run, known in where.items() if key in known} for key in self.ids]
+        for key in dict.fromkeys(key for kept in self.kept.values() for key in kept.ids):
+            found = list(self._documents({run: known[key] for run, known in where.items() if key in known}))
+            self.ids += [key] * len(found)
+            self.places += found
+            self.apart += len(found) - 1
+
+    def _documents(self, places: dict[int, int]) -> Iterator[dict[int, int]]:
+        """Places of one id, those together whose documents are the same as far as digests tell."""
+        while places:
+            digests = {run: self.kept[run].docs[place] for run, place in places.items()}
+            first = next((digest for digest in digests.values() if digest), "")
+            same = {run: place for run, place in places.items() if digests[run] in ("", first)}
+            yield same
+            places = {run: place for run, place in places.items() if run not in same}
 
     def value(self, sample: int, run: int, metric: str) -> float | None:
         place = self.places[sample].get(run)
@@ -186,6 +201,11 @@ class _Packer:
                 f"a report lists {MOST_ROWS:,}"
             )
         self._rows_left -= len(rows)
+        if group.apart:
+            self._notes.append(
+                f"{group.task_key}: {counted(group.apart, 'sample')} listed apart: "
+                "the runs have another document under the same id"
+            )
         lists = self._lists(group, rows)
         written, spans = self._write_texts(group, rows, share - len(lists))
         self._left -= len(lists) + written
