@@ -11,9 +11,11 @@ from markupsafe import Markup
 
 from launcher.errors import LauncherError
 from launcher.orchestrator.journal import Journal
+from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.status import TaskStatus
 from launcher.results import timeline
 from launcher.results.compare_text import arrow
+from launcher.results.model import AuxiliaryRecord, TaskRecord
 from launcher.results.table import label
 from launcher.results.timeline import Span, Timeline
 from launcher.view import listing
@@ -21,6 +23,7 @@ from launcher.view.records import Found, Records, document, text
 from launcher.view.shown import dom, render
 from launcher.view.watcher import Run, Watcher
 
+_FINE = ("", Reason.COMPLETED, Reason.RELEASED)
 WIDTH = 1000
 """Of a time line, in units of its drawing."""
 
@@ -72,15 +75,16 @@ def _part(template: str, **values: object) -> Markup:
 
 def _endings(run: Run, found: Found) -> Iterator[dict[str, object]]:
     """Tasks that ended without scores, and attempts that came before others, with the last lines of their logs."""
-    known = {task.key: task for task in found.record.tasks} if found.record else {}
+    known: dict[str, TaskRecord | AuxiliaryRecord] = {}
+    if found.record:
+        known = {task.key: task for task in found.record.tasks} | {one.name: one for one in found.record.auxiliary}
     for task in run.status.tasks:
         record = known.get(task.task)
         for attempt in record.attempts if record else ():
             yield {"task": task.task, "attempt": attempt.number, "said": attempt, "is_last": False}
-        if record is not None and record.status != "scored":
-            yield {"task": task.task, "attempt": task.attempt, "said": record, "is_last": True}
-        elif record is None and task.reason not in ("", "completed"):
-            yield {"task": task.task, "attempt": task.attempt, "said": task, "is_last": True}
+        said = record or task
+        if said.reason not in _FINE:
+            yield {"task": task.task, "attempt": task.attempt, "said": said, "is_last": True}
 
 
 def _files(run: Run) -> Iterator[tuple[str, str, str]]:

@@ -62,7 +62,14 @@ def page(runs: Sequence[Run], wish: Wish) -> Page:
 
 def _text(run: Run) -> str:
     status = run.status
-    names = (status.invocation, run.model, status.deployment, status.execution, *(task.task for task in status.tasks))
+    names = (
+        status.invocation,
+        run.sweep,
+        run.model,
+        status.deployment,
+        status.execution,
+        *(task.task for task in status.tasks),
+    )
     return "\n".join(names).lower()
 
 
@@ -70,7 +77,7 @@ def outcome(run: Run) -> str:
     """How an invocation stands, in one word that has a colour: running, scored, failed, stopped, interrupted, …"""
     if run.status.state != "finished" or run.status.keeps_endpoint:
         return run.status.state.value
-    ends = {ending(task) for task in run.status.tasks}
+    ends = {ending(task) for task in evaluated(run)}
     return next(
         (kind for kind in ("failed", "stopped") if kind in ends), "scored" if ends == {"scored"} else "finished"
     )
@@ -78,7 +85,7 @@ def outcome(run: Run) -> str:
 
 def ending(task: TaskStatus) -> str:
     """How a task stands, in one word that has a colour."""
-    if not task.reason:
+    if not task.reason or task.reason == Reason.RELEASED:
         return "ended" if task.phase == "ended" else "running" if task.phase != "queued" else "queued"
     try:
         return MEANINGS[Reason(task.reason)].status.value
@@ -86,16 +93,21 @@ def ending(task: TaskStatus) -> str:
         return Status.FAILED.value
 
 
+def evaluated(run: Run) -> list[TaskStatus]:
+    """Its tasks, without the auxiliary endpoints that they use."""
+    return [task for task in run.status.tasks if not task.is_auxiliary]
+
+
 def over(run: Run) -> int:
     """How many of its tasks have ended."""
-    return sum(bool(task.reason) or task.phase == "ended" for task in run.status.tasks)
+    return sum(bool(task.reason) or task.phase == "ended" for task in evaluated(run))
 
 
 def failures(run: Run) -> int:
     """How many of its tasks have ended without scores."""
-    return sum(bool(task.reason) and ending(task) != "scored" for task in run.status.tasks)
+    return sum(bool(task.reason) and ending(task) != "scored" for task in evaluated(run))
 
 
 def samples(run: Run) -> tuple[int, int]:
     """Requests that were answered, of how many, over its tasks."""
-    return sum(task.done or 0 for task in run.status.tasks), sum(task.total or 0 for task in run.status.tasks)
+    return sum(task.done or 0 for task in evaluated(run)), sum(task.total or 0 for task in evaluated(run))

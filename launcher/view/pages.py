@@ -72,7 +72,7 @@ def task(request: Request) -> Response:
         others = comparing.others(desk(request).watcher.runs(), run, found.task)
         against = request.query_params.get("against", "")
         return page("flips.html", **values, others=others, against=against)
-    source = show if show in logs.SOURCES else "job"
+    source = show if show in logs.SOURCES else "endpoint" if found.is_auxiliary else "job"
     try:
         piece = logs.last(run.folder, found.task, source)
     except NotFound:

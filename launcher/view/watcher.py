@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.errors import LauncherError, NotFound
-from launcher.orchestrator import status
+from launcher.orchestrator import status, sweeps
 from launcher.orchestrator.journal import Journal, RunState
 from launcher.orchestrator.status import RunStatus
 
@@ -31,10 +31,14 @@ _SETTLED = (RunState.FINISHED, RunState.INTERRUPTED)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One invocation. `seen`: its last sign of life, in seconds since 1970; `change`: the number of its last change."""
+    """One invocation. `seen`: its last sign of life, in seconds since 1970; `change`: the number of its last change.
+
+    `sweep`: the sweep that it is a point of, if it is one.
+    """
 
     status: RunStatus
     model: str
+    sweep: str = ""
     seen: float | None
     change: int
 
@@ -157,18 +161,18 @@ class Watcher:
         for invocation in journal.invocations():
             if invocation.id in changed:
                 found = status.of(journal, invocation)
-                self._take(found, self._runs.get(invocation.id), journal)
+                self._take(found, self._runs.get(invocation.id), journal, sweeps.sweep_of(journal, invocation.id) or "")
         self._newest_first = sorted(self._runs.values(), key=lambda run: (run.status.created, run.id), reverse=True)
 
-    def _take(self, found: RunStatus, before: Run | None, journal: Journal) -> None:
+    def _take(self, found: RunStatus, before: Run | None, journal: Journal, sweep: str) -> None:
         seen = None if found.age is None else time.time() - found.age
         bare = replace(found, age=None, tasks=tuple(replace(task, age=None) for task in found.tasks))
-        if before is not None and before.status == bare:
+        if before is not None and (before.status, before.sweep) == (bare, sweep):
             self._runs[found.invocation] = replace(before, seen=seen)
             return
         self._counted += 1
         model = before.model if before is not None and before.model else _model(journal, found.invocation)
-        self._runs[found.invocation] = Run(status=bare, model=model, seen=seen, change=self._counted)
+        self._runs[found.invocation] = Run(status=bare, model=model, sweep=sweep, seen=seen, change=self._counted)
 
     # --- live connections -------------------------------------------------------------------------------------------
 

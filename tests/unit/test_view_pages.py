@@ -179,6 +179,33 @@ def test_why_a_task_failed_stands_with_its_last_lines(office: Office) -> None:
     assert "preempted" in page and "taken away" in page and "take a larger shape" in page
 
 
+def test_an_auxiliary_endpoint_is_none_of_the_tasks_that_are_counted(office: Office) -> None:
+    office.begin("aaaa0001", "words")
+    office.journal.record("aaaa0001", Fact.RUN_STARTED, auxiliary=["judge"])
+    office.journal.record("aaaa0001", Fact.INTEND_CREATE_ENDPOINT, "judge", "vllm-judge")
+    office.journal.record("aaaa0001", Fact.TASK_COLLECTED, "words", reason="completed")
+    office.journal.record("aaaa0001", Fact.TASK_ENDED, "judge", reason="released")
+    office.journal.record("aaaa0001", Fact.RUN_ENDED, exit_code=0, leftovers=[])
+
+    (run,) = office.desk.watcher.runs()
+
+    assert (listing.outcome(run), listing.over(run), listing.failures(run)) == ("scored", 1, 0)
+    page = office.text("/runs/aaaa0001")
+    assert 'judge</a> <span class="quiet">auxiliary</span>' in page and "badge failed" not in page
+    assert "Job log" not in office.text("/runs/aaaa0001/tasks/judge")
+
+
+def test_points_of_a_sweep_are_found_by_its_id(office: Office) -> None:
+    office.begin("aaaa0001", "words")
+    office.begin("bbbb0001", "words")
+    office.journal.change(
+        ("INSERT INTO points VALUES (?,?,?,?,?,?,?)", [("sweep-1234", 0, "bbbb0001", "i", "seed=1", b"", "")])
+    )
+
+    assert office.text("/?q=sweep-1234").count("<tr id=") == 1
+    assert 'href="/?q=sweep-1234"' in office.text("/runs/bbbb0001")
+
+
 @pytest.mark.parametrize(
     "address",
     [
