@@ -61,7 +61,10 @@ class Settings:
     limit: float | None = key(None, "samples per task; below 1 a share of them; default: all")
     num_fewshot: NonNegative | None = key(None, "worked examples in the prompt; default: the task's")
     seed: NonNegative | None = key(None, "seed of sampling and of the choice of examples")
-    concurrency: Count | None = key(None, "requests in flight at once")
+    concurrency: Count | Literal["auto"] | None = key(
+        None,
+        "requests in flight at once; auto: as many as make the server faster, found while it is asked (lm_eval only)",
+    )
     batch_size: Count | None = key(None, "prompts in one request")
     request_timeout: Seconds | None = key(None, "time one request may take")
     max_retries: NonNegative | None = key(None, "tries after a failed request")

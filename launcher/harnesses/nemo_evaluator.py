@@ -212,6 +212,8 @@ def _refuse_unusable(found: _Found, settings: Settings) -> None:
     unusable += [
         f"generation.{name}" for name in sorted(settings.generation.arguments().keys() - {"temperature", "top_p"})
     ]
+    if settings.concurrency == "auto":
+        unusable.append("concurrency: auto")
     if settings.tokenizer_backend == "remote":
         unusable.append("tokenizer_backend: remote")
     if unusable:

@@ -36,7 +36,6 @@ EXTRAS = (
     "notify",
     "stats",
     "view",
-    "report",
     "schedule",
     "mlflow",
     "wandb",

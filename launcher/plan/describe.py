@@ -28,7 +28,8 @@ def scoring(settings: Settings) -> list[str]:
 
 def requests(settings: Settings) -> list[str]:
     """How the endpoint is asked, and what is kept of its answers."""
-    found = [f"{settings.concurrency} at once"] if settings.concurrency else []
+    at_once = "as many at once as help" if settings.concurrency == "auto" else f"{settings.concurrency} at once"
+    found = [at_once] if settings.concurrency else []
     if (settings.batch_size or 1) > 1:
         found.append(f"{settings.batch_size} prompts in each")
     if settings.request_timeout is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.harnesses.spec import Score
+from launcher.results import parquet
 from launcher.results.intervals import of
 from launcher.results.macro import averages
 from launcher.results.model import Record, TaskRecord
@@ -125,12 +126,7 @@ def _of_score(score: Score) -> dict[str, Any]:
 
 def write_parquet(records: Sequence[Record], path: Path, *, macro: bool = False) -> None:
     """Write the table as Parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = {"string": pa.string(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    pq.write_table(pa.Table.from_pylist(rows(records, macro=macro), schema=schema), path)
+    parquet.write(rows(records, macro=macro), COLUMNS, path)
 
 
 def frame(records: Sequence[Record], *, macro: bool = False) -> pd.DataFrame:

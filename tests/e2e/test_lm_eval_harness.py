@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,10 @@ class Endpoint:
     reply: dict[str, Any] = field(default_factory=lambda: {"error": "no"})
     """What it says with another status than 200, or instead of answers where `mute` is set."""
     mute: bool = False
+    room: int | None = None
+    """Requests at once beyond which it refuses."""
+    in_flight: int = 0
+    refused: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
     on_request: threading.Event = field(default_factory=threading.Event)
     url: str = ""
@@ -52,6 +57,20 @@ class Endpoint:
         return {json.dumps(body, sort_keys=True) for body in self.asked}
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What is said to one request, unless there are too many."""
+        with self.lock:
+            if self.room is not None and self.in_flight >= self.room:
+                self.refused += 1
+                return 429, {"error": "too many requests"}
+            self.in_flight += 1
+        try:
+            time.sleep(0.02 if self.room is not None else 0)
+            return self._answer(path, body)
+        finally:
+            with self.lock:
+                self.in_flight -= 1
+
+    def _answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if path == "/tokenize":
             return 200, {"tokens": [ord(letter) for letter in body["prompt"]]}
         with self.lock:
@@ -261,6 +280,17 @@ def test_requests_do_not_depend_on_concurrency(task: str, tmp_path: Path) -> Non
             bodies.append(endpoint.bodies())
     assert bodies[0] == bodies[1]
     assert values[0] == values[1]
+
+
+def test_a_server_that_can_take_few_at_once_is_asked_by_as_many_and_no_answer_is_lost(tmp_path: Path) -> None:
+    with serving(Endpoint()) as free, serving(Endpoint(room=6)) as busy:
+        expected = scored("hellaswag_100", settings(limit=20), free, tmp_path / "free")
+        found = scored("hellaswag_100", settings(limit=20, concurrency="auto"), busy, tmp_path / "busy")
+    record = LM_EVAL.provenance(tmp_path / "busy")
+
+    assert found == expected
+    assert busy.refused > 0 and busy.bodies() == free.bodies()
+    assert record["concurrency"]["last"] < 64, "fewer than it began with"
 
 
 def test_the_servers_chat_template_is_applied_to_loglikelihoods(endpoint: Endpoint, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def document(*args: Any, **kwargs: Any) -> dict[str, Any]:
 def test_the_job_is_one_program_with_its_files() -> None:
     made = job("hellaswag")
     assert made.argv == ("{python}", "{work_dir}/driver.py", "{work_dir}/run.json", "{url}", "{output_dir}")
-    assert made.files.keys() == {"driver.py", "answers.py", "run.json"}
+    assert made.files.keys() == {"driver.py", "answers.py", "pacing.py", "run.json"}
     assert "from launcher" not in made.files["driver.py"] + made.files["answers.py"], "the job has only these files"
     assert made.results == ("results_*.json", "provenance.json", "samples_*.jsonl")
     assert made.requires == ("lm_eval",)

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import platform
+import random
 import re
 import signal
 import subprocess
@@ -42,9 +43,13 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from lm_eval.tasks import TaskManager
 
 from launcher.harnesses.lm_eval.answers import Answers
+from launcher.harnesses.lm_eval.pacing import OVERLOAD, Pacer
 
 WORTH_A_RETRY = {408, 409, 425, 429}
 """Client errors that may pass; all others are final."""
+
+OVERLOAD_TRIES, OVERLOAD_WAIT = 30, 1.0
+"""How often a request is asked again that came while the server had too much to do, and least seconds before that."""
 
 UNKNOWN_LENGTH = 2048
 """Tokens of prompt plus answer where neither the config nor the server says; lm-eval's own default."""
@@ -79,7 +84,8 @@ class Run:
 
     `evaluate` are arguments of simple_evaluate. `folders` are the ones below lm_eval/tasks that define the task;
     `include_path` is a folder of the user's own. `cache` stands for all that answers depend on beside the request
-    itself, the server above all; None keeps no answers.
+    itself, the server above all; None keeps no answers. `adapts`: how many requests are in flight is found while they
+    run; `num_concurrent` is then the most.
     """
 
     task: str
@@ -91,6 +97,7 @@ class Run:
     include_path: str | None
     metadata: dict[str, Any]
     cache: str | None
+    adapts: bool = False
 
 
 class Usage:
@@ -102,13 +109,18 @@ class Usage:
         while (earlier := answers.take(self._key)) is not None:
             self._told.append(earlier or None)
 
-    def add(self, output: Any) -> None:
-        """Count what a server says of one request; an empty list stands for a server that does not say it."""
+    def add(self, output: Any) -> float:
+        """Count what a server says of one request; an empty list stands for a server that does not say it.
+
+        Returns about how much work it was: to write a token takes about as long as to read ten.
+        """
         told = output.get("usage") if isinstance(output, dict) else None
         counts = [told.get(f"{what}_tokens") for what in ("prompt", "completion")] if isinstance(told, dict) else []
         known = [count for count in counts if isinstance(count, int) and count >= 0]
         self._told.append(known if len(known) == len(counts) and known else None)
         self._answers.keep(self._key, self._told[-1] or [])
+        prompt, completion = self._told[-1] or (10, 1)
+        return prompt / 10 + completion
 
     def total(self) -> dict[str, int] | None:
         """Of prompts and of completions; None unless the server has told both of every request."""
@@ -138,9 +150,10 @@ class Endpoint:
     _seed: int
     _concurrent: int
 
-    def __init__(self, *, answers: Answers, **kwargs: Any) -> None:
+    def __init__(self, *, answers: Answers, adapts: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.answers = answers
+        self.pacer = Pacer(most=self._concurrent) if adapts else None
         self.counts = Requests()
         self.usage = Usage(answers)
         self._at_once = self._concurrent
@@ -170,7 +183,7 @@ class Endpoint:
         missing = [index for index, answer in enumerate(answers) if answer is None]
         self._count(asked=len(answers), from_cache=len(answers) - len(missing))
         if missing:
-            self._turns = asyncio.Semaphore(self._at_once)
+            self._turns = self.pacer or asyncio.Semaphore(self._at_once)
             batches = await super().get_batched_requests(  # type: ignore[misc]
                 [requests[index] for index in missing],
                 [keys[index] for index in missing],
@@ -201,12 +214,32 @@ class Endpoint:
     async def amodel_call(self, session: Any, sem: Any, messages: Any, *, cache_keys: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """One request. What it answers is kept once it is known to be an answer."""
         refusing = Refusing(session, self._refused)
-        answers = await super().amodel_call(refusing, self._turns, messages, **kwargs)  # type: ignore[misc]
+        ask = partial(super().amodel_call, refusing, self._turns, messages, **kwargs)  # type: ignore[misc]
+        answers = await (ask() if self.pacer is None else self._unless_overloaded(ask, self.pacer))
         check_count(len(answers), len(messages))
         self.counts.sent += len(answers)
         for key, answer in zip(cache_keys, answers, strict=True):
             self.answers.keep(key, answer)
         return answers
+
+    async def _unless_overloaded(self, ask: Callable[[], Any], pacer: Pacer) -> Any:
+        """An answer; a server that has too much to do is asked again later, by fewer at once."""
+        for number in range(OVERLOAD_TRIES):
+            try:
+                return await ask()
+            except (aiohttp.ClientResponseError, TimeoutError) as error:
+                if isinstance(error, aiohttp.ClientResponseError) and error.status not in OVERLOAD:
+                    raise
+                pacer.refused()
+                if isinstance(error, TimeoutError):
+                    raise  # which counts as a try: it may be another thing than too much to do
+            await asyncio.sleep(OVERLOAD_WAIT * (1 + number / 4) * random.uniform(0.75, 1.25))  # noqa: S311
+        return await ask()
+
+    def _count_usage(self, outputs: Any) -> None:
+        work = self.usage.add(outputs)
+        if self.pacer is not None:
+            self.pacer.add(work)
 
     def _refused(self, status: str, body: str) -> Failed:
         return Failed(f"the endpoint refused a request: HTTP {status} from {self.base_url}: {words_of(body)}")
@@ -214,7 +247,7 @@ class Endpoint:
     def parse_generations(self, outputs: Any, **kwargs: Any) -> Any:
         """The texts of an answer; lm-eval takes an error, or no text at all, for an empty answer and scores it."""
         check_texts(choices_of(outputs))
-        self.usage.add(outputs)
+        self._count_usage(outputs)
         return super().parse_generations(outputs=outputs, **kwargs)  # type: ignore[misc]
 
     def parse_logprobs(self, outputs: Any, tokens: Any, **kwargs: Any) -> Any:
@@ -223,7 +256,7 @@ class Endpoint:
         check_count(len(choices), len(tokens))
         for choice in choices:
             check_logprobs(choice, len(tokens[int(choice["index"])]))
-        self.usage.add(outputs)
+        self._count_usage(outputs)
         return super().parse_logprobs(outputs=outputs, tokens=tokens, **kwargs)  # type: ignore[misc]
 
 
@@ -458,7 +491,7 @@ def endpoint(run: Run, base: str, answers: Answers) -> Any:
     key = os.environ.get("OPENAI_API_KEY") or None
     try:
         model = Chat if run.chat else Completions
-        return model(answers=answers, base_url=f"{base}/v1/{route}", auth_token=key, **arguments)
+        return model(answers=answers, adapts=run.adapts, base_url=f"{base}/v1/{route}", auth_token=key, **arguments)
     except Exception as error:
         log.exception("connecting")
         raise Failed(f"the tokenizer ({arguments['tokenizer_backend']}) cannot be used: {one_line(error)}") from error
@@ -505,7 +538,14 @@ def evaluate(run: Run, base: str, output: Path) -> None:
     results["config"]["model"] = tracker.general_config_tracker.model_source = (
         "local-chat-completions" if run.chat else "local-completions"
     )
-    save(run, tasks, tracker, results, {"requests": asdict(model.counts), "tokens": model.usage.total()}, output)
+    save(run, tasks, tracker, results, counted(model), output)
+
+
+def counted(model: Endpoint) -> dict[str, Any]:
+    """What is told of the requests: how many, of how many tokens, and how many were in flight at once."""
+    pacer = model.pacer
+    at_once = {"concurrency": {"best": pacer.best, "last": pacer.limit}} if pacer is not None else {}
+    return {"requests": asdict(model.counts), "tokens": model.usage.total(), **at_once}
 
 
 def save(

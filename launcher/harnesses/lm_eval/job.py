@@ -16,6 +16,7 @@ from launcher.config.values import environment
 from launcher.errors import ConfigError
 from launcher.harnesses import offline
 from launcher.harnesses.lm_eval.index import IndexEntry
+from launcher.harnesses.lm_eval.pacing import MOST
 from launcher.harnesses.spec import HarnessJob, TargetInfo, literal_env
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -61,8 +62,9 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         argv=("{python}", "{work_dir}/driver.py", "{work_dir}/run.json", "{url}", "{output_dir}"),
         env=_env(settings, target),
         files={
-            "driver.py": _source("driver.py").replace(f"from {__package__}.answers", _BESIDE + "from answers"),
+            "driver.py": _alone(_source("driver.py")),
             "answers.py": _source("answers.py"),
+            "pacing.py": _source("pacing.py"),
             "run.json": _literal(json.dumps(document, ensure_ascii=False, indent=1, sort_keys=True)),
             **(offline.definition(entry.name) if is_offline else {}),
         },
@@ -75,6 +77,11 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         hints=_HINTS if not target.single_prompt else {**_HINTS, "transformers": _TRANSFORMERS},
         tokenizer=_tokenizer_in_words(model_args),
     )
+
+
+def _alone(program: str) -> str:
+    """A program that finds the modules of this folder beside it."""
+    return program.replace(f"from {__package__}.", _BESIDE + "from ", 1).replace(f"from {__package__}.", "from ")
 
 
 def _source(name: str) -> str:
@@ -135,6 +142,7 @@ def _document(entry: IndexEntry, settings: Settings, target: TargetInfo) -> dict
         "folders": list(entry.folders),
         "include_path": entry.include_path or _absolute(settings.include_path),
         "metadata": settings.metadata or {},
+        "adapts": settings.concurrency == "auto",
         "cache": None if settings.response_cache is False else _digest(identity),
     }
 
@@ -196,7 +204,7 @@ def _model_args(entry: IndexEntry, settings: Settings, target: TargetInfo, templ
         "tokenizer_backend": backend,
         "tokenizer": _tokenizer(backend, settings, target),
         "tokenized_requests": backend != "none" and not target.single_prompt,
-        "num_concurrent": _given(settings.concurrency, 4),
+        "num_concurrent": MOST if settings.concurrency == "auto" else _given(settings.concurrency, 4),
         "batch_size": _batch_size(settings, target),
         "max_retries": _given(settings.max_retries, 3) + 1,  # lm-eval counts the first try too
         "timeout": max(1, math.ceil(settings.request_timeout or 300.0)),

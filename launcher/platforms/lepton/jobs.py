@@ -119,6 +119,7 @@ class Jobs:
         self._pace = Pace(now)
         self._extras = Pace(now, EXTRAS)
         self._tracked: dict[str, Tracked] = {}
+        self._by_id: dict[str, Tracked] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._may_show_more_until = now + APPEARS_WITHIN
         self._reading = Background()
@@ -129,6 +130,7 @@ class Jobs:
             entry = self._tracked.get(name)
             if entry is None or entry.is_gone:
                 wanted = make()
+                self._forget(name)
                 entry = self._tracked[name] = Tracked(name, maybe_until=math.inf)
                 await self._submit(entry, wanted)
             return entry.resource()
@@ -146,12 +148,17 @@ class Jobs:
             if isinstance(error, RequestFailed) and error.maybe_done:
                 entry.maybe_until = _now() + APPEARS_WITHIN
             else:
-                del self._tracked[entry.name]
+                self._forget(entry.name)
             raise
         except asyncio.CancelledError:
             entry.maybe_until = _now() + APPEARS_WITHIN
             raise
         entry.take(made, _now())
+
+    def _forget(self, name: str) -> None:
+        """What was known under a name is known no more."""
+        if self._tracked.pop(name, None) is not None:
+            self._by_id = {id_: entry for id_, entry in self._by_id.items() if entry.name != name}
 
     async def _find(self, name: str) -> Job | None:
         """The job of ours with this name; others' jobs may share it, as names of jobs are not unique."""
@@ -196,11 +203,18 @@ class Jobs:
         self._read_progress()
 
     def _take(self, job: Job, now: float) -> None:
-        known = next((entry for entry in self._tracked.values() if job.is_named(entry.name)), None)
-        name = known.name if known is not None else job.metadata.name or job.id
-        entry = self._tracked.setdefault(name, Tracked(name))
+        entry = self._entry_of(job)
         if not (entry.is_gone and job.id in entry.ids):  # an ended job that was removed may be listed a while
             entry.take(job, now)
+
+    def _entry_of(self, job: Job) -> Tracked:
+        """What is known of a job. Names are compared once for each job: a list of a thousand comes every second."""
+        entry = self._by_id.get(job.id)
+        if entry is None:
+            known = next((entry for entry in self._tracked.values() if job.is_named(entry.name)), None)
+            name = known.name if known is not None else job.metadata.name or job.id
+            entry = self._by_id[job.id] = self._tracked.setdefault(name, Tracked(name))
+        return entry
 
     async def _confirm(self, entry: Tracked) -> None:
         """A list without it is a hint; that its own route says 404 is the proof."""
