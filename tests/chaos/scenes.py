@@ -58,7 +58,10 @@ ACCOUNT = deepinfra.Config(gpu_limit=8, timing=deepinfra.Timing(tick=0.02))
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One kind of run. `deployment`, `execution`, `limits`: keys of the config. `knobs`: values inside the launcher."""
+    """One kind of run. `deployment`, `execution`, `auxiliary`, `limits`: keys of the config.
+
+    `knobs`: values inside the launcher.
+    """
 
     name: str
     config: Config = field(default_factory=Config)
@@ -68,12 +71,18 @@ class Scene:
     tasks: int = 2
     deployment: Mapping[str, Any] = field(default_factory=lambda: dict(CONTAINER))
     execution: Mapping[str, Any] = field(default_factory=dict)
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     knobs: Mapping[str, Any] = field(default_factory=lambda: dict(KNOBS))
     is_late: bool = False
     """Things may appear when their launcher is long dead, and after whoever knows nothing of it has looked."""
     first_attempt: Ending = Ending.COMPLETED
     """How the first attempt of the first task ends."""
+
+    @property
+    def endpoints(self) -> int:
+        """How many an undisturbed run makes."""
+        return self.tasks + len(self.auxiliary)
 
     @property
     def cloud(self) -> str:
@@ -124,6 +133,8 @@ RETRIED = Scene(name="retried", first_attempt=Ending.ENDPOINT_DIED)
 """The first task needs a second attempt."""
 QUEUED = Scene(name="queued", tasks=3, limits={"max_parallel_endpoints": 1})
 ALL_READY = Scene(name="all_ready", execution={"start_jobs": "all_ready"})
+JUDGED = Scene(name="judged", auxiliary={"judge": {"deployment": {**CONTAINER, "start_timeout": 30}}})
+"""Tasks use an endpoint beside their own."""
 SLOW = Scene(
     name="slow",
     config=Config(
@@ -201,6 +212,7 @@ ALL = (
     RETRIED,
     QUEUED,
     ALL_READY,
+    JUDGED,
     SLOW,
     UNLUCKY,
     RENTED,

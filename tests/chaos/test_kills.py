@@ -17,6 +17,7 @@ from tests.chaos.campaign import firsts, tell_all
 from tests.chaos.points import Point
 from tests.chaos.scenes import (
     ALL_READY,
+    JUDGED,
     LEGACY,
     NEW,
     QUEUED,
@@ -101,7 +102,7 @@ def test_killed_again_and_again_whatever_the_cloud_does(
 ) -> None:
     dice = random.Random(4)
     stories = []
-    for scene in (RETRIED, QUEUED, ALL_READY, SLOW, UNLUCKY):
+    for scene in (RETRIED, QUEUED, ALL_READY, JUDGED, SLOW, UNLUCKY):
         for after in dice.sample(list(After), SAMPLE):
             seed = dice.randrange(1_000_000)
             point = Point("", dice.randrange(30, 150))

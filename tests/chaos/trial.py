@@ -183,7 +183,7 @@ class Teller:
             for word in SUSPICIOUS:
                 self._expect(word not in text, f"{path.name} says {word!r}")
         endpoints = sum(item.kind == "endpoint" for item in world.ours())
-        self.verdict.extra_attempts = max(0, endpoints - self.story.scene.tasks)
+        self.verdict.extra_attempts = max(0, endpoints - self.story.scene.endpoints)
 
     def _expect(self, holds: bool, problem: str) -> None:
         if not holds:

@@ -52,6 +52,7 @@ class World:
         config = {
             "execution": {"output_dir": str(self.home / "results"), **keys},
             "deployment": {**self.scene.deployment, "start_timeout": 30, "health_timeout": 9},
+            "auxiliary": dict(self.scene.auxiliary),
             "evaluation": {
                 "harness": "command",
                 "command": ["true"],
