@@ -81,9 +81,8 @@ def _auxiliary(one: AuxiliaryRecord) -> str:
 
 
 def _time_and_cost(record: Record) -> str:
-    made: list[TaskRecord | AuxiliaryRecord] = [*record.tasks, *record.auxiliary]
-    hours = sum(one.gpu_seconds for one in made) / 3600
-    usd = [one.usd for one in made if one.usd is not None]
+    hours = sum(one.gpu_seconds for one in record.spenders) / 3600
+    usd = [one.usd for one in record.spenders if one.usd is not None]
     spent = [*([f"{hours:.3f} GPU-hours"] if hours else []), *([money(sum(usd))] if usd else [])]
     if not record.resumed:
         return ", ".join([duration(record.seconds), *spent])

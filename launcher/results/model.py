@@ -106,3 +106,8 @@ class Record:
     left: list[str] = field(default_factory=list)
     """Names of endpoints and jobs that may still be running."""
     schema: str = SCHEMA
+
+    @property
+    def spenders(self) -> list[TaskRecord | AuxiliaryRecord]:
+        """Everything that endpoints were made for, each with its own costs; what existed anyway has none."""
+        return [*self.tasks, *(one for one in self.auxiliary if one.reason)]

@@ -47,12 +47,22 @@ def collect(plan: Plan, folder: Path, scored: Collection[str]) -> dict[str, Any]
 
 def served_revision(plan: Plan, folder: Path) -> str | None:
     """The revision of the model as the server itself told it (in /v1/models), where it does."""
-    for task in plan.tasks:
-        answer = _json(folder / task.key / "output" / "server.json")
-        models = answer.get("data") if isinstance(answer, dict) else None
-        for model in models if isinstance(models, list) else []:
-            if isinstance(model, dict) and model.get("id") == task.target.model and model.get("revision"):
-                return str(model["revision"])
+    told = (_revision(folder / task.key / "output" / "server.json", task.target.model) for task in plan.tasks)
+    return next(filter(None, told), None)
+
+
+def auxiliary_revision(one: TaskPlan, plan: Plan, folder: Path) -> str | None:
+    """The same of an auxiliary endpoint."""
+    files = (folder / task.key / "output" / "auxiliary" / f"{one.key}.json" for task in plan.tasks)
+    return next(filter(None, (_revision(path, one.target.model) for path in files)), None)
+
+
+def _revision(path: Path, name: str) -> str | None:
+    answer = _json(path)
+    models = answer.get("data") if isinstance(answer, dict) else None
+    for model in models if isinstance(models, list) else []:
+        if isinstance(model, dict) and model.get("id") == name and model.get("revision"):
+            return str(model["revision"])
     return None
 
 

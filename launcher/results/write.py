@@ -120,7 +120,7 @@ def _auxiliary(plan: Plan, outcome: RunOutcome) -> list[AuxiliaryRecord]:
         AuxiliaryRecord(
             name=one.key,
             tasks=[task.key for task in plan.tasks if one.key in task.auxiliary],
-            model=_served(one),
+            model=_served(one, plan, Path(outcome.folder)),
             **(_made(ended[one.key]) if one.key in ended else {}),
         )
         for one in plan.auxiliary
@@ -140,12 +140,13 @@ def _made(outcome: TaskOutcome) -> dict[str, Any]:
     }
 
 
-def _served(task: TaskPlan) -> ModelRecord:
+def _served(task: TaskPlan, plan: Plan, folder: Path) -> ModelRecord:
     server = task.endpoint.server if task.endpoint else None
+    said = provenance.auxiliary_revision(task, plan, folder)
     return ModelRecord(
         model_id=server.model_id if server else None,
         served_name=server.served_name if server else task.target.model,
-        revision=server.revision if server else None,
+        revision=(server.revision if server else None) or said,
     )
 
 

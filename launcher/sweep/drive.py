@@ -92,8 +92,9 @@ class _Used:
     gpu_seconds: float = 0.0
 
     def add(self, outcome: RunOutcome) -> None:
-        self.usd += sum(task.usd or 0.0 for task in outcome.tasks)
-        self.gpu_seconds += sum(task.gpu_seconds for task in outcome.tasks)
+        made = (*outcome.tasks, *outcome.auxiliary)
+        self.usd += sum(one.usd or 0.0 for one in made)
+        self.gpu_seconds += sum(one.gpu_seconds for one in made)
 
 
 @dataclass(kw_only=True, eq=False)

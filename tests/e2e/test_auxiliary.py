@@ -43,6 +43,7 @@ def test_the_example_runs_two_real_models_and_leaves_nothing(home: Home):
     assert len(said) == 5 and all(answer["answer"] and answer["verdict"] for answer in said)
     provenance = json.loads((folder / "provenance.json").read_text())["tasks"]["judged_answers"]
     told = provenance["auxiliary"]["judge"]
+    assert one["model"]["revision"] == told["server"]["data"][0]["revision"] == record["model"]["revision"]
     assert told["model"]["served_name"] == "judge" and told["server"]["data"][0]["id"] == "judge"
     assert told["server"]["data"][0]["revision"] == provenance["server"]["data"][0]["revision"]
     assert (folder / "judge" / "endpoint.log").stat().st_size > 0

@@ -229,7 +229,8 @@ class Computer:
         patches.setattr(run, "Probes", lambda _invocation: WorldProbes(self.world))
         patches.setattr(supervise, "open_for", lambda _plan: self._platform())
         patches.setattr(supervise, "handled", lambda *_: contextlib.nullcontext())
-        patches.setattr(supervise, "write", SimpleNamespace(begin=_begin_folder, finish=_finish, write_atomically=_written))
+        written = SimpleNamespace(begin=_begin_folder, finish=_finish, write_atomically=_written)
+        patches.setattr(supervise, "write", written)
 
     def _platform(self) -> WorldPlatform:
         assert self._running is not None

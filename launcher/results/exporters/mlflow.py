@@ -98,8 +98,8 @@ class _Sending:
         parent = self._run(f"{self._bundle.model} {record.invocation}", "")
         for task in record.tasks:
             self._task(task, parent.info.run_id)
-        used = [task.gpu_seconds for task in record.tasks]
-        costs = [task.usd for task in record.tasks if task.usd is not None]
+        used = [one.gpu_seconds for one in record.spenders]
+        costs = [one.usd for one in record.spenders if one.usd is not None]
         sums = {"gpu_seconds": sum(used), "scored": sum(task.status == "scored" for task in record.tasks)}
         sums |= {"tasks": len(record.tasks)} | ({"usd": sum(costs)} if costs else {})
         self._metrics(parent, sums)

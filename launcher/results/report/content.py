@@ -75,7 +75,7 @@ class RunView:
         record = self.record
         if record is None:
             return []
-        costs = [task.usd for task in record.tasks]
+        costs = [one.usd for one in record.spenders]
         known = [usd for usd in costs if usd is not None]
         partly = "" if len(known) == len(costs) else f", {len(costs) - len(known)} without a price"
         tokens = [task.tokens for task in record.tasks if task.tokens is not None]
@@ -85,7 +85,8 @@ class RunView:
             "execution": record.execution,
             "began": moment(record.created),
             "took": duration(record.seconds) if math.isfinite(record.seconds) else "",
-            "GPU time": hours(sum(task.gpu_seconds for task in record.tasks)),
+            "GPU time": hours(sum(one.gpu_seconds for one in record.spenders)),
+            "auxiliary": ", ".join(f"{one.name}: {one.model.served_name}" for one in record.auxiliary),
             "cost": money(sum(known)) + partly if known else "",
             "tokens": f"{sum(one.prompt for one in tokens):,} in, {sum(one.completion for one in tokens):,} out"
             if tokens
