@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +50,8 @@ class RunResult:
     outcome: RunOutcome
     saved: bool = True
     """Whether results.json could be written."""
+    not_exported: tuple[str, ...] = ()
+    """What could not be sent to where the config says, one line each with the command that repeats it."""
 
     @property
     def exit_code(self) -> int:
@@ -119,37 +121,49 @@ class Supervision:
         problem = await asyncio.to_thread(notifier.conclude, outcome, str(live.folder))
         if problem is not None:
             self.say(problem)
-        await self._export(result, interrupts)
-        return result
+        return replace(result, not_exported=tuple(await self._export(result, interrupts)))
 
-    async def _export(self, result: RunResult, interrupts: Interrupts) -> None:
-        """Send the results where the config says, when all is gone and written; what fails here fails no run."""
+    async def _export(self, result: RunResult, interrupts: Interrupts) -> list[str]:
+        """Send the results where the config says, when all is gone and written; what fails here fails no run.
+
+        Returns what was not sent, in lines that were said.
+        """
         export = self.plan.export_config()
         if self.ends or not chosen(export) or not result.saved:
-            return
+            return []
         again = f"nv-eval export {result.invocation}"
         if result.outcome.ended_by is Reason.STOPPED:
-            self.say(f"Not exported, since the run was stopped; export what is scored with: {again}")
-            return
+            return self._said([f"Not exported, since the run was stopped; export what is scored with: {again}"])
         sending = asyncio.ensure_future(exports.send(result.folder, export))
         interrupts.react = sending.cancel
         try:
             with heard(sending.cancel):
-                sent = await sending
+                sent = await self._alive_until(sending)
         except asyncio.CancelledError:
-            self.say(f"Stopped while exporting; the results are here. Export them with: {again}")
+            return self._said([f"Not waiting for exports any longer; repeat them with: {again}"])
         except Exception as error:  # a defect here is no reason to call a run failed that has its scores
-            self.say(f"Not exported: {type(error).__name__}: {error}; repeat it with: {again}")
-        else:
-            for one in sent:
-                self.say(one.line(f"{again} --to {one.exporter}"))
+            return self._said([f"Not exported: {type(error).__name__}: {error}; repeat it with: {again}"])
+        failed = [one for one in sent if one.state is exports.State.FAILED]
+        self._said([one.line() for one in sent if one not in failed])
+        return self._said([one.line(f"{again} --to {one.exporter}") for one in failed])
+
+    def _said(self, lines: list[str]) -> list[str]:
+        for line in lines:
+            self.say(line)
+        return lines
 
     async def _in_a_thread(self, work: Callable[[], T]) -> T:
         """Work that may take long, while the journal is shown that this process lives."""
-        working = asyncio.ensure_future(asyncio.to_thread(work))
-        while not working.done():
-            self.journal.keep_lease(self.plan.invocation)
-            await asyncio.wait({working}, timeout=HEARTBEAT)
+        return await self._alive_until(asyncio.ensure_future(asyncio.to_thread(work)))
+
+    async def _alive_until(self, working: asyncio.Future[T]) -> T:
+        """The result, while the journal is shown that this process lives."""
+        try:
+            while not working.done():
+                self.journal.keep_lease(self.plan.invocation)
+                await asyncio.wait({working}, timeout=HEARTBEAT)
+        finally:
+            working.cancel()
         return working.result()
 
     def _opened(self) -> Platform:

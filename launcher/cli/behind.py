@@ -11,7 +11,7 @@ from launcher.errors import ConfigError
 if TYPE_CHECKING:
     from launcher.schedule.model import RunSpec
 
-_OF_A_PERSON = ("dry_run", "detach", "json", "cfg", "info", "multirun", "verbose")
+_OF_A_PERSON = ("dry_run", "detach", "json", "cfg", "info", "verbose")
 """Options of `nv-eval run` for a person who looks on."""
 
 
@@ -35,6 +35,8 @@ def run_spec(command: str, words: Sequence[str]) -> RunSpec:
         config_dir=folders[0],
         config_path=folders[1],
         yes=args.yes,
+        multirun=args.multirun,
+        skip_done=True if args.skip_done else None,
     )
 
 

@@ -92,6 +92,7 @@ def _completer(argument: str) -> Any:
         "invocations": _invocations_or_endpoints,
         "task": _tasks_of_invocation,
         "pattern": _listed_tasks,
+        "to": _exporters,
     }
     return None if argument not in known else _safe(known[argument])
 
@@ -243,6 +244,12 @@ def _tasks_of_invocation(_prefix: str, args: argparse.Namespace) -> Iterable[str
     from launcher.orchestrator.journal import Journal
 
     return Journal.default().find(args.invocation).tasks if args.invocation else ()
+
+
+def _exporters(_prefix: str, _args: argparse.Namespace) -> Iterable[str]:
+    from launcher.config.export import installed
+
+    return installed()
 
 
 def _listed_tasks(prefix: str, args: argparse.Namespace) -> list[str]:

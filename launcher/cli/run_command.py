@@ -158,6 +158,7 @@ def _print(result: RunResult, *, as_json: bool) -> None:
         import msgspec
 
         sys.stdout.write(msgspec.json.encode(result.record).decode() + "\n")
+        sys.stderr.writelines(f"nv-eval: {line}\n" for line in result.not_exported)  # nobody has said it
     else:
         from launcher.cli.scores import print_record
 

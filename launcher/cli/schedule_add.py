@@ -17,7 +17,7 @@ from launcher.cli import behind, env_file, timers
 from launcher.errors import ConfigError, PreflightError
 from launcher.schedule import places, times
 from launcher.schedule.firing import refuse_unkeepable
-from launcher.schedule.launching import planned, worst
+from launcher.schedule.launching import made, plans, refuse_beyond_limits, worst
 from launcher.schedule.model import Definition, RunSpec, Via, WatchSpec
 from launcher.schedule.store import Store
 from launcher.schedule.watching import sample
@@ -25,6 +25,7 @@ from launcher.schedule.watching import sample
 if TYPE_CHECKING:
     from launcher.plan.model import Plan
     from launcher.schedule.kubernetes import Cluster
+    from launcher.sweep.model import SweepPlan
 
 SCHEMA = "nv-eval.schedule/1"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -42,9 +43,9 @@ def add(args: argparse.Namespace) -> int:
     definition = _definition(args)
     given = env_file.read(definition.env_file) if definition.env_file else {}
     with _environment(definition.via, given) as environment:
-        plan = planned(definition.run if definition.watch is None else sample(definition.run))
-        _refuse_unrunnable(definition, plan, environment)
-        notes = _checks(definition, plan)
+        found = made(definition.run if definition.watch is None else sample(definition.run))
+        _refuse_unrunnable(definition, found, environment)
+        notes = _checks(definition, found)
     notes += _lacking(definition, given)
     if any(one.name == definition.name for one in store.schedules()):
         raise ConfigError(
@@ -114,22 +115,23 @@ def _environment(via: Via, given: Mapping[str, str]) -> Iterator[dict[str, str]]
         os.environ.update(before)
 
 
-def _refuse_unrunnable(definition: Definition, plan: Plan, environment: Mapping[str, str]) -> None:
+def _refuse_unrunnable(definition: Definition, found: Plan | SweepPlan, environment: Mapping[str, str]) -> None:
     """Raises ConfigError or PreflightError for whatever would be refused when its time comes."""
     from launcher.platforms.secrets import references
 
-    missing = sorted({found.env for found in references(plan) if found.env and found.env not in environment})
+    named = {reference.env for plan in plans(found) for reference in references(plan)}
+    missing = sorted(name for name in named if name and name not in environment)
     if missing and definition.via is not Via.KUBERNETES:
         raise PreflightError(
             f"the run needs {', '.join(missing)}, and a timer has none of your shell's variables; write them as "
             "NAME=VALUE lines into a file of yours, chmod 600 it, and add --env-file FILE"
         )
-    refuse_unkeepable(definition, worst(plan))
+    refuse_unkeepable(definition, worst(found))
     if not definition.run.yes:
-        from launcher.supervise import refuse_beyond_budget
-
-        refuse_beyond_budget(plan, yes=False)
+        refuse_beyond_limits(found)
     if definition.gate:
+        if len(plans(found)) > 1:
+            raise ConfigError("--gate: compares two runs, and this is a sweep; add a schedule for each point")
         _refuse_gate(definition.gate)
     if definition.notify and definition.via is not Via.KUBERNETES:
         from launcher.notify import refuse_unknown
@@ -164,15 +166,17 @@ def _print_manifest(definition: Definition, cluster: Cluster) -> int:
     return 0
 
 
-def _checks(definition: Definition, plan: Plan) -> list[str]:
+def _checks(definition: Definition, found: Plan | SweepPlan) -> list[str]:
     """What would keep it from running now. It is told and not refused: by the time that it runs it may be otherwise."""
     from launcher.api import preflight
     from launcher.platforms.base import BUDGET, CheckState
 
     if definition.via is Via.KUBERNETES or definition.watch is not None:
         return []
-    checks = [check for check in preflight(plan) if check.state is CheckState.PROBLEM and check.name != BUDGET]
-    return [f"as things are it could not run: {check.message}" for check in checks]
+    first = plans(found)[:1]  # of a sweep: its points differ in little
+    checks = [check for plan in first for check in preflight(plan)]
+    problems = [check.message for check in checks if check.state is CheckState.PROBLEM and check.name != BUDGET]
+    return [f"as things are it could not run: {problem}" for problem in problems]
 
 
 def _lacking(definition: Definition, given: Mapping[str, str]) -> list[str]:

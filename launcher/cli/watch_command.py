@@ -66,13 +66,13 @@ def _count(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from launcher.orchestrator.journal import Journal
-    from launcher.schedule.launching import Real, planned
+    from launcher.schedule.launching import Real, made
     from launcher.schedule.sources import open_source
     from launcher.schedule.store import Store
     from launcher.schedule.watching import Watch, sample
 
     spec = watch_spec(args)
-    planned(sample(spec.run))  # what is wrong with the run is said now, not at the first checkpoint
+    made(sample(spec.run))  # what is wrong with the run is said now, not at the first checkpoint
     watch = Watch(
         spec=spec,
         source=open_source(spec),

@@ -36,6 +36,7 @@ EXTRAS = (
     "notify",
     "stats",
     "view",
+    "report",
     "schedule",
     "mlflow",
     "wandb",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from textwrap import shorten
 from typing import Any
 
+from launcher.config.export import chosen
 from launcher.config.fields import Env
 from launcher.config.values import environment
 from launcher.deployments.spec import ServerSpec
@@ -51,6 +52,8 @@ def _head(plan: Plan) -> str:
     set_limits = [f"{name} {value}" for name, value in limits.items() if value is not None]
     if set_limits:
         lines.append(f"  limits    {', '.join(set_limits)}")
+    if exporters := chosen(plan.export_config()):
+        lines.append(f"  exports   to {', '.join(exporters)} when the run is over")
     if plan.start_jobs == "all_ready":
         lines.append("  jobs      start when all endpoints answer")
     return "\n".join(lines) + "\n"

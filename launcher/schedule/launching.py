@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import PlatformError, PreflightError
+from launcher.plan.words import counted
 from launcher.schedule.firing import Ended, Prepared
 from launcher.schedule.model import Definition, RunSpec, Verdict, WatchSpec
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from launcher.plan.model import Plan
     from launcher.results.model import Record
     from launcher.supervise import RunResult
+    from launcher.sweep.drive import SweepResult
+    from launcher.sweep.model import SweepPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +40,22 @@ class Real:
         return self.begin(definition.run)
 
     def begin(self, run: RunSpec) -> Prepared:
-        """Plan a run. Raises ConfigError."""
-        plan = planned(run)
-        return Prepared(plan.invocation, worst(plan), lambda: started(plan, run, self.say))
+        """Plan a run or a sweep. Raises ConfigError."""
+        from launcher.sweep.model import SweepPlan
+
+        found = made(run)
+        if isinstance(found, SweepPlan):
+            return Prepared(found.id, worst(found), lambda: swept(found, run, self.say))
+        return Prepared(found.invocation, worst(found), lambda: started(found, run, self.say))
 
     def resume(self, invocation: str) -> Ended:
         """Go on with a run to its end. Raises LauncherError."""
-        from launcher.api import resume
+        from launcher.api import resume, resume_sweep
+        from launcher.orchestrator.sweeps import is_sweep
 
         self.say(f"{invocation}: goes on")
+        if is_sweep(invocation):
+            return ended_sweep(resume_sweep(invocation, say=self.say))
         return ended(resume(invocation, say=self.say))
 
     def gate(self, policy: str, baseline: str, candidate: str) -> tuple[Verdict, str]:
@@ -73,21 +83,56 @@ def enter(folder: str) -> None:
         raise PreflightError(f"{folder}: the folder of the schedule: {error.strerror}; add the schedule anew") from None
 
 
-def planned(run: RunSpec) -> Plan:
-    """The plan of a run with a fresh id. Raises ConfigError."""
-    from launcher.api import plan
-    from launcher.config import Request, load, located
+def made(run: RunSpec) -> Plan | SweepPlan:
+    """The plan of a run, or of the sweep that it is, with a fresh id. Raises ConfigError."""
+    from launcher.api import build_sweep, plan
+    from launcher.config import Request, located, typed
+    from launcher.config.compose import compose
+    from launcher.sweep.section import has_points
 
     wanted = Request(
         name=run.config_name, overrides=run.overrides, config_dir=run.config_dir, config_path=run.config_path
     )
-    config = load(wanted)
+    composition = None if run.multirun else compose(wanted)
+    if composition is None or has_points(composition):
+        return build_sweep(wanted, skip_done=run.skip_done)
+    config = typed(composition, wanted)
     with located(wanted):
         return plan(config)
 
 
-def worst(plan: Plan) -> float | None:
-    """The most that a run can cost in USD: by its time-outs, or by the limit that ends it; None if neither is known."""
+def plans(found: Plan | SweepPlan) -> list[Plan]:
+    """The plans of all invocations that there will be."""
+    from launcher.sweep.model import SweepPlan
+
+    return [point.plan for point in found.open] if isinstance(found, SweepPlan) else [found]
+
+
+def refuse_beyond_limits(found: Plan | SweepPlan) -> None:
+    """Raises PreflightError for a limit of its own that its worst case breaks."""
+    from launcher import supervise
+    from launcher.sweep import limits
+    from launcher.sweep.model import SweepPlan
+
+    if isinstance(found, SweepPlan):
+        limits.refuse_beyond_budget(found, yes=False)
+    else:
+        supervise.refuse_beyond_budget(found, yes=False)
+
+
+def worst(found: Plan | SweepPlan) -> float | None:
+    """The most that it can cost in USD: by its time-outs, or by the limit that ends it; None if neither is known."""
+    from launcher.sweep.model import SweepPlan
+
+    if not isinstance(found, SweepPlan):
+        return _worst(found)
+    points = [_worst(plan) for plan in plans(found)]
+    known = [usd for usd in points if usd is not None]
+    bounds = (sum(known) if len(known) == len(points) else None, found.settings.max_cost_usd)
+    return min((usd for usd in bounds if usd is not None), default=None)
+
+
+def _worst(plan: Plan) -> float | None:
     metered = any(endpoint.is_metered for endpoint in plan.endpoints)
     is_free = plan.execution == "local" and not metered and not plan.worst_case.gpu_hours
     bounds = (plan.worst_case.usd, plan.max_cost_usd, 0.0 if is_free else None)
@@ -105,6 +150,21 @@ def started(plan: Plan, run: RunSpec, say: Callable[[str], None]) -> Ended:
 def ended(result: RunResult) -> Ended:
     """How a run ended."""
     return Ended(result.exit_code, cost(result.record), failures(result.record))
+
+
+def swept(plan: SweepPlan, run: RunSpec, say: Callable[[str], None]) -> Ended:
+    """Run a sweep to its end. Raises LauncherError if nothing was created."""
+    from launcher.api import run_sweep
+
+    say(f"{plan.id}: a sweep of {counted(len(plan.points), 'point')} begins; written to {plan.folder}")
+    return ended_sweep(run_sweep(plan, say=say, yes=run.yes))
+
+
+def ended_sweep(result: SweepResult) -> Ended:
+    """How a sweep ended."""
+    good = ("scored", "skipped")
+    bad = [f"point {point.number} {point.state}" for point in result.status.points if point.state not in good]
+    return Ended(result.exit_code, result.status.usd, f"without all scores: {', '.join(bad)}" if bad else "")
 
 
 def watched(spec: WatchSpec, say: Callable[[str], None]) -> Ended:

@@ -49,13 +49,18 @@ GOOD = (Verdict.FIRST, Verdict.GO)
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """What to run: the config that `nv-eval run` would be given. `yes` accepts a worst case beyond its limits."""
+    """What to run: the config that `nv-eval run` would be given. `yes` accepts a worst case beyond its limits.
+
+    `multirun`: as a sweep; a config with points in its section `sweep` is one anyway. `skip_done` as there.
+    """
 
     config_name: str = "default"
     overrides: tuple[str, ...] = ()
     config_dir: str | None = None
     config_path: str | None = None
     yes: bool = False
+    multirun: bool = False
+    skip_done: bool | None = None
 
 
 class Origin(StrEnum):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from launcher.errors import Interrupted, LimitReached, NotFound
+from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.schedule.model import Fire, Outcome
 from launcher.schedule.store import Process, Store
@@ -27,14 +28,21 @@ def settle(store: Store, journal: Journal, now: float) -> None:
 
 
 def invocation(journal: Journal, id_: str) -> Invocation | None:
-    """An invocation by its whole id; None if it never began."""
+    """An invocation, or a sweep as one, by its whole id; None if it never began."""
     if not id_:
         return None
     try:
-        found = journal.find(id_)
+        found = sweeps.find(journal, id_).run if sweeps.is_sweep(id_) else journal.find(id_)
     except NotFound:
         return None
     return found if found.id == id_ else None
+
+
+def cost(journal: Journal, id_: str) -> float | None:
+    """What an invocation or a sweep has cost so far in USD, where prices are known."""
+    if not sweeps.is_sweep(id_):
+        return journal.costs().get(id_)
+    return sweeps.status(journal, sweeps.find(journal, id_)).usd
 
 
 def _settle(store: Store, journal: Journal, fire: Fire, process: Process, now: float) -> None:
@@ -42,9 +50,8 @@ def _settle(store: Store, journal: Journal, fire: Fire, process: Process, now: f
     ended = journal.ended(begun.id) if begun is not None else None
     if begun is not None and ended is not None:
         code = int(ended.data.get("exit_code") or 0)
-        note = "resumed after it was killed" if fire.outcome is Outcome.KILLED else ""
-        detail = "; ".join(filter(None, (fire.detail, note)))
-        usd = journal.costs().get(begun.id)
+        detail = "resumed after it was killed" if fire.outcome is Outcome.KILLED else fire.detail
+        usd = cost(journal, begun.id)
         store.update(fire, outcome=outcome_of(code), exit_code=code, ended=ended.time, usd=usd, detail=detail)
         return
     if fire.outcome is Outcome.KILLED:

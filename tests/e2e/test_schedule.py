@@ -95,3 +95,22 @@ def test_a_fire_that_is_killed_is_told_by_the_next_and_can_be_resumed(home: Home
     assert home.run("resume", killed["invocation"]).returncode == 0
     assert fire(home)[0] == 0
     assert [line["outcome"] for line in history(home)] == ["scored", "skipped overlap", "scored"]
+
+
+def test_a_sweep_can_stand_in_a_schedule_and_is_resumed_as_one_after_a_kill(home: Home) -> None:
+    write_config(home, [benchmark("a", seconds=2)], serve("--workers"))
+    run = ("--", "run", "-m", "--config-dir", ".", "--config-name", "config", "evaluation.limit=1,2")
+    added = home.run("schedule", "add", "nightly", "--cron", "0 2 * * *", "--via", "serve", *run)
+    assert added.returncode == 0, added.stderr
+    process = home.start("schedule", "run-now", "nightly")
+    wait_for(lambda: list(home.results.glob("*/a/job.log")), "a point is evaluated", timeout=60)
+    kill(process)
+    process.communicate()
+
+    (killed,) = history(home)
+    resumed = home.run("resume", killed["invocation"])
+    (line,) = history(home)
+
+    assert killed["outcome"] == "killed" and killed["invocation"].startswith("s")
+    assert (resumed.returncode, line["outcome"], line["exit_code"]) == (0, "scored", 0), resumed.stderr
+    assert home.run("results", line["invocation"], "--format", "csv").stdout.count(",acc,") == 2

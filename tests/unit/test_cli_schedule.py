@@ -173,6 +173,21 @@ def test_a_schedule_that_could_not_run_is_refused_and_leaves_nothing(
     assert table(machine) == "" and listed(machine) == []
 
 
+SWEEP = ("--", "run", "-m", "evaluation.limit=1,2")
+
+
+def test_a_sweep_is_planned_when_it_is_added_and_takes_no_gate(machine: Desk) -> None:
+    machine.write("policy.yaml", "default:\n  max_drop: 0.01\n")
+
+    gated = add(machine, "--yes", "--via", "serve", "--gate", "policy.yaml", run=SWEEP)
+    wrong = add(machine, "--yes", "--via", "serve", run=("--", "run", "-m", "evaluation.limmit=1,2"))
+    right = add(machine, "--yes", "--via", "serve", run=SWEEP)
+
+    assert gated[0] == 2 and "compares two runs, and this is a sweep" in gated[2]
+    assert wrong[0] == 2 and "limmit" in wrong[2]
+    assert right[0] == 0 and len(listed(machine)) == 1
+
+
 def test_a_second_schedule_of_a_name_and_an_impossible_name_are_refused(machine: Desk) -> None:
     add(machine, "--yes", "--via", "serve")
 

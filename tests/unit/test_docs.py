@@ -25,7 +25,7 @@ from launcher.harnesses import command as command_harness
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import Reason
 from launcher.results import model, provenance, table
-from launcher.schedule.launching import planned
+from launcher.schedule.launching import made, plans
 from launcher.schedule.watching import sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +109,7 @@ def test_documented_commands_are_right(page: Path, monkeypatch: pytest.MonkeyPat
             assert endpoint_plan(load(run_command.request(args)), ttl=args.ttl).expires, line
         elif args.behind[:1] == ["run"]:
             spec = run_spec(args.command, args.behind)
-            assert planned(sample(spec)).tasks, line
+            assert plans(made(sample(spec))), line
 
 
 def test_the_documented_emulator_config_can_be_read(tmp_path: Path) -> None:

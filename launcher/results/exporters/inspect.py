@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ from launcher.results import samples
 from launcher.results.exporters import places
 from launcher.results.exporters.base import Bundle, identity, is_number, text_of
 from launcher.results.model import TaskRecord
-from launcher.results.samples import SampleSet
+from launcher.results.samples import SampleSet, SampleText
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore
@@ -168,28 +169,40 @@ def _error(task: TaskRecord) -> Any:
     return EvalError(message=message, traceback=lines, traceback_ansi=lines)
 
 
+@dataclass(frozen=True)
+class _View:
+    """One document as one filter saw it."""
+
+    scorer: str
+    text: SampleText
+    values: dict[str, float]
+
+
 def _samples(bundle: Bundle, task: TaskRecord) -> Iterator[EvalSample]:
     """Each document once, with what every filter made of the answer."""
     found = samples.read(bundle.folder / task.key / "output")
-    sets: dict[str, list[SampleSet]] = {}
+    several = len({sub_task for sub_task, _ in found}) > 1
+    documents: dict[int | str, list[_View]] = {}
     for (sub_task, _), one in found.items():
-        sets.setdefault(sub_task, []).append(one)
-    for sub_task, by_filter in sets.items():
-        documents: dict[int | str, list[tuple[SampleSet, int]]] = {}
-        for one in by_filter:
-            for document, place in one.positions().items():
-                documents.setdefault(document, []).append((one, place))
-        alone = len(sets) == 1
-        for document, views in documents.items():
-            yield _sample(bundle, task, document if alone else f"{sub_task}/{document}", views)
+        for document, view in _views(task, one):
+            documents.setdefault(f"{sub_task}/{document}" if several else document, []).append(view)
+    return (_sample(bundle, task, name, views) for name, views in documents.items())
 
 
-def _sample(bundle: Bundle, task: TaskRecord, name: int | str, views: list[tuple[SampleSet, int]]) -> EvalSample:
+def _views(task: TaskRecord, one: SampleSet) -> Iterator[tuple[int | str, _View]]:
+    scorer = _scorer(task, one.task, one.filter)
+    texts = samples.texts(one, range(len(one)), next(iter(one.values), ""))
+    for place, (document, text) in enumerate(zip(one.ids, texts, strict=True)):
+        values = {metric: values[place] for metric, values in one.values.items() if is_number(values[place])}
+        yield document, _View(scorer, text, values)
+
+
+def _sample(bundle: Bundle, task: TaskRecord, name: int | str, views: list[_View]) -> EvalSample:
     from inspect_ai.log import EvalSample
     from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOutput
+    from inspect_ai.scorer import Score
 
-    first, place = views[0]
-    (text,) = samples.texts(first, [place], next(iter(first.values), ""))
+    text = views[0].text
     mark = identity(bundle.record.invocation, task.key, str(name), length=22)
     model = bundle.record.model.served_name or bundle.model
     message = ChatMessageAssistant(content=text.answer, id=mark, model=model)
@@ -199,14 +212,6 @@ def _sample(bundle: Bundle, task: TaskRecord, name: int | str, views: list[tuple
         input=text.prompt,
         target=text.target,
         output=ModelOutput(model=model, choices=[ChatCompletionChoice(message=message)]),
-        scores={_scorer(task, one.task, one.filter): _score(one, at) for one, at in views} or None,
+        scores={view.scorer: Score(value=dict(view.values), answer=view.text.answer) for view in views},
         uuid=mark,
     )
-
-
-def _score(one: SampleSet, place: int) -> Any:
-    from inspect_ai.scorer import Score
-
-    (text,) = samples.texts(one, [place], next(iter(one.values), ""))
-    values = {metric: values[place] for metric, values in one.values.items() if is_number(values[place])}
-    return Score(value=dict(values), answer=text.answer)

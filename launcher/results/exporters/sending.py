@@ -173,7 +173,7 @@ def _without_secrets(text: str, options: Any) -> str:
     for name, value in os.environ.items():
         if name in named or is_secret_name(name):
             secrets.remember(value)
-    for password in url_passwords(named):
+    for password in url_passwords([*named, *os.environ.values()]):
         secrets.remember(password)
     return secrets.redact(text)
 
