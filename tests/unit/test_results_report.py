@@ -14,7 +14,7 @@ from launcher.results.compare import Verdict
 from launcher.results.report import Form, form_of, pdf, write
 from launcher.results.report.charts import Style, forest, gantt
 from launcher.results.report.content import Report, endpoint_rows, gather, time_summary
-from launcher.results.timeline import load
+from launcher.results.timeline import Span, Timeline, load
 from tests.unit.past_runs import PastTask, write_run
 from tests.unit.report_runs import HOSTILE, SpokenTask, add_failures, write_timeline
 
@@ -106,6 +106,13 @@ def test_charts_hold_no_colours_of_their_own_but_on_paper(tmp_path: Path) -> Non
     assert themed is not None and fixed is not None
     assert not re.search(r"#[0-9a-f]{3,6}|style=|href|<script", themed.wide + themed.narrow)
     assert 'class="f-busy"' in themed.wide and 'fill="#2f7ab8"' in fixed.wide and "Some Serif" in fixed.wide
+
+
+def test_names_that_no_drawing_can_hold_are_drawn_without_what_is_wrong_with_them() -> None:
+    job = Span(kind="job", name="j", task="\x07bell \ud83d <half>", attempt=1, began=1, ready=2, ended=3)
+    chart = gantt(Timeline(invocation="i", began=0, ended=4, spans=[job]))
+
+    assert chart is not None and " bell   &lt;half&gt;: job evaluates for 1 s" in chart.wide
 
 
 def test_the_time_line_tells_idle_time_and_what_it_cost(tmp_path: Path) -> None:
@@ -204,3 +211,23 @@ def test_a_pdf_is_set_from_any_text(tmp_path: Path) -> None:
     assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF") and made.size == len(content)
     shown = pdf._data(gather([base, candidate], flips=2))
     assert shown["differences"][0]["chart"]["svg"].startswith("<svg") and shown["times"][0]["rows"]
+
+
+def test_a_shared_endpoint_is_idle_between_its_jobs_and_what_still_runs_reaches_to_the_end() -> None:
+    shared = Span(kind="endpoint", name="e", task="a", attempt=1, began=10, ready=20, users=["a", "b"], gpus=2)
+    jobs = [
+        Span(kind="job", name="ja", task="a", attempt=1, began=10, ready=25, ended=35, reason="completed"),
+        Span(kind="job", name="jb", task="b", attempt=2, began=30, ready=40),
+    ]
+    chart = gantt(Timeline(invocation="i", began=0, ended=60, spans=[shared, *jobs]))
+    (row,) = endpoint_rows(Timeline(invocation="i", began=0, ended=60, spans=[shared, *jobs]))
+
+    assert chart is not None and row.cells[1:4] == ["a, b", "2", "50 s, not gone"] and (row.busy, row.idle) == (30, 20)
+    assert re.findall(r"<title>a: endpoint (.*?)</title>", chart.wide) == [
+        "starts for 10 s, from 10 s",
+        "idle for 5 s, from 20 s",
+        "evaluates for 10 s, from 25 s",
+        "idle for 5 s, from 35 s",
+        "evaluates for 20 s, from 40 s",
+    ]
+    assert "b, attempt 2" in chart.wide and "b: job evaluates for 20 s, from 40 s" in chart.wide

@@ -150,7 +150,7 @@ def _is_share(row: Row) -> bool:
 
 
 def _forest_datum(row: Row) -> dict[str, Any]:
-    name = " ".join((row.label, row.metric, *([] if row.filter == "none" else [row.filter])))
+    name = _printable(" ".join((row.label, row.metric, *([] if row.filter == "none" else [row.filter]))))
     bounds = "" if row.low is None or row.high is None else f", {row.low:+.4f} to {row.high:+.4f}"
     return {
         "name": name,
@@ -251,16 +251,17 @@ def _bars(line: Timeline) -> Iterator[dict[str, Any]]:
     now = line.until(last)
     for span in line.spans:
         pieces = _endpoint(line, span, now) if span.kind == "endpoint" else _job(span, now)
+        task = _printable(span.task)
         for phase, began, ended in pieces:
             if ended > began:
                 yield {
-                    "row": span.task if span.attempt == 1 else f"{span.task}, attempt {span.attempt}",
+                    "row": task if span.attempt == 1 else f"{task}, attempt {span.attempt}",
                     "lane": span.kind,
                     "phase": phase,
                     "from": began - line.began,
                     "to": ended - line.began,
-                    "said": f"{span.task}: {PHASES[phase]} for {duration(ended - began)}, "
-                    f"from {duration(max(0.0, began - line.began))}. {words(span.reason)}".rstrip(". "),
+                    "said": f"{task}: {PHASES[phase]} for {duration(ended - began)}, "
+                    f"from {duration(max(0.0, began - line.began))}. {_printable(words(span.reason))}".rstrip(". "),
                 }
 
 
@@ -354,6 +355,11 @@ def _spec(data: list[dict[str, Any]], layers: list[dict[str, Any]], width: int, 
             "axisY": {"labelColor": COLOURS["ink"], "grid": False},
         },
     }
+
+
+def _printable(text: str) -> str:
+    """Without what XML cannot hold: control characters and halves of characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _draw(spec: dict[str, Any], style: Style) -> str:
