@@ -503,12 +503,14 @@ def export(
     to: Sequence[str] = (),
     keys: Mapping[str, Mapping[str, Any]] | None = None,
     again: bool = False,
+    timeout: float | None = None,
 ) -> list[Sent]:
-    """Send the results of an invocation that has ended to exporters; blocks until `export.timeout` at most.
+    """Send the results of an invocation that has ended to exporters; blocks for `timeout` seconds at most.
 
     `invocation`: id, unique prefix or folder. `to`: exporters by name, by default those of the invocation's config,
     whose keys count as far as `keys`, by exporter, does not set others. `again`: also where a receipt says that the
     place has all of it. An export that fails does not raise: its `state` says so.
+    `timeout`: by default `export.timeout` of the invocation's config.
 
     Raises:
         ConfigError: an unknown exporter or key, or none is named at all.
@@ -519,7 +521,7 @@ def export(
     from launcher.results.exporters import registry, sending
 
     folder = _folder(str(invocation))
-    wanted = registry.wanted(folder, to, keys or {})
+    wanted = registry.wanted(folder, to, keys or {}, timeout=timeout)
     return complete(sending.send(folder, wanted, again=again))
 
 

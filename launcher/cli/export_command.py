@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to, may be given several times; see: nv-eval ls exporters; default: what the run's config names",
     )
     parser.add_argument("--again", action="store_true", help="also what the place has already, by exports.json")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="seconds that an invocation's exports may take; default: its config's",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -46,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     keys = _keys([word.removeprefix("export.") for word in words if _is_key(word)])
     found: list[Sent] = []
     for folder in _folders([word for word in words if not _is_key(word)], args):
-        sent = export(folder, to=args.to, keys=keys, again=args.again)
+        sent = export(folder, to=args.to, keys=keys, again=args.again, timeout=args.timeout)
         found += sent
         if not args.json:
             _print(sent)

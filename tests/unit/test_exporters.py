@@ -229,6 +229,14 @@ def test_an_export_that_hangs_is_ended_in_time(folder: Path, tmp_path: Path, mon
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 
+def test_the_time_limit_of_one_call_replaces_that_of_the_config(folder: Path) -> None:
+    found = [registry.wanted(folder, ["leaderboard"], {}, timeout=limit).timeout for limit in (None, 7.5)]
+
+    assert found == [60.0, 7.5]
+    with pytest.raises(ConfigError, match="timeout: expected a number above 0"):
+        registry.wanted(folder, ["leaderboard"], {}, timeout=0.0)
+
+
 def test_a_broken_list_of_receipts_counts_as_none(folder: Path, tmp_path: Path) -> None:
     (folder / "exports.json").write_text('{"exports": [')
 

@@ -128,12 +128,14 @@ def with_keys(export: Mapping[str, Any], names: Sequence[str], keys: Mapping[str
     return msgspec.convert(tree, Export)
 
 
-def wanted(folder: Path, names: Sequence[str], keys: Mapping[str, Mapping[str, Any]]) -> Export:
+def wanted(
+    folder: Path, names: Sequence[str], keys: Mapping[str, Mapping[str, Any]], *, timeout: float | None = None
+) -> Export:
     """What an invocation is to be exported to: the named exporters, else those of its own config.
 
     Raises ConfigError as `with_keys` does and where none is named, PreflightError for one that cannot work.
     """
-    own = _own(folder)
+    own = {**_own(folder), **({} if timeout is None else {"timeout": timeout})}
     named = list(all_of(names)) or [name for name in (*OPTIONS, *(own.get("others") or {})) if _is_chosen(own, name)]
     if not named:
         raise ConfigError(f"{folder.name}: its config exports to nothing; name a place with --to{nearest('', OPTIONS)}")
