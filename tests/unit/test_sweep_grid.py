@@ -170,3 +170,10 @@ def test_a_sweep_has_a_worst_case_that_its_own_limits_are_held_against(capsys: p
     tight = ["execution.usd_per_gpu_hour=1000", "deployment=vllm", "deployment.model_id=m", "sweep.max_cost_usd=1"]
     assert main(["run", "-m", "evaluation.limit=1,2", "evaluation.tasks=[gsm8k]", *tight]) == 3
     assert "sweep.max_cost_usd: the worst case is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "points", "kinds"), [("sweep_smollm", 4, 1), ("sweep_lepton_vllm", 4, 2)])
+def test_the_examples_are_sweeps(monkeypatch: pytest.MonkeyPatch, name: str, points: int, kinds: int) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    plan = build(Request(name=name, config_dir=str(Path(__file__).resolve().parents[2] / "examples")))
+    assert (len(plan.points), len(plan.uses())) == (points, kinds)
