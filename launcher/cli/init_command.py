@@ -79,7 +79,7 @@ SECTIONS = ("execution", "deployment", "target", "evaluation", "limits", "pricin
 IN_CONTAINERS = ("nim", "container")
 """Deployments that on this machine run in Docker: their example is an image."""
 ONLY_LOCAL = ("smollm",)
-"""Deployments that run as processes of this machine and nowhere else."""
+"""Deployments that run as processes, of this machine or of a cluster's node, and in no container."""
 ENDPOINTS_ELSEWHERE = ("none", "deepinfra")
 """Deployments whose endpoints are not the execution's."""
 LEPTON_TO_SET = ("execution.node_group", "execution.resource_shape")
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     deployment = args.deployment or ("smollm" if execution == "local" else "vllm")
     _check("execution", execution, EXECUTIONS)
     _check("deployment", deployment, DEPLOYMENTS)
-    if deployment in ONLY_LOCAL and execution != "local":
+    if deployment in ONLY_LOCAL and execution not in ("local", "slurm"):
         raise ConfigError(f"--deployment {deployment}: runs only on this machine; leave --execution {execution} out")
     if deployment in ONLY_ON_LEPTON and execution != "lepton":
         raise ConfigError(f"--deployment {deployment}: runs only on Lepton; add --execution lepton")
@@ -152,7 +152,8 @@ def _lepton_to_set(execution: str, deployment: str) -> tuple[str, ...]:
 
 def _values(execution: str, deployment: str) -> dict[str, Any]:
     """What the config sets, by dotted path."""
-    runtime = {"execution.runtime": "docker"} if execution == "local" and deployment in IN_CONTAINERS else {}
+    runtimes = {"local": {"execution.runtime": "docker"}, "slurm": {"execution.container.runtime": "pyxis"}}
+    runtime = runtimes.get(execution, {}) if deployment in IN_CONTAINERS else {}
     return {
         "execution.output_dir": "./results",
         **dict.fromkeys(_lepton_to_set(execution, deployment)),
@@ -202,7 +203,11 @@ defaults:
 def _section(keys: list[Key], values: Mapping[str, Any]) -> str:
     """YAML of one section: keys that are set first, the others as comments, nested mappings last."""
     active = {ancestor for path in (*values, "evaluation") for ancestor in _ancestors(path)}
-    ordered = sorted(keys, key=lambda key: (key.path.count("."), key.path not in values))
+    groups = list(dict.fromkeys(key.path.rpartition(".")[0] for key in keys))
+    place = {group: number for number, group in enumerate(groups)}
+    ordered = sorted(
+        keys, key=lambda key: (key.path.count("."), place[key.path.rpartition(".")[0]], key.path not in values)
+    )
     seen: set[str] = set()
     lines: list[str] = []
     for key in ordered:

@@ -13,6 +13,7 @@ from launcher.config.lepton import (
     LeptonStorage,
     SecondsKept,
 )
+from launcher.config.slurm import SlurmContainer, SlurmJob, SlurmTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,46 @@ class Lepton(Execution):
     storage: LeptonStorage = key(factory=LeptonStorage, doc="storage of this invocation")
 
 
-AnyExecution = Local | Lepton
+@dataclass(frozen=True, kw_only=True)
+class Slurm(Execution):
+    """A Slurm cluster, from its login node or over OpenSSH."""
 
-EXECUTIONS: dict[str, type[AnyExecution]] = {"local": Local, "lepton": Lepton}
+    type: Literal["slurm"] = key("slurm", "a Slurm cluster")
+    hostname: Name | None = key(
+        None, "login node, as OpenSSH takes it (~/.ssh/config counts); default: Slurm's commands of this machine"
+    )
+    work_dir: Name = key("~/nv-eval", "folder on the cluster that all its nodes share, for jobs, logs and answers")
+    topology: Literal["together", "separate"] = key("together", "endpoint and evaluation in one batch job, or in two")
+    account: Name | None = key(None, "account that is charged; default: yours")
+    partition: Name | None = key(None, "partition; default: the cluster's own")
+    qos: Name | None = key(None, "quality of service")
+    constraint: Name | None = key(None, "features that nodes need")
+    reservation: Name | None = key(None, "reservation to run in")
+    exclusive: bool = key(False, "whole nodes, shared with nobody")
+    nodes: Count | None = key(
+        None, "nodes of one endpoint; default: as many as its GPUs need, one without gpus_per_node"
+    )
+    gpus_per_node: Count | None = key(None, "GPUs of a node, where an endpoint may need several nodes")
+    gpu_option: Literal["gres", "gpus", "none"] = key(
+        "gres", "how GPUs are asked for: --gres=gpu:N, --gpus-per-node=N, or not at all where whole nodes are given"
+    )
+    gpu_type: Name | None = key(None, "type of the GPUs as the cluster names it, for example h100")
+    instances: Count = key(1, "servers of one endpoint behind one address; each has the GPUs of the deployment")
+    cpus: Count | None = key(
+        None, "CPU cores of each node of an endpoint; default: the deployment's, else the cluster's"
+    )
+    memory_gib: Gibibytes | None = key(
+        None, "memory of each node of an endpoint; default: the deployment's, else the cluster's"
+    )
+    times: SlurmTimes = key(factory=SlurmTimes, doc="time limits")
+    job: SlurmJob = key(factory=SlurmJob, doc="evaluation jobs that have no endpoint in them")
+    container: SlurmContainer = key(factory=SlurmContainer, doc="containers")
+    python: Name = key("python3", "Python of the nodes, with the harness and with what servers of ours need")
+    prologue: list[Name] = key(factory=list, doc="shell lines that a batch job runs first: module load, activate")
+    mail: Name | None = key(None, "address that Slurm writes to when a job ends or fails")
+    options: list[Name] = key(factory=list, doc="further options of sbatch, each as --name or --name=value")
+
+
+AnyExecution = Local | Lepton | Slurm
+
+EXECUTIONS: dict[str, type[AnyExecution]] = {"local": Local, "lepton": Lepton, "slurm": Slurm}

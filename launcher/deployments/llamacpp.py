@@ -30,6 +30,7 @@ def server(config: Llamacpp, served_name: str) -> ServerSpec:
         cpus=config.cpus,
         memory_gib=config.memory_gib,
         shared_memory_mib=shared_memory(config, config.gpus),
+        key_env="LLAMA_API_KEY",
         cache_path="/root/.cache/llama.cpp",
         loglikelihood="no",
         loglikelihood_note=_NOTE,

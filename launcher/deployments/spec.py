@@ -94,6 +94,8 @@ class ServerSpec:
     """A request holds one prompt, as text: no batches, no lists of tokens."""
     named_later: bool = False
     """The name that requests give as model is known when the endpoint exists, and the server does not list it."""
+    key_env: str = ""
+    """Variable that makes it ask its callers for a key; empty where there is none."""
     max_length: int | None = None
     """Longest prompt plus answer in tokens, where it is known."""
     prepare: tuple[tuple[str, ...], ...] = ()

@@ -40,6 +40,7 @@ def server(config: Vllm, served_name: str) -> ServerSpec:
         cpus=config.cpus,
         memory_gib=config.memory_gib,
         shared_memory_mib=shared_memory(config, gpus),
+        key_env="VLLM_API_KEY",
         cache_path=HUGGINGFACE_CACHE,
         loglikelihood="probe" if config.command else "yes",
         remote_tokenizer=_TOKENIZER_INFO in argv,

@@ -196,7 +196,7 @@ def _overdue(task: TaskState, world: World) -> Step | None:
     if task.started_at is None or (task.is_auxiliary and task.ready):
         return None
     target = task.plan.target
-    boot = target.start_timeout + target.health_timeout
+    boot = target.start_timeout + target.health_timeout + task.plan.job.queue_timeout
     held = (world.barrier and task.ready) or world.awaits_auxiliary
     if not task.job_submitted and not held and world.now - task.started_at > boot + SLACK:
         why = f": {world.endpoint.detail}" if world.endpoint is not None and world.endpoint.detail else ""
@@ -212,7 +212,7 @@ def _overdue_unseen(task: TaskState, world: World) -> Step | None:
     """The same for a platform that cannot be asked any more: a run must end, and tell what may be left."""
     if task.started_at is None:
         return None
-    if world.now - task.started_at <= task.plan.longest + 2 * SLACK:
+    if world.now - task.started_at <= task.plan.longest + task.plan.job.queue_timeout + 2 * SLACK:
         return None
     reason = Reason.JOB_LOST if task.job_submitted else Reason.ENDPOINT_START_TIMEOUT
     return Step(Action.END, reason, f"the platform cannot be asked: {world.why_blind}")

@@ -9,6 +9,7 @@ from typing import Any
 from launcher.plan import deepinfra
 from launcher.plan.model import EndpointPlan, TaskPlan
 from launcher.plan.names import endpoint_name, resource_name, shared_name
+from launcher.plan.slurm import jobs as on_slurm
 
 
 def attempt(task: TaskPlan, number: int, invocation: str, *, generation: int | None = None) -> TaskPlan:
@@ -49,6 +50,8 @@ def _renamed(request: dict[str, Any] | None, name: str) -> dict[str, Any] | None
     """The request with another name, wherever it has one."""
     if request is None:
         return None
+    if "sbatch" in request:
+        return on_slurm.renamed(request, name)
     if "model_name" in request:
         return {**request, "model_name": deepinfra.model_name(name)}
     metadata = {key: name if key in ("id", "name") else value for key, value in request["metadata"].items()}

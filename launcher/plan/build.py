@@ -13,7 +13,7 @@ import msgspec
 
 from launcher.config.deployment import ONLY_ON_LEPTON, DeepInfra, NoDeployment
 from launcher.config.evaluation import EndpointType, Generation, Settings, Task
-from launcher.config.execution import Lepton
+from launcher.config.execution import Lepton, Slurm
 from launcher.config.fields import Reference
 from launcher.config.schema import ApiEndpoint, Config, Limits
 from launcher.deployments import build_server
@@ -27,6 +27,7 @@ from launcher.plan import lepton as on_lepton
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TargetPlan, TaskPlan, WorstCase
 from launcher.plan.names import endpoint_name, new_invocation_id, resource_name, shared_name, task_keys
 from launcher.plan.settings import effective, is_set
+from launcher.plan.slurm import jobs as on_slurm
 
 DEFAULT_HARNESS = "lm_eval"
 _SETTINGS = frozenset(field.name for field in dataclasses.fields(Settings))
@@ -57,6 +58,8 @@ class _Builder:
         self.api = config.target.api_endpoint
         self.notes: list[str] = []
         self.lepton = config.execution if isinstance(config.execution, Lepton) else None
+        self.slurm = config.execution if isinstance(config.execution, Slurm) else None
+        on_slurm.refuse(config)
         if self.lepton is None and config.deployment.type in ONLY_ON_LEPTON:
             raise ConfigError(_only_on_lepton(config.deployment.type, config.execution.type))
         self.api_key_name = _api_key_name(self.api)
@@ -287,6 +290,8 @@ class _Builder:
         own = Reference(env=self.api_key_name) if self.api_key_name else None
         if self.rented is not None:
             return on_deepinfra.endpoint_key(own)
+        if self.slurm is not None:
+            return on_slurm.endpoint_key(self.server, own)
         return on_lepton.endpoint_key(self.lepton, own) if self.lepton and self.server else own
 
     def _endpoint(self, index: int, task: str, settings: Settings, *, idle: float | None = None) -> EndpointPlan | None:
@@ -304,6 +309,18 @@ class _Builder:
                 start_timeout=start,
                 health_timeout=health,
                 job_timeout=_timeout(settings),
+            )
+        if self.slurm is not None:
+            return on_slurm.endpoint(
+                self.slurm,
+                self.server,
+                name=name,
+                invocation=self.invocation,
+                start_timeout=start,
+                health_timeout=health,
+                job_timeout=_timeout(settings),
+                job_image=settings.image,
+                key=self.api_key,
             )
         if self.lepton is None:
             return EndpointPlan(name=name, server=self.server, start_timeout=start, health_timeout=health)
@@ -333,6 +350,18 @@ class _Builder:
                 image=settings.image,
                 key=self.api_key,
             )
+        if self.slurm is not None:
+            return on_slurm.job(
+                self.slurm,
+                run,
+                name=name,
+                invocation=self.invocation,
+                start_timeout=self._start_timeout(),
+                health_timeout=self.config.deployment.health_timeout,
+                timeout=timeout,
+                image=settings.image,
+                has_endpoint=self.server is not None and self.rented is None,
+            )
         in_container = getattr(self.config.execution, "runtime", None) == "docker"
         image = settings.image or (run.image if in_container else None)
         return JobPlan(name=name, run=run, timeout=timeout, image=image)
@@ -340,11 +369,15 @@ class _Builder:
     def _storage(self) -> str:
         if self.lepton is not None:
             return on_lepton.storage(self.lepton, self.invocation)
+        if self.slurm is not None:
+            return on_slurm.storage(self.slurm, self.invocation)
         return str(_absolute(self.config.execution.output_dir) / self.invocation)
 
     def _execution_notes(self) -> list[str]:
         if self.rented is not None:
             return on_deepinfra.notes(self.rented, self.api_key, key_travels=self.lepton is not None)
+        if self.slurm is not None:
+            return on_slurm.notes(self.slurm, self.server, self.api_key)
         return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 _OPERATIONAL = re.compile(
     r"limits\..*|export\..*|notify\..*|pricing\..*"
-    r"|execution\.(output_dir|start_jobs|stop_grace|usd_per_.*|job_ttl|memory_gib|cpus|gpus|autoscale\..*)"
+    r"|execution\.(output_dir|start_jobs|stop_grace|usd_per_.*|job_ttl|memory_gib|cpus|gpus|autoscale\..*"
+    r"|times\..*|account|partition|qos|reservation|exclusive|gpu_option|job\..*|mail|options(\.\d+)?)"
     r"|(auxiliary\.\w+\.)?deployment\.(start_timeout|health_timeout)"
     r"|evaluation\.(tasks\.\d+\.)?(timeout|request_timeout|max_retries|concurrency|expected_duration|response_cache|cluster_by)"
 )

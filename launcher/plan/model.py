@@ -79,7 +79,8 @@ class EndpointPlan:
     @property
     def gpus_known(self) -> bool:
         """Whether `gpus` tells what is occupied: False where the platform's shape decides and does not say it."""
-        return self.gpus > 0 or self.request is None or shape_gpus(self.shape) is not None
+        by_shape = self.request is not None and "sbatch" not in self.request
+        return self.gpus > 0 or not by_shape or shape_gpus(self.shape) is not None
 
     def hourly(self, usd_per_gpu_hour: float | None) -> float | None:
         """Price of all its replicas in USD per hour: that of the shape, else of the GPUs; None where none is known."""
@@ -117,6 +118,8 @@ class JobPlan:
     mounts: tuple[Mount, ...] = ()
     packages: tuple[str, ...] = ()
     """What pip installs first in an image that lacks what the harness needs."""
+    queue_timeout: float = 0.0
+    """Seconds that it or its endpoint may wait for its turn, or for a further one, beyond all other time-outs."""
     usd_per_hour: float | None = None
     request: dict[str, Any] | None = None
     """The request that submits it, on platforms that have one; references stand where secrets go."""

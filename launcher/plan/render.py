@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from textwrap import shorten
 from typing import Any
 
+from launcher.config.execution import Slurm
 from launcher.config.export import chosen
 from launcher.config.fields import Env
 from launcher.config.values import environment
@@ -26,13 +27,21 @@ Check = tuple[str, str, str]
 def render(plan: Plan, checks: Iterable[Check] = (), *, verbose: bool = False) -> str:
     """The plan as text. `verbose` does not shorten commands and lists every check."""
     parts = [_head(plan)]
-    in_containers = getattr(plan.execution_config(), "runtime", "container") != "process"
+    in_containers = _runtime(plan) not in ("process", "none")
     parts += [_task(task, in_containers=in_containers, verbose=verbose) for task in plan.tasks]
     parts += [_auxiliary(one, plan, in_containers=in_containers, verbose=verbose) for one in plan.auxiliary]
     checks = list(checks)
     parts.append(_foot(plan, [message for state, _, message in checks if state == "problem"]))
     parts.append(_checks(checks, verbose=verbose))
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _runtime(plan: Plan) -> str:
+    """What servers run in, as the execution calls it."""
+    execution = plan.execution_config()
+    if isinstance(execution, Slurm):
+        return execution.container.runtime
+    return getattr(execution, "runtime", "container")
 
 
 def _head(plan: Plan) -> str:
@@ -135,9 +144,19 @@ def _request(request: dict[str, Any] | None, *, verbose: bool) -> list[str]:
     """The request as it will be sent; without `verbose` only what the other lines do not say, shortened."""
     if request is None:
         return []
+    if "sbatch" in request:
+        return _batch_job(request, verbose=verbose)
     spec = request.get("spec", request)
     text = json.dumps(request if verbose else {n: v for n, v in spec.items() if n not in _SAID_ELSEWHERE})
     return [f"   request   {text if verbose else shorten(text, 400)}"]
+
+
+def _batch_job(request: dict[str, Any], *, verbose: bool) -> list[str]:
+    """A batch job of Slurm: the options of sbatch and, with `verbose`, the script."""
+    options, lines = shlex.join(request["sbatch"]), request["script"].splitlines()
+    if not verbose:
+        return [f"   sbatch    {shorten(options, 400)}", f"   script    {counted(len(lines), 'line')}; -v shows them"]
+    return [f"   sbatch    {options}", "   script", *(f"      {line}".rstrip() for line in lines)]
 
 
 def _env(env: Env) -> list[str]:
@@ -146,7 +165,7 @@ def _env(env: Env) -> list[str]:
 
 def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
     job = task.job
-    where = f"image {job.image}" if job.image else "a process beside the launcher"
+    where = f"image {job.image}" if job.image else _beside(task)
     shape = f", shape {job.shape}" if job.shape else ""
     lines = [f"   job       {job.name}: {where}{shape}, at most {duration(job.timeout)}"]
     lines += [f"   mount     {mount.source} at {mount.path}" for mount in job.mounts]
@@ -161,6 +180,16 @@ def _job(task: TaskPlan, *, verbose: bool) -> list[str]:
         "tokenizer": [job.run.tokenizer] if job.run.tokenizer else [],
     }
     return lines + [f"   {name:<9} {', '.join(words)}" for name, words in rows.items() if words]
+
+
+def _beside(task: TaskPlan) -> str:
+    """Where a job runs that has no image."""
+    batch_jobs = [
+        request for request in (task.job.request, task.endpoint.request if task.endpoint else None) if request
+    ]
+    if not any("sbatch" in request for request in batch_jobs):
+        return "a process beside the launcher"
+    return "a batch job of its own" if task.job.request else "in the batch job of its endpoint"
 
 
 def _foot(plan: Plan, problems: list[str]) -> str:

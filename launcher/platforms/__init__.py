@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from launcher.config.execution import AnyExecution, Lepton, Local
+from launcher.config.execution import AnyExecution, Lepton, Local, Slurm
 from launcher.config.places import AnyPlace, DeepInfraAccount
 from launcher.config.pricing import Pricing
 from launcher.errors import PreflightError
@@ -13,7 +13,7 @@ from launcher.platforms.base import Platform
 
 __all__ = ["RENTED", "RUNNABLE", "open_for", "open_platform", "places_of", "within_reach"]
 
-RUNNABLE = ("local", "lepton")
+RUNNABLE = ("local", "lepton", "slurm")
 """Execution types that this version can run; the others it can plan."""
 RENTED: dict[str, AnyPlace] = {"deepinfra": DeepInfraAccount()}
 """Deployments whose endpoints are in a place of their own, whatever the execution."""
@@ -30,6 +30,10 @@ def open_platform(place: AnyPlace, pricing: Pricing | None = None) -> Platform:
         return LocalPlatform(place)
     if isinstance(place, DeepInfraAccount):
         return _deepinfra()
+    if isinstance(place, Slurm):
+        from launcher.platforms.slurm.platform import SlurmPlatform
+
+        return SlurmPlatform(place)
     from launcher.platforms.lepton import credentials
 
     found = credentials.find(workspace=place.workspace_id)
@@ -85,4 +89,10 @@ def within_reach() -> tuple[list[AnyPlace], list[str]]:
             notes.append(f"{place.type} was not looked at: {str(error).removeprefix(f'{service}: ')}")
         else:
             places.append(place)
+    from launcher.platforms.slurm import here
+
+    if here.is_here():
+        places.append(Slurm())
+    else:
+        notes.append(f"slurm was not looked at: {here.ABSENT}")
     return places, notes

@@ -61,5 +61,13 @@ def kubernetes(_limit: float) -> list[Check]:
 
 
 def slurm(_limit: float) -> list[Check]:
-    """Not yet."""
-    return [Check("slurm", CheckState.SKIPPED, "not in this version")]
+    """Whether this machine is a login node of a Slurm cluster."""
+    from launcher.platforms.slurm import here
+
+    if not here.is_here():
+        return [Check("slurm", CheckState.SKIPPED, here.ABSENT)]
+    from launcher.config.execution import Slurm
+    from launcher.platforms.slurm import preflight
+    from launcher.platforms.slurm.shell import Shell
+
+    return [asyncio.run(preflight.reach(Shell(None), Slurm()))]

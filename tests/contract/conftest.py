@@ -11,6 +11,7 @@ from launcher.config.execution import Docker, Local
 from launcher.plan.model import Mount
 from launcher.plan.names import new_invocation_id
 from launcher.platforms.local.platform import LocalPlatform
+from tests.contract.batched import batched_bench
 from tests.contract.bench import Bench, Scene
 from tests.contract.hosted import hosted_bench
 from tests.contract.rented import rented_bench
@@ -50,9 +51,16 @@ def docker_bench() -> Bench:
 CLOUDS = {"deepinfra": rented_bench, "lepton": hosted_bench}
 
 
-@pytest.fixture(params=["processes", *CLOUDS, pytest.param("containers", marks=pytest.mark.engine)])
+ENGINES = [pytest.param(name, marks=pytest.mark.engine) for name in ("containers", "slurm")]
+
+
+@pytest.fixture(params=["processes", *CLOUDS, *ENGINES])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """One platform after the other."""
+    if request.param == "slurm":
+        with batched_bench(SERVER) as made:
+            yield made
+        return
     if request.param in CLOUDS:
         with CLOUDS[request.param](SERVER) as made:
             yield made

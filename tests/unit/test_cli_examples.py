@@ -38,6 +38,14 @@ def test_an_example_can_be_planned_and_holds_no_secret(name: str) -> None:
     assert b"canary" not in msgspec.json.encode(made)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("slurm")])
+def test_the_slurm_examples_put_endpoint_and_evaluation_in_one_batch_job(name: str) -> None:
+    made = plan(load_config(name, config_dir=str(EXAMPLES)))
+
+    assert [task.job.request for task in made.tasks] == [None] * 3
+    assert all(task.endpoint and "kind=together" in task.endpoint.request["script"] for task in made.tasks)  # type: ignore[index]
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("lepton")])
 def test_the_lepton_examples_dry_run_with_the_guides_three_tasks(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--config-dir", str(EXAMPLES), "--config-name", name, "--dry-run", "--json"]) == 0

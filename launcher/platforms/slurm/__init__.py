@@ -1,0 +1,1 @@
+"""Slurm: endpoints and evaluations as batch jobs, through Slurm's own commands."""

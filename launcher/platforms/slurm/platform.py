@@ -1,0 +1,384 @@
+"""Slurm as a platform: the verbs of launcher/platforms/base.py for one invocation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets as randomness
+import shlex
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launcher.config.execution import Slurm
+from launcher.config.fields import Env, Reference
+from launcher.errors import NotFound, PlatformError
+from launcher.plan.document import API_KEY_ENV
+from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
+from launcher.plan.slurm.jobs import KEY, storage
+from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource, ResourceState
+from launcher.platforms.kept import KeptLogs
+from launcher.platforms.secrets import Secrets
+from launcher.platforms.slurm import archive, preflight, queue, scripts, sweeping, words
+from launcher.platforms.slurm.jobs import INSIDE, BatchJob, Parts, batch_name, parts_of
+from launcher.platforms.slurm.shell import ConnectionLost, Shell
+
+EVIDENCE_LINES = 1000
+"""Lines of a log that are kept."""
+SHORTEST_POLL, LONGEST_POLL = 0.5, 15.0
+POLL_SHARE = 0.01
+"""Of the time since the run began: what has taken an hour can be looked at every half minute."""
+LOOK_SHARE = 20.0
+"""A look is made at most every so many times what one takes: a busy controller is left in peace."""
+PAGE = 1 << 20
+"""Most bytes of a log that are read at once."""
+FOLLOW_INTERVAL = 0.5
+PATIENCE = 90.0
+"""Seconds that a submission may be asked for again whose answer was lost."""
+FETCH_TIMEOUT = 900.0
+
+
+@dataclass
+class Session:
+    """One opened invocation. `folder` is its folder on the cluster."""
+
+    plan: Plan
+    folder: str
+    home: str
+    secrets: Secrets
+    logs: KeptLogs
+    begun: float
+    squeue: tuple[str, ...]
+    jobs: dict[str, BatchJob] = field(default_factory=dict)
+    looked_at: float = float("-inf")
+    look_took: float = 0.0
+    stale: bool = True
+    """Something was submitted or cancelled since the last look."""
+
+
+class SlurmPlatform:
+    """Runs endpoints and evaluations as batch jobs of one cluster."""
+
+    name = "slurm"
+    create_grace = 30.0
+    close_ends_all = close_ends_jobs = False
+
+    def __init__(self, execution: Slurm, shell: Shell | None = None) -> None:
+        self._execution = execution
+        self._shell = shell or Shell(execution.hostname)
+        self._session: Session | None = None
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._looking = asyncio.Lock()
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two looks."""
+        session = self._session
+        if session is None:
+            return SHORTEST_POLL
+        elapsed = asyncio.get_running_loop().time() - session.begun
+        return min(max(elapsed * POLL_SHARE, session.look_took * LOOK_SHARE, SHORTEST_POLL), LONGEST_POLL)
+
+    async def preflight(self, plan: Plan) -> list[Check]:
+        """Reads, never writes. Raises PlatformError if the cluster cannot be reached."""
+        return await preflight.check(self._shell, plan, self._execution)
+
+    async def open(self, plan: Plan, folder: Path) -> Capacity:
+        """Make the invocation's folder on the cluster. Slurm queues what does not fit: no limit here."""
+        home = (await self._shell.ask(scripts.HOME)).text
+        version = await self._shell.ask("squeue --version\n")
+        in_json = queue.version_of(version.text) >= queue.JSON_FROM
+        there = at_home(storage(self._execution, plan.invocation), home)
+        await self._shell.ask(scripts.MAKE, there, payload=archive.shared())
+        self._session = Session(
+            plan=plan,
+            folder=there,
+            home=home,
+            secrets=Secrets(),
+            logs=KeptLogs(plan, folder),
+            begun=asyncio.get_running_loop().time(),
+            squeue=queue.JSON if in_json else queue.TEXT,
+        )
+        return Capacity()
+
+    # --- creation -----------------------------------------------------------------------------------------------------
+
+    async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
+        """Idempotent by name. Raises PlatformError if Slurm refuses, or if nobody can say whether it was submitted."""
+        has_client = task.job.request is None
+        parts = Parts(spec.name, task.job.name if has_client else None)
+        files = self._server_files(spec)
+        if has_client:
+            files |= self._client_files(task, INSIDE)
+        return await self._submit(task, spec.name, spec.request, parts, files, "endpoint")
+
+    async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
+        """Idempotent by name; an evaluation in its endpoint's batch job was submitted with that."""
+        if spec.request is None:
+            return self._part_of_endpoint(task, spec)
+        files = self._client_files(task, url) | {"url": url.encode()}
+        if task.endpoint is not None:
+            files["endpoint"] = task.endpoint.name.encode()
+        return await self._submit(task, spec.name, spec.request, Parts(None, spec.name), files, "job")
+
+    def _part_of_endpoint(self, task: TaskPlan, spec: JobPlan) -> Resource:
+        found = self._opened().jobs.get(batch_name(task, spec.name))
+        if found is None or found.is_gone:
+            raise PlatformError(f"{spec.name}: the batch job of its endpoint is gone")
+        return Resource(name=spec.name, state=ResourceState.PENDING, id=str(found.id))
+
+    async def _submit(
+        self,
+        task: TaskPlan,
+        name: str,
+        request: dict[str, object] | None,
+        parts: Parts,
+        files: dict[str, bytes],
+        kind: str,
+    ) -> Resource:
+        session, now = self._opened(), asyncio.get_running_loop().time()
+        assert request is not None
+        async with self._locks[name]:
+            found = session.jobs.get(name)
+            if found is None or found.is_gone:
+                options = [at_home(word, session.home) for word in _strings(request["sbatch"])]
+                files["batch.sh"] = str(request["script"]).encode()
+                number = await self._sbatch(name, task.key, options, archive.pack(files))
+                found = session.jobs[name] = BatchJob(name, parts, id=number)
+                found.queued = queue.QueuedJob(id=number, name=name, states=("PENDING",))
+                session.stale = True
+            return next(resource for what, resource in found.resources(now) if what == kind)
+
+    async def _sbatch(self, name: str, key: str, options: list[str], payload: bytes) -> int:
+        """Number of the batch job. What was asked for once is asked for again until there is an answer."""
+        session, nonce = self._opened(), randomness.token_hex(8)
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + PATIENCE
+        while True:
+            try:
+                answer = await self._shell.run(
+                    scripts.SUBMIT, session.folder, name, nonce, key, *options, payload=payload
+                )
+            except ConnectionLost:
+                if clock.time() > deadline:
+                    raise
+                await asyncio.sleep(1.0)
+                continue
+            if answer.code == 0 and answer.text.strip().isdigit():
+                return int(answer.text)
+            if not _is_passing(answer.err) or clock.time() > deadline:
+                raise PlatformError(words.refused(answer.err))
+            await asyncio.sleep(1.0)
+
+    def _server_files(self, spec: EndpointPlan) -> dict[str, bytes]:
+        return self._secret_file("server.secrets", spec.server.env)
+
+    def _client_files(self, task: TaskPlan, url: str) -> dict[str, bytes]:
+        session = self._opened()
+        env: Env = dict(task.job.run.env)
+        if task.target.api_key is not None and task.target.api_key.env != KEY:
+            env[API_KEY_ENV] = task.target.api_key
+        document = archive.job_file(session.plan.invocation, task, url)
+        return {"job.json": document, **self._secret_file("job.secrets", env)}
+
+    def _secret_file(self, name: str, env: Env) -> dict[str, bytes]:
+        """A file that exports what references stand for; none where there are none."""
+        wanted = {variable: value for variable, value in env.items() if isinstance(value, Reference)}
+        if not wanted:
+            return {}
+        values = self._opened().secrets.resolve_env(dict(wanted))
+        lines = [f"export {variable}={shlex.quote(value)}\n" for variable, value in values.items()]
+        return {name: "".join([*lines, f"export NV_EVAL_SECRETS='{' '.join(values)}'\n"]).encode()}
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def observe(self) -> Observation:
+        """The state of everything, from one squeue and the jobs' records; asked for when it is due."""
+        session = self._opened()
+        async with self._looking:
+            now = asyncio.get_running_loop().time()
+            if session.stale or now - session.looked_at >= min(self.poll_interval, LONGEST_POLL) * 0.9:
+                await self._look(session, now)
+        found: dict[str, dict[str, Resource]] = {"endpoint": {}, "job": {}}
+        for job in list(session.jobs.values()):
+            for kind, resource in job.resources(asyncio.get_running_loop().time()):
+                found[kind][resource.name] = resource
+        return Observation(endpoints=found["endpoint"], jobs=found["job"])
+
+    async def _look(self, session: Session, now: float) -> None:
+        begun, known, session.stale = time.monotonic(), set(session.jobs), False
+        try:
+            text = await self._queue_and_records(session)
+        except BaseException:
+            session.stale = True
+            raise
+        listed, _, records = text.partition(scripts.RECORDS)
+        parse = queue.parse_json if session.squeue is queue.JSON else queue.parse_text
+        newest = queue.newest(queue.ours(parse(listed), session.plan.invocation))
+        files = archive.records(records)
+        for name in {*newest, *files, *known}:
+            self._take(session, name, newest.get(name), files.get(name, {}), now)
+        session.looked_at, session.look_took = now, time.monotonic() - begun
+        await self._ask_accounting(session)
+
+    async def _queue_and_records(self, session: Session) -> str:
+        answer = await self._shell.run(scripts.LOOK, session.folder, *session.squeue)
+        if answer.code != 0 and session.squeue is queue.JSON and "plugin" in answer.err.lower():
+            session.squeue = queue.TEXT  # built without JSON
+            answer = await self._shell.run(scripts.LOOK, session.folder, *session.squeue)
+        if answer.code != 0:
+            raise PlatformError(f"Slurm: {answer.err.strip().splitlines()[-1] if answer.err.strip() else 'no answer'}")
+        return answer.text
+
+    def _take(
+        self,
+        session: Session,
+        name: str,
+        queued: queue.QueuedJob | None,
+        files: dict[str, list[str]],
+        now: float,
+    ) -> None:
+        job = session.jobs.get(name)
+        if job is None:
+            parts = parts_of(session.plan, name)
+            if parts is None or (queued is None and "id" not in files):
+                return
+            job = session.jobs[name] = BatchJob(name, parts)
+        if queued is not None and queued.id < job.id:
+            queued = None  # the one before it, under the same name
+        job.take(queued, files, now)
+
+    async def _ask_accounting(self, session: Session) -> None:
+        """What became of jobs that squeue has forgotten, where the cluster keeps accounts."""
+        forgotten = {job.id: job for job in session.jobs.values() if job.is_forgotten and job.id}
+        if not forgotten:
+            return
+        answer = await self._shell.run(scripts.SACCT, ",".join(map(str, forgotten)))
+        for job in forgotten.values():
+            job.accounted = ""
+        for line in answer.text.splitlines():
+            number, _, rest = line.partition("|")
+            if number.isdigit() and int(number) in forgotten:
+                forgotten[int(number)].accounted = rest.partition("|")[0].partition(" ")[0]
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    async def delete_endpoint(self, name: str) -> None:
+        """Ask for the end of its batch job; `observe` says GONE when Slurm has nothing of it any more."""
+        await self._cancel(name)
+
+    async def cancel_job(self, name: str) -> None:
+        """Ask for the end of its batch job, which may be its endpoint's, too."""
+        await self._cancel(name)
+
+    async def _cancel(self, name: str) -> None:
+        session = self._opened()
+        batch = next((job.name for job in session.jobs.values() if name in job.parts.names), name)
+        async with self._locks[batch]:
+            job = session.jobs.get(batch)
+            if job is not None and job.is_gone:
+                return
+            if job is None or not job.leaving or job.is_active:
+                await self._shell.ask(scripts.CANCEL, session.folder, batch)
+            if job is not None:
+                job.leaving = True
+            session.stale = True
+
+    # --- logs ---------------------------------------------------------------------------------------------------------
+
+    def logs(self, name: str, *, follow: bool = False) -> AsyncIterator[LogLine]:
+        """Lines without time stamps. Raises NotFound for a name that was never submitted."""
+        job = self._holding(name)
+        if job is None:
+            raise NotFound(f"no endpoint or job {name} in this invocation")
+        return self._lines(job, _log_of(job, name), follow=follow)
+
+    def _holding(self, name: str) -> BatchJob | None:
+        return next((job for job in self._opened().jobs.values() if name in job.parts.names), None)
+
+    async def _lines(self, job: BatchJob, log: str, *, follow: bool) -> AsyncIterator[LogLine]:
+        session, place, rest = self._opened(), 1, b""
+        while True:
+            is_over = job.is_over()
+            answer = await self._shell.ask(scripts.PAGE, session.folder, job.name, log, str(place), str(PAGE))
+            place += len(answer.out)
+            *lines, rest = (rest + answer.out).split(b"\n")
+            for line in lines:
+                yield LogLine(session.secrets.redact(line.decode(errors="replace")))
+            if len(answer.out) == PAGE:
+                continue
+            if is_over or not follow:
+                break
+            await asyncio.sleep(FOLLOW_INTERVAL)
+            await self.observe()
+        if rest:
+            yield LogLine(session.secrets.redact(rest.decode(errors="replace")))
+
+    async def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of one endpoint's or evaluation's output, or of what Slurm said of it; empty without any."""
+        session, job = self._opened(), self._holding(name)
+        if job is None:
+            return []
+        most = str(max(lines, EVIDENCE_LINES))
+        answer = await self._shell.ask(scripts.TAIL, session.folder, job.name, _log_of(job, name), most)
+        found = [session.secrets.redact(line) for line in answer.text.splitlines()]
+        session.logs.keep(name, found)
+        return found[-lines:]
+
+    async def fetch(self, task: TaskPlan, folder: Path) -> None:
+        """Bring a job's results into `folder`: all of them, or PlatformError. Logs come beside them."""
+        session = self._opened()
+        answer = await self._shell.ask(scripts.FETCH, session.folder, task.key, timeout=FETCH_TIMEOUT)
+        await asyncio.to_thread(archive.unpack, answer.out, folder, task.job.run.results)
+        await asyncio.to_thread(session.secrets.scrub, folder)
+        for name in (task.job.name, task.endpoint.name if task.endpoint else ""):
+            with contextlib.suppress(PlatformError):  # whatever is wrong with a log, the scores are home
+                await self.tail(name, EVIDENCE_LINES)
+
+    # --- the cluster --------------------------------------------------------------------------------------------------
+
+    async def sweep(self, invocation: str = "") -> list[Leftover]:
+        """Batch jobs of this user that carry our mark, and the folders of invocations."""
+        return await sweeping.sweep(self._shell, self._execution, invocation)
+
+    async def remove(self, leftover: Leftover) -> None:
+        """Ask for its removal."""
+        await sweeping.remove(self._shell, self._execution, leftover)
+
+    async def unseen(self) -> list[str]:
+        """Nothing: squeue shows all jobs of the user."""
+        return []
+
+    async def close(self, *, at_once: bool = False) -> None:  # noqa: ARG002  nothing is waited for
+        """Let go of the connection. Batch jobs go on: the orchestrator cancels them, or Slurm's time limit."""
+        self._session = None
+        await self._shell.close()
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise PlatformError("the slurm platform was used before open() or after close()")
+        return self._session
+
+
+def at_home(text: str, home: str) -> str:
+    """A path, or an option with one, whose leading ~ is the home on the cluster."""
+    head, equals, path = text.rpartition("=") if text.startswith("--") else ("", "", text)
+    return f"{head}{equals}{home}{path[1:]}" if path == "~" or path.startswith("~/") else text
+
+
+def _log_of(job: BatchJob, name: str) -> str:
+    return "endpoint.log" if job.parts.endpoint == name else "job.log"
+
+
+def _strings(value: object) -> list[str]:
+    assert isinstance(value, list | tuple)
+    return [str(word) for word in value]
+
+
+def _is_passing(said: str) -> bool:
+    """Whether sbatch failed for a reason that passes: a controller that is restarting or busy."""
+    return any(
+        word in said for word in ("Unable to contact", "Socket timed out", "temporarily unable", "Connection refused")
+    )

@@ -1,0 +1,100 @@
+"""Slurm in the contract suite: endpoints and evaluations as batch jobs of a real cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from launcher.config.execution import Slurm
+from launcher.plan.model import EndpointPlan, JobPlan, TaskPlan
+from launcher.plan.slurm import jobs
+from launcher.platforms.base import Resource, ResourceState
+from launcher.platforms.slurm.platform import SlurmPlatform
+from tests.contract.bench import Ability, Bench
+from tests.engines.slurm.cluster import Cluster, cluster
+
+LACKS = {
+    Ability.LAUNCHERS: "nothing in a batch job says which machine asked for it",
+    Ability.GPUS: "Slurm chooses the GPUs",
+}
+
+
+class Driven(SlurmPlatform):
+    """Slurm as the orchestrator drives it: a job begins when its endpoint has an address."""
+
+    async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
+        """The endpoint, once it runs or has failed."""
+        found = made = await super().create_endpoint(task, spec)
+        while found.url is None and found.state in (ResourceState.PENDING, ResourceState.RUNNING):
+            await asyncio.sleep(0.05)
+            found = (await self.observe()).endpoints.get(made.name, found)
+        return found
+
+    async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
+        """The evaluation, once it runs."""
+        found = made = await super().submit_job(task, spec, url)
+        while found.state is ResourceState.PENDING:
+            await asyncio.sleep(0.05)
+            found = (await self.observe()).jobs.get(made.name, found)
+        return found
+
+
+@contextmanager
+def batched_bench(script: Path) -> Iterator[Bench]:
+    """A bench on the cluster of the engine lane, with endpoint and evaluation in two batch jobs."""
+    there: Cluster = cluster()
+    folder = Path(tempfile.mkdtemp(prefix="nv-eval it's 100% "))
+    execution = Slurm(work_dir=str(folder), topology="separate", python=sys.executable)
+
+    def adapt(task: TaskPlan) -> TaskPlan:
+        return _batched(execution, task)
+
+    try:
+        yield Bench(
+            make=lambda: Driven(execution),
+            server=(sys.executable, str(script), "--host", "{host}", "--port", "{port}"),
+            adapt=adapt,
+            lacks=LACKS,
+            execution=execution,
+            limit=60.0,
+        )
+    finally:
+        for number, _, name in there.queue():
+            if name.startswith(("container-fake", "job-fake")):
+                there.run("scancel", number)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _batched(execution: Slurm, task: TaskPlan) -> TaskPlan:
+    """The same with the batch jobs of endpoint and evaluation."""
+    assert task.endpoint is not None
+    invocation = task.job.name.rpartition("-")[2]
+    endpoint = jobs.endpoint(
+        execution,
+        task.endpoint.server,
+        name=task.endpoint.name,
+        invocation=invocation,
+        start_timeout=60.0,
+        health_timeout=60.0,
+        job_timeout=60.0,
+        job_image=None,
+        key=None,
+    )
+    job = jobs.job(
+        execution,
+        task.job.run,
+        name=task.job.name,
+        invocation=invocation,
+        start_timeout=60.0,
+        health_timeout=60.0,
+        timeout=60.0,
+        image=None,
+        has_endpoint=True,
+    )
+    return replace(task, endpoint=endpoint, job=job)
