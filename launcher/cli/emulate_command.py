@@ -15,12 +15,13 @@ from launcher.errors import MissingExtra
 
 if TYPE_CHECKING:
     from launcher.emulators.deepinfra import DeepInfraEmulator
+    from launcher.emulators.kubernetes import KubernetesEmulator
     from launcher.emulators.lepton import LeptonEmulator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
-    parser.add_argument("platform", choices=["deepinfra", "lepton"], help="which control plane")
+    parser.add_argument("platform", choices=["deepinfra", "kubernetes", "lepton"], help="which control plane")
     parser.add_argument("--port", type=_port, default=0, metavar="N", help="of the control plane; 0, the default: any")
     parser.add_argument(
         "--config",
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         choices=["smollm", "none"],
         default="smollm",
-        help="smollm, the default: the embedded small model is what serves, on lepton in images of vLLM, SGLang, NIM "
-        "and the like, while all others run with this Python; none: commands run as they are, and models of deepinfra "
+        help="smollm, the default: the embedded small model is what serves, on lepton and kubernetes in images of vLLM, "
+        "SGLang, NIM and the like, while all others run with this Python; none: commands run as they are, and models of deepinfra "
         "answer without a process. What the config file says comes first",
     )
 
@@ -46,7 +47,8 @@ def _port(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Run the command: print where it serves, then serve until SIGINT or SIGTERM."""
     try:
-        emulator, lines = _lepton(args) if args.platform == "lepton" else _deepinfra(args)
+        make = {"lepton": _lepton, "kubernetes": _kubernetes, "deepinfra": _deepinfra}[args.platform]
+        emulator, lines = make(args)
     except ModuleNotFoundError as error:
         raise MissingExtra(f"the emulator needs {error.name}, which", "emulators") from None
     stop = threading.Event()
@@ -80,6 +82,29 @@ def _lines_of_lepton(emulator: LeptonEmulator) -> Iterator[str]:
     for group in config.node_groups:
         shapes = ", ".join(group.shapes or (shape.id for shape in config.shapes))
         yield f"# node group {group.name}: {shapes}"
+
+
+def _kubernetes(args: argparse.Namespace) -> tuple[KubernetesEmulator, Iterator[str]]:
+    """The emulator, and what to print once it serves."""
+    import dataclasses
+
+    from launcher.emulators.common.rehearsal import NETWORK
+    from launcher.emulators.kubernetes import Config, KubernetesEmulator
+    from launcher.emulators.kubernetes.config import load
+    from launcher.emulators.lepton.images import table
+
+    config = load(Path(args.config)) if args.config else Config()
+    if _wants_model(args):
+        images, inherit = (*config.images, *table()), (*config.inherit, *NETWORK)
+        config = dataclasses.replace(config, images=images, inherit=inherit)
+    emulator = KubernetesEmulator(config, port=args.port)
+    return emulator, _lines_of_kubernetes(emulator)
+
+
+def _lines_of_kubernetes(emulator: KubernetesEmulator) -> Iterator[str]:
+    yield f"export KUBECONFIG={emulator.kubeconfig}"
+    for node in emulator.config.nodes:
+        yield f"# node {node.name}: {node.gpus} GPUs, {node.cpus:g} cores, {node.memory_gib:g} GiB"
 
 
 def _deepinfra(args: argparse.Namespace) -> tuple[DeepInfraEmulator, Iterator[str]]:

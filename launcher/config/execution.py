@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launcher.config.fields import Count, Gibibytes, Name, NonNegative, Seconds, UsdPerHour, key
+from launcher.config.kubernetes import KubernetesPod, KubernetesStorage
 from launcher.config.lepton import (
     LeptonAccess,
     LeptonAutoscale,
@@ -118,6 +119,33 @@ class Slurm(Execution):
     options: list[Name] = key(factory=list, doc="further options of sbatch, each as --name or --name=value")
 
 
-AnyExecution = Local | Lepton | Slurm
+@dataclass(frozen=True, kw_only=True)
+class Kubernetes(Execution):
+    """A Kubernetes cluster."""
 
-EXECUTIONS: dict[str, type[AnyExecution]] = {"local": Local, "lepton": Lepton, "slurm": Slurm}
+    type: Literal["kubernetes"] = key("kubernetes", "a Kubernetes cluster")
+    context: str | None = key(None, "context of the kubeconfig; default: its current one, inside a pod its own cluster")
+    kubeconfig: str | None = key(None, "file; default: KUBECONFIG, else ~/.kube/config")
+    namespace: Name | None = key(None, "namespace; default: that of the context")
+    gpu_resource: Name = key("nvidia.com/gpu", "how the cluster calls a GPU")
+    labels: dict[str, str] = key(factory=dict, doc="labels of everything that is created, beside those of nv-eval")
+    queue: Name | None = key(None, "local queue of Kueue that endpoints and jobs wait in")
+    image_pull_secrets: list[Name] = key(factory=list, doc="secrets with the credentials of image registries")
+    endpoint: KubernetesPod = key(factory=KubernetesPod, doc="pods of the endpoints")
+    job: KubernetesPod = key(factory=KubernetesPod, doc="pods of the evaluation jobs")
+    job_image: str = key("python:3.11-slim", "image of evaluation jobs whose task names none")
+    job_packages: list[str] | None = key(
+        None, "packages that pip installs in a job whose image lacks the harness; default: those of the harness"
+    )
+    job_ttl: SecondsKept = key(259_200, "time a finished job is kept, should it not be removed")
+    storage: KubernetesStorage = key(factory=KubernetesStorage, doc="volumes")
+
+
+AnyExecution = Local | Lepton | Kubernetes | Slurm
+
+EXECUTIONS: dict[str, type[AnyExecution]] = {
+    "local": Local,
+    "lepton": Lepton,
+    "kubernetes": Kubernetes,
+    "slurm": Slurm,
+}

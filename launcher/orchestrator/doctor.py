@@ -90,7 +90,7 @@ def examinations() -> list[Examination]:
         Examination(name="gpus", look=checkup.gpus),
         Examination(name="lepton", look=checkup.lepton, enables="execution=lepton"),
         Examination(name="deepinfra", look=checkup.deepinfra, enables="deployment=deepinfra"),
-        Examination(name="kubernetes", look=checkup.kubernetes),
+        Examination(name="kubernetes", look=checkup.kubernetes, enables="execution=kubernetes"),
         Examination(name="slurm", look=checkup.slurm, enables="execution=slurm"),
         Examination(name="disk", look=disk, vital=True),
         Examination(name="journal", look=journal, vital=True),

@@ -13,7 +13,11 @@ from launcher.platforms import RENTED
 from launcher.platforms.base import Leftover, Platform, identified
 from launcher.platforms.pair import BOTH
 
-_HOW = {"deepinfra": "set DEEPINFRA_API_KEY", "lepton": "log in with: nv-eval login lepton"}
+_HOW = {
+    "deepinfra": "set DEEPINFRA_API_KEY",
+    "lepton": "log in with: nv-eval login lepton",
+    "kubernetes": "set KUBECONFIG",
+}
 """How a place comes within reach."""
 
 

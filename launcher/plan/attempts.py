@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
-from launcher.plan import deepinfra
+from launcher.plan import deepinfra, kubernetes
 from launcher.plan.model import EndpointPlan, TaskPlan
 from launcher.plan.names import endpoint_name, resource_name, shared_name
 from launcher.plan.slurm import jobs as on_slurm
@@ -54,5 +54,7 @@ def _renamed(request: dict[str, Any] | None, name: str) -> dict[str, Any] | None
         return on_slurm.renamed(request, name)
     if "model_name" in request:
         return {**request, "model_name": deepinfra.model_name(name)}
+    if "apiVersion" in request:
+        return kubernetes.renamed(request, name)
     metadata = {key: name if key in ("id", "name") else value for key, value in request["metadata"].items()}
     return {**request, "metadata": metadata}

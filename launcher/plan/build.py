@@ -13,7 +13,7 @@ import msgspec
 
 from launcher.config.deployment import ONLY_ON_LEPTON, DeepInfra, NoDeployment
 from launcher.config.evaluation import EndpointType, Generation, Settings, Task
-from launcher.config.execution import Lepton, Slurm
+from launcher.config.execution import Kubernetes, Lepton, Slurm
 from launcher.config.fields import Reference
 from launcher.config.schema import ApiEndpoint, Config, Limits
 from launcher.deployments import build_server
@@ -23,6 +23,7 @@ from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Harness, HarnessJob, TargetInfo, TaskInfo
 from launcher.plan import auxiliary as helpers
 from launcher.plan import deepinfra as on_deepinfra
+from launcher.plan import kubernetes as on_kubernetes
 from launcher.plan import lepton as on_lepton
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TargetPlan, TaskPlan, WorstCase
 from launcher.plan.names import endpoint_name, new_invocation_id, resource_name, shared_name, task_keys
@@ -60,6 +61,7 @@ class _Builder:
         self.lepton = config.execution if isinstance(config.execution, Lepton) else None
         self.slurm = config.execution if isinstance(config.execution, Slurm) else None
         on_slurm.refuse(config)
+        self.kubernetes = config.execution if isinstance(config.execution, Kubernetes) else None
         if self.lepton is None and config.deployment.type in ONLY_ON_LEPTON:
             raise ConfigError(_only_on_lepton(config.deployment.type, config.execution.type))
         self.api_key_name = _api_key_name(self.api)
@@ -70,8 +72,9 @@ class _Builder:
         self.rented = config.deployment if isinstance(config.deployment, DeepInfra) else None
         self.api_key = self._api_key()
         self.helpers: dict[str, _Builder] = {}
-        if self.server is not None and self.lepton is not None and self.rented is None:
-            _refuse_without_image(self.server, self.lepton.type)
+        in_containers = self.lepton or self.kubernetes
+        if self.server is not None and in_containers is not None and self.rented is None:
+            _refuse_without_image(self.server, in_containers.type)
 
     def plan(self) -> Plan:
         self.helpers = self._helpers()
@@ -310,6 +313,15 @@ class _Builder:
                 health_timeout=health,
                 job_timeout=_timeout(settings),
             )
+        if self.kubernetes is not None:
+            return on_kubernetes.endpoint(
+                self.kubernetes,
+                _in_container(self.server),
+                name=name,
+                invocation=self.invocation,
+                start_timeout=start,
+                health_timeout=health,
+            )
         if self.slurm is not None:
             return on_slurm.endpoint(
                 self.slurm,
@@ -350,6 +362,18 @@ class _Builder:
                 image=settings.image,
                 key=self.api_key,
             )
+        if self.kubernetes is not None:
+            return on_kubernetes.job(
+                self.kubernetes,
+                run,
+                name=name,
+                invocation=self.invocation,
+                task=task,
+                timeout=timeout,
+                wait=self._start_timeout() + self.config.deployment.health_timeout,
+                image=settings.image,
+                key=self.api_key,
+            )
         if self.slurm is not None:
             return on_slurm.job(
                 self.slurm,
@@ -371,11 +395,17 @@ class _Builder:
             return on_lepton.storage(self.lepton, self.invocation)
         if self.slurm is not None:
             return on_slurm.storage(self.slurm, self.invocation)
+        if self.kubernetes is not None:
+            return on_kubernetes.storage(self.kubernetes, self.invocation)
         return str(_absolute(self.config.execution.output_dir) / self.invocation)
 
     def _execution_notes(self) -> list[str]:
         if self.rented is not None:
-            return on_deepinfra.notes(self.rented, self.api_key, key_travels=self.lepton is not None)
+            return on_deepinfra.notes(
+                self.rented, self.api_key, key_travels=(self.lepton or self.kubernetes) is not None
+            )
+        if self.kubernetes is not None:
+            return on_kubernetes.notes(self.kubernetes, self.server)
         if self.slurm is not None:
             return on_slurm.notes(self.slurm, self.server, self.api_key)
         return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []

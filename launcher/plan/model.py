@@ -79,7 +79,7 @@ class EndpointPlan:
     @property
     def gpus_known(self) -> bool:
         """Whether `gpus` tells what is occupied: False where the platform's shape decides and does not say it."""
-        by_shape = self.request is not None and "sbatch" not in self.request
+        by_shape = self.request is not None and not {"sbatch", "apiVersion"} & self.request.keys()
         return self.gpus > 0 or not by_shape or shape_gpus(self.shape) is not None
 
     def hourly(self, usd_per_gpu_hour: float | None) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from launcher.config.execution import AnyExecution, Lepton, Local, Slurm
+from launcher.config.execution import AnyExecution, Kubernetes, Lepton, Local, Slurm
 from launcher.config.places import AnyPlace, DeepInfraAccount
 from launcher.config.pricing import Pricing
 from launcher.errors import PreflightError
@@ -13,7 +13,7 @@ from launcher.platforms.base import Platform
 
 __all__ = ["RENTED", "RUNNABLE", "open_for", "open_platform", "places_of", "within_reach"]
 
-RUNNABLE = ("local", "lepton", "slurm")
+RUNNABLE = ("local", "lepton", "kubernetes", "slurm")
 """Execution types that this version can run; the others it can plan."""
 RENTED: dict[str, AnyPlace] = {"deepinfra": DeepInfraAccount()}
 """Deployments whose endpoints are in a place of their own, whatever the execution."""
@@ -34,6 +34,10 @@ def open_platform(place: AnyPlace, pricing: Pricing | None = None) -> Platform:
         from launcher.platforms.slurm.platform import SlurmPlatform
 
         return SlurmPlatform(place)
+    if isinstance(place, Kubernetes):
+        from launcher.platforms.kubernetes.platform import KubernetesPlatform
+
+        return KubernetesPlatform(place)
     from launcher.platforms.lepton import credentials
 
     found = credentials.find(workspace=place.workspace_id)
@@ -74,6 +78,7 @@ def places_of(execution: AnyExecution, deployment: str) -> list[AnyPlace]:
 def within_reach() -> tuple[list[AnyPlace], list[str]]:
     """Every place that can be looked at from here, with its default keys, and why the others cannot, a line each."""
     from launcher.platforms.deepinfra import credentials as deepinfra
+    from launcher.platforms.kubernetes import reach as kubernetes
     from launcher.platforms.lepton import credentials as lepton
 
     places: list[AnyPlace] = [Local()]
@@ -81,6 +86,7 @@ def within_reach() -> tuple[list[AnyPlace], list[str]]:
     others: tuple[tuple[AnyPlace, str, Callable[[], object]], ...] = (
         (Lepton(), "Lepton", lepton.find),
         (DeepInfraAccount(), "DeepInfra", deepinfra.find),
+        (Kubernetes(), "Kubernetes", kubernetes.find),
     )
     for place, service, find in others:
         try:

@@ -55,9 +55,17 @@ def deepinfra(limit: float) -> list[Check]:
     return [asyncio.run(checkup.check(found, limit))]
 
 
-def kubernetes(_limit: float) -> list[Check]:
-    """Not yet."""
-    return [Check("kubernetes", CheckState.SKIPPED, "not in this version")]
+def kubernetes(limit: float) -> list[Check]:
+    """Whether the kubeconfig of this machine opens a cluster."""
+    from launcher.platforms.kubernetes import reach
+
+    try:
+        reach.find()
+    except PreflightError as error:
+        return [Check("kubernetes", CheckState.SKIPPED, str(error).removeprefix("Kubernetes: "))]
+    from launcher.platforms.kubernetes import checkup
+
+    return [asyncio.run(checkup.check(limit))]
 
 
 def slurm(_limit: float) -> list[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from launcher.plan.names import new_invocation_id
 from launcher.platforms.local.platform import LocalPlatform
 from tests.contract.batched import batched_bench
 from tests.contract.bench import Bench, Scene
+from tests.contract.clustered import clustered_bench, real_bench
 from tests.contract.hosted import hosted_bench
 from tests.contract.rented import rented_bench
 from tests.engines.docker import TEST_IMAGE, engine_socket
@@ -48,7 +50,9 @@ def docker_bench() -> Bench:
     )
 
 
-CLOUDS = {"deepinfra": rented_bench, "lepton": hosted_bench}
+CLOUDS = {"deepinfra": rented_bench, "kubernetes": clustered_bench, "lepton": hosted_bench}
+if "NV_EVAL_TEST_KUBECONFIG" in os.environ:
+    CLOUDS["cluster"] = real_bench
 
 
 ENGINES = [pytest.param(name, marks=pytest.mark.engine) for name in ("containers", "slurm")]

@@ -22,12 +22,13 @@ from launcher.errors import PlatformError
 from launcher.harnesses.spec import HarnessJob
 from launcher.plan.lepton import ENDPOINT_TOKEN
 from launcher.plan.model import JobPlan, TargetPlan, TaskPlan
+from launcher.platforms import home
 from launcher.platforms.creation import PATIENCE, create_once
 from launcher.platforms.http import RequestFailed, RetryPolicy
-from launcher.platforms.lepton import home, states
+from launcher.platforms.jobscript import script
+from launcher.platforms.lepton import states
 from launcher.platforms.lepton.client import PAGE_SIZE, LeptonClient
 from launcher.platforms.lepton.credentials import Credentials
-from launcher.platforms.lepton.jobscript import script
 from launcher.platforms.lepton.logs import LogWindow, entries
 from launcher.platforms.lepton.requests import Filling, environment
 from launcher.platforms.lepton.types import Event, LogAnswer, LogData, ReadinessIssue, Stream, Termination
@@ -489,7 +490,7 @@ def test_an_image_without_python_is_told(tmp_path: Path) -> None:
 def test_a_script_that_would_not_fit_into_an_argument_is_refused() -> None:
     made = task(json.dumps(os.urandom(150_000).hex()))
 
-    with pytest.raises(PlatformError, match=r"t: the job's files take .* KiB packed, and Lepton takes 117"):
+    with pytest.raises(PlatformError, match=r"t: the job's files take .* KiB packed, and a command takes 117"):
         script("abc", made, url="http://x", folder=None)
 
 

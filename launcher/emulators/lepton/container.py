@@ -75,7 +75,7 @@ class Translator:
         folders = self._folders(asked.mounts)
         env = {name: with_folders(value, folders) for name, value in self._values(asked).items()}
         argv = tuple(with_folders(word, folders) for word in asked.container.command or ())
-        argv, env, port = _listen(argv, env, asked.port, free_port, image)
+        argv, env, port = listen(argv, env, asked.port, free_port, image)
         if not argv:
             raise CannotStart(f"image {asked.container.image}: no command, and the image table has none for it")
         for name, value in image.env.items():
@@ -132,7 +132,7 @@ def with_folders(text: str, folders: Mapping[str, Path]) -> str:
     return paths.sub(lambda match: str(folders[match[1]]), text)
 
 
-def _listen(
+def listen(
     argv: tuple[str, ...], env: dict[str, str], asked: int | None, free: int | None, image: Image
 ) -> tuple[tuple[str, ...], dict[str, str], int | None]:
     """Command, variables and port after the container port has been replaced by a free one."""

@@ -21,8 +21,12 @@ _PACKAGES = "{home}/packages"
 
 def rehearsal(config: Config) -> Config:
     """The config with the built-in table behind its own one."""
-    table = (*config.images, *(_server(pattern) for pattern in SERVERS), _anything())
-    return dataclasses.replace(config, images=table, inherit=(*config.inherit, *NETWORK))
+    return dataclasses.replace(config, images=(*config.images, *table()), inherit=(*config.inherit, *NETWORK))
+
+
+def table() -> tuple[Image, ...]:
+    """The built-in table."""
+    return (*(_server(pattern) for pattern in SERVERS), _anything())
 
 
 def _server(pattern: str) -> Image:

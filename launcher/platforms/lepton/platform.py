@@ -17,16 +17,17 @@ from launcher.config.pricing import Pricing
 from launcher.errors import NotFound, PlatformError
 from launcher.plan.lepton import ENDPOINT_TOKEN, on_volume
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
+from launcher.platforms import home
 from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource
 from launcher.platforms.http import RequestFailed, RetryPolicy, patience
+from launcher.platforms.jobscript import ARCHIVE, script
 from launcher.platforms.kept import KeptLogs
 from launcher.platforms.lepton import credentials as files
-from launcher.platforms.lepton import home, preflight, sources, sweeping
+from launcher.platforms.lepton import preflight, sources, sweeping
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.jobs import Jobs
-from launcher.platforms.lepton.jobscript import ARCHIVE, script
 from launcher.platforms.lepton.logs import SECOND, LogWindow
 from launcher.platforms.lepton.requests import Filling, environment, ids_of
 from launcher.platforms.lepton.types import Job, NodeGroup

@@ -76,7 +76,7 @@ def script(invocation: str, task: TaskPlan, *, url: str, folder: str | None) -> 
     )
     if len(text.encode()) > MOST_BYTES:
         raise PlatformError(
-            f"{task.key}: the job's files take {len(text) // 1024} KiB packed, and Lepton takes "
+            f"{task.key}: the job's files take {len(text) // 1024} KiB packed, and a command takes "
             f"{MOST_BYTES // 1024}; put them into an image and set the task's image"
         )
     return text

@@ -1,0 +1,34 @@
+"""Typed keys of `execution: kubernetes` below its own level: what pods ask for, and storage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.config.fields import Gibibytes, Name, Positive, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesPod:
+    """What a pod asks of the cluster, in the words of a pod's spec."""
+
+    node_selector: dict[str, str] = key(factory=dict, doc="labels that a node must have")
+    tolerations: list[dict[str, Any]] = key(factory=list, doc="taints of nodes that are tolerated")
+    affinity: dict[str, Any] = key(factory=dict, doc="rules of affinity, as in a pod's spec")
+    priority_class: str | None = key(None, "priority class")
+    runtime_class: str | None = key(None, "runtime class")
+    service_account: str | None = key(None, "service account; its token is not mounted")
+    security_context: dict[str, Any] = key(factory=dict, doc="security context of the pod")
+    container_security_context: dict[str, Any] = key(factory=dict, doc="security context of the container")
+    annotations: dict[str, str] = key(factory=dict, doc="annotations of the pod")
+    cpus: Positive | None = key(None, "CPU cores requested; default: what the deployment says, if it does")
+    memory_gib: Gibibytes | None = key(None, "memory requested; default: what the deployment says, if it does")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesStorage:
+    """Volumes that exist already, by their claims."""
+
+    claim: Name | None = key(None, "claim of the volume for results; null: they come home by the jobs' logs only")
+    folder: str = key("nv-eval", "folder on that volume; each invocation and task gets one below it")
+    model_cache: Name | None = key(None, "claim of the volume where servers keep downloaded models")

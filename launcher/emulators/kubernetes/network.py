@@ -1,0 +1,149 @@
+"""Services: each has an address of the loopback network, and passes connections on to a pod that is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from launcher.emulators.kubernetes.kinds import PODS, SERVICES
+from launcher.emulators.kubernetes.selectors import Json, matches
+from launcher.emulators.kubernetes.store import Store
+from launcher.platforms.local.ports import HOST
+
+if TYPE_CHECKING:
+    from launcher.emulators.kubernetes.running import RunningPod
+
+_FIRST = 0x7F600000
+"""127.96.0.0: addresses of services begin behind it. All of 127.0.0.0/8 is this machine, on Linux."""
+
+
+class Network:
+    """The addresses of all services."""
+
+    def __init__(
+        self, store: Store, pods: Mapping[str, RunningPod], spawn: Callable[[Callable[[], Any]], None]
+    ) -> None:
+        self._store = store
+        self._pods = pods
+        self._spawn = spawn
+        self._given = 0
+        self._open: dict[str, list[socket.socket]] = {}
+        self._servers: dict[str, list[Any]] = {}
+        self._connections: set[asyncio.Task[Any]] = set()
+
+    def give_address(self, service: Json) -> None:
+        """An address for a new service, and a socket that listens there."""
+        spec = service.setdefault("spec", {})
+        if spec.get("clusterIP") == "None":
+            return
+        address, listeners = self._listen([port["port"] for port in spec.get("ports", ())])
+        self._open[address] = listeners
+        spec |= {"clusterIP": address, "clusterIPs": [address], "type": spec.get("type", "ClusterIP")}
+        for listener in listeners:
+            self._spawn(partial(self._serve, address, listener))
+
+    def _listen(self, ports: list[int]) -> tuple[str, list[socket.socket]]:
+        while True:
+            self._given += 1
+            address = socket.inet_ntoa((_FIRST + self._given).to_bytes(4, "big"))
+            made: list[socket.socket] = []
+            try:
+                for port in ports:
+                    made.append(socket.create_server((address, port)))
+            except OSError:  # another emulator on this machine has it
+                for one in made:
+                    one.close()
+            else:
+                return address, made
+
+    async def _serve(self, address: str, listener: socket.socket) -> None:
+        async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._connections.add(task)
+            try:
+                await self._pass_on(address, reader, writer)
+            except asyncio.CancelledError:
+                return  # the network is closed
+            finally:
+                self._connections.discard(task)
+
+        server = await asyncio.start_server(passed_on, sock=listener)
+        self._servers.setdefault(address, []).append(server)
+
+    async def _pass_on(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        backend = self._backend(address)
+        opened = [writer]
+        try:
+            if backend is not None:
+                port = backend.port or await self._simulated(backend)
+                there, onwards = await asyncio.open_connection(HOST, port)
+                opened.append(onwards)
+                await asyncio.gather(_copy(reader, onwards), _copy(there, writer))
+        except OSError:
+            return
+        finally:
+            for one in opened:
+                one.transport.abort()
+
+    def _backend(self, address: str) -> RunningPod | None:
+        for service in self._store.all(SERVICES):
+            if service["spec"].get("clusterIP") == address:
+                for pod in self._store.all(PODS, service["metadata"]["namespace"]):
+                    running = self._pods.get(pod["metadata"]["uid"])
+                    labels = pod["metadata"].get("labels") or {}
+                    if running and running.is_ready and matches(service["spec"].get("selector") or {}, labels):
+                        return running
+        return None
+
+    async def _simulated(self, backend: RunningPod) -> int:
+        """The port of a server for a simulated pod, which is started when somebody first asks."""
+        listener = socket.create_server((HOST, 0))
+        backend.port = listener.getsockname()[1]
+        application: Any = backend.application
+        config = uvicorn.Config(application, lifespan="off", log_config=None, log_level="critical", ws="none")
+        server = uvicorn.Server(config)
+        self._servers.setdefault("simulated", []).append(server)
+        self._spawn(lambda: server.serve(sockets=[listener]))
+        return backend.port
+
+    def step(self) -> None:
+        """Stop listening where a service is gone."""
+        if not self._open:
+            return
+        present = {service["spec"].get("clusterIP") for service in self._store.all(SERVICES)}
+        for address in [address for address in self._open if address not in present]:
+            self._close(address)
+
+    def _close(self, address: str) -> None:
+        for server in self._servers.pop(address, ()):
+            server.close()
+        for listener in self._open.pop(address):
+            listener.close()
+
+    async def close(self) -> None:
+        """Stop listening everywhere."""
+        ending = [*self._connections]
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        for server in self._servers.pop("simulated", ()):
+            server.should_exit = True
+        for address in [*self._open]:
+            self._close(address)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while chunk := await reader.read(65536):
+            writer.write(chunk)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (OSError, RuntimeError):
+        writer.transport.abort()

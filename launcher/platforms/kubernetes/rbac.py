@@ -1,0 +1,77 @@
+"""The rights that a run needs in its namespace, and manifests that give exactly them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Right:
+    """One verb on one kind."""
+
+    verb: str
+    group: str
+    resource: str
+    only_with_claim: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
+
+
+def _rights(group: str, resource: str, *verbs: str, only_with_claim: bool = False) -> tuple[Right, ...]:
+    return tuple(Right(verb, group, resource, only_with_claim) for verb in verbs)
+
+
+NEEDED = (
+    *_rights("", "configmaps", "create", "get", "list", "patch", "delete"),
+    *_rights("", "secrets", "create", "get"),
+    *_rights("", "services", "create", "get"),
+    *_rights("", "pods", "list", "watch"),
+    *_rights("", "pods", "create", "get", "delete", only_with_claim=True),
+    *_rights("", "pods/log", "get"),
+    *_rights("", "events", "list"),
+    *_rights("apps", "deployments", "create", "get", "list", "watch", "delete"),
+    *_rights("batch", "jobs", "create", "get", "list", "watch", "delete"),
+)
+"""What a run does. What preflight further looks at, as nodes and quotas, it goes without if it may not."""
+COLLECTING = (
+    *_rights("", "configmaps", "list", "delete"),
+    *_rights("", "pods", "list"),
+    *_rights("apps", "deployments", "list", "delete"),
+    *_rights("batch", "jobs", "list", "delete"),
+)
+"""What `nv-eval gc` does."""
+
+
+def rules(rights: tuple[Right, ...]) -> list[Json]:
+    """Rights as the rules of a role: one for each kind."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for right in rights:
+        verbs.setdefault((right.group, right.resource), []).append(right.verb)
+    return [{"apiGroups": [g], "resources": [r], "verbs": list(dict.fromkeys(v))} for (g, r), v in verbs.items()]
+
+
+def role(name: str, namespace: str, rights: tuple[Right, ...]) -> list[Json]:
+    """A service account with a role."""
+    metadata = {"name": name, "namespace": namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": namespace}
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": rules(rights),
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": reference,
+            "subjects": [subject],
+        },
+    ]

@@ -1,0 +1,103 @@
+"""Everything of ours in a namespace, of any invocation, and its removal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from launcher.plan.kubernetes import INVOCATION, MANAGED_BY, MARK, OWNER, anchor_name
+from launcher.platforms.base import Leftover, ResourceState
+from launcher.platforms.kubernetes import states
+from launcher.platforms.kubernetes.anchor import expires
+from launcher.platforms.kubernetes.client import KubeClient
+from launcher.platforms.kubernetes.things import age
+
+Json = dict[str, Any]
+OURS = f"{MANAGED_BY}={MARK}"
+_PLURALS = {"endpoint": "deployments", "job": "jobs"}
+
+
+async def sweep(client: KubeClient, invocation: str) -> list[Leftover]:
+    """What invocations whose id begins with `invocation` have in the namespace. Raises RequestFailed."""
+    anchors, deployments, jobs, pods = await asyncio.gather(
+        client.every("configmaps", labels=OURS),
+        client.every("deployments", labels=OURS),
+        client.every("jobs", labels=OURS),
+        client.every("pods", labels=OURS),
+    )
+    until = {_invocation(one): expires(one) for one in anchors}
+    found = [_leftover("endpoint", one, pods, until) for one in deployments]
+    found += [_leftover("job", one, pods, until) for one in jobs]
+    busy = {left.invocation for left in found}
+    found += [_anchor(one, until) for one in anchors if _invocation(one) not in busy]
+    return [left for left in found if left.invocation and left.invocation.startswith(invocation)]
+
+
+async def remove(client: KubeClient, leftover: Leftover) -> None:
+    """Ask for its removal; with the last thing of an invocation its anchor goes, too. Raises RequestFailed."""
+    if leftover.kind in _PLURALS:
+        await client.delete(_PLURALS[leftover.kind], leftover.name, uid=leftover.id)
+    await remove_anchor(client, leftover.invocation)
+
+
+async def remove_anchor(client: KubeClient, invocation: str) -> bool:
+    """Delete the anchor of an invocation that has nothing else, or only what is on its way out; whether it goes."""
+    labels = f"{OURS},{INVOCATION}={invocation}"
+    rest = await asyncio.gather(*(client.every(plural, labels=labels) for plural in ("deployments", "jobs")))
+    if any(not states.is_leaving(one) for found in rest for one in found):
+        return False
+    return await client.delete("configmaps", anchor_name(invocation), foreground=False)
+
+
+def _leftover(kind: Any, thing: Json, pods: list[Json], until: dict[str, float | None]) -> Leftover:
+    metadata, invocation = thing["metadata"], _invocation(thing)
+    own = [p for p in pods if (p["metadata"].get("labels") or {}).get("nv-eval/name") == metadata["name"]]
+    when = until.get(invocation)
+    ended = kind == "job" and not own
+    return Leftover(
+        kind=kind,
+        name=metadata["name"],
+        invocation=invocation,
+        id=metadata["uid"],
+        state=_state(thing, own),
+        said="deleting" if states.is_leaving(thing) else _word(thing, own),
+        age=age(thing),
+        expires_in=None if when is None else when - time.time(),
+        expiry_is_ours=when is not None,
+        usd_per_hour=0.0 if ended else None,
+        owner=(metadata.get("labels") or {}).get(OWNER, ""),
+    )
+
+
+def _anchor(thing: Json, until: dict[str, float | None]) -> Leftover:
+    when = until.get(_invocation(thing))
+    return Leftover(
+        kind="network",
+        name=thing["metadata"]["name"],
+        invocation=_invocation(thing),
+        id=thing["metadata"]["uid"],
+        said="anchor of an invocation",
+        age=age(thing),
+        expires_in=None if when is None else when - time.time(),
+        expiry_is_ours=when is not None,
+        usd_per_hour=0.0,
+        owner=(thing["metadata"].get("labels") or {}).get(OWNER, ""),
+    )
+
+
+def _invocation(thing: Json) -> str:
+    return str((thing["metadata"].get("labels") or {}).get(INVOCATION, ""))
+
+
+def _state(thing: Json, pods: list[Json]) -> ResourceState:
+    if states.condition(thing, "Complete") is not None:
+        return ResourceState.SUCCEEDED
+    if states.condition(thing, "Failed") is not None:
+        return ResourceState.FAILED
+    runs = any((pod.get("status") or {}).get("phase") == "Running" for pod in pods)
+    return ResourceState.RUNNING if runs else ResourceState.PENDING
+
+
+def _word(thing: Json, pods: list[Json]) -> str:
+    return {ResourceState.SUCCEEDED: "complete"}.get(state := _state(thing, pods), state.value)
