@@ -17,7 +17,10 @@ from launcher.config.deployment import ONLY_ON_LEPTON
 from launcher.config.schema import DEPLOYMENTS, EXECUTIONS
 from launcher.plan.model import TaskPlan
 
-ELSEWHERE = {("lepton", "smollm"), *product(("local", "slurm"), ONLY_ON_LEPTON)}
+ELSEWHERE = {
+    *((execution, "smollm") for execution in ("lepton", "kubernetes")),
+    *product(("local", "kubernetes", "slurm"), ONLY_ON_LEPTON),
+}
 COMBINATIONS = [pair for pair in product(EXECUTIONS, DEPLOYMENTS) if pair not in ELSEWHERE]
 
 

@@ -519,7 +519,7 @@ LINES = {
     "command line: evaluation.harness: got 'foo'; valid: lm_eval, nemo_evaluator, command": ["evaluation.harness=foo"],
     "command line: deployment=vlm: no such option of deployment; did you mean vllm?": ["deployment=vlm"],
     "command line: limits=carefull: no such option of limits; did you mean careful?": ["limits=carefull"],
-    "command line: execution: takes the name of an option, got nothing; valid: lepton, local, slurm": [
+    "command line: execution: takes the name of an option, got nothing; valid: kubernetes, lepton, local, slurm": [
         "execution=null"
     ],
     "command line: target: takes the name of an option, got 3; valid: default": ["target=3"],

@@ -10,18 +10,21 @@ from launcher.config.execution import Kubernetes
 from launcher.errors import PlatformError
 from launcher.plan.model import Plan
 from launcher.platforms.base import Check, CheckState
-from launcher.platforms.http import RequestFailed
+from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.kubernetes.client import Json, KubeClient, host_of
 from launcher.platforms.kubernetes.rbac import NEEDED, Right
 from launcher.platforms.secrets import Secrets, references
 
+FIRST_PATIENCE = 15.0
+"""Seconds in which somebody has to answer at all."""
 _SUFFIXES = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 async def check(client: KubeClient, config: Kubernetes, plan: Plan, environment: Mapping[str, str]) -> list[Check]:
     """All checks. Raises PlatformError if the cluster cannot be asked."""
     try:
-        await client.api.get("/version", dict[str, Any])
+        with patience(FIRST_PATIENCE):
+            await client.api.get("/version", dict[str, Any])
     except RequestFailed as error:
         where = host_of(client.access.host)
         if error.status in (401, 403):
