@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from launcher.config.execution import Kubernetes
 from launcher.emulators.kubernetes import Config, KubernetesEmulator, Timing
 from launcher.plan import kubernetes
@@ -52,6 +54,7 @@ class Driven(KubernetesPlatform):
 @contextmanager
 def clustered_bench(script: Path) -> Iterator[Bench]:
     """A bench in an emulated cluster of its own. `script` is the test server."""
+    pytest.importorskip("kubernetes", reason="pip install 'nv-eval-launcher[kubernetes]'")
     with KubernetesEmulator(Config(timing=Timing(tick=0.02))) as emulator:
         server = (sys.executable, str(script), "--port", "{port}")
         yield bench_at(emulator.kubeconfig, server, "test/server:1", None)
