@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         choices=["smollm", "none"],
         default="smollm",
-        help="smollm, the default: the embedded small model is what serves, on lepton and kubernetes in images of vLLM, "
-        "SGLang, NIM and the like, while all others run with this Python; none: commands run as they are, and models of deepinfra "
-        "answer without a process. What the config file says comes first",
+        help="smollm, the default: the embedded small model is what serves, in the other clouds in images of vLLM, "
+        "SGLang, NIM and the like, while all others run with this Python; none: commands run as they are, and models "
+        "of deepinfra answer without a process. What the config file says comes first",
     )
 
 

@@ -117,7 +117,7 @@ class KubernetesEmulator(Loopback):
         def begin() -> None:
             self._api.down_until = self.clock.now() + seconds
             for connection in [*self._servers[0].server_state.connections]:
-                connection.transport.abort()  # type: ignore[union-attr]
+                connection.transport.abort()
 
         self._in_loop(begin)
 
