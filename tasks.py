@@ -88,7 +88,7 @@ def chaos(rest: list[str]) -> int:
 
 
 def engines(rest: list[str]) -> int:
-    """tests on real engines: starts a Docker Engine of its own; needs root on Debian"""
+    """tests on real engines: starts a Docker Engine and a Slurm cluster of its own; needs root on Debian"""
     install("dev")
     return run("-m", "tests.engines", *rest)
 

@@ -1,41 +1,53 @@
-"""The lane with real engines: starts a Docker Engine of its own, runs the tests that need one, ends it.
+"""The lane with real engines: starts a Docker Engine and a Slurm cluster of its own, runs the tests that need one, ends them.
 
-Root on Debian. With DOCKER_HOST set, that engine is used and left alone.
+Root on Debian. With DOCKER_HOST or SLURM_CONF set, that engine is used and left alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
+ENGINES = {"DOCKER_HOST": ("docker_up.sh", "docker_down.sh"), "SLURM_CONF": ("slurm/up.sh", "slurm/down.sh")}
+"""Variable that names an engine, and what starts and ends one."""
 
 
 def main() -> int:
     """Run the lane; returns pytest's exit code."""
-    if "DOCKER_HOST" in os.environ:
-        return run_tests(os.environ["DOCKER_HOST"])
-    if os.geteuid() != 0:
-        sys.stderr.write("tests.engines: starting a Docker Engine needs root; or set DOCKER_HOST to one that runs\n")
+    missing = [variable for variable in ENGINES if variable not in os.environ]
+    if missing and os.geteuid() != 0:
+        sys.stderr.write(f"tests.engines: starting engines needs root; or set {', '.join(missing)} to those that run\n")
         return 2
+    with contextlib.ExitStack() as stack:
+        for variable in missing:
+            address = stack.enter_context(engine(variable, *ENGINES[variable]))
+            if not address:
+                sys.stderr.write(f"tests.engines: {ENGINES[variable][0]} failed; the lines above say why\n")
+                return 1
+            os.environ[variable] = address
+        return run_tests()
+
+
+@contextlib.contextmanager
+def engine(variable: str, up: str, down: str) -> Iterator[str]:
+    """The address of an engine that is ended afterwards; empty where it did not start."""
     with tempfile.TemporaryDirectory(prefix="nv-eval-engine-", ignore_cleanup_errors=True) as folder:
-        up = subprocess.run([HERE / "docker_up.sh", folder], stdout=subprocess.PIPE, text=True, check=False)
-        if up.returncode != 0:
-            sys.stderr.write("tests.engines: the Docker Engine did not start; the lines above say why\n")
-            return 1
+        started = subprocess.run([HERE / up, folder], stdout=subprocess.PIPE, text=True, check=False)
         try:
-            return run_tests(up.stdout.strip().rpartition("DOCKER_HOST=")[2])
+            yield "" if started.returncode else started.stdout.strip().rpartition(f"{variable}=")[2]
         finally:
-            subprocess.run([HERE / "docker_down.sh", folder], check=False)
+            subprocess.run([HERE / down, folder], check=False)
 
 
-def run_tests(docker_host: str) -> int:
-    """Run the tests marked `engine` against one engine."""
-    command = [sys.executable, "-m", "pytest", "-m", "engine", *sys.argv[1:]]
-    return subprocess.run(command, env={**os.environ, "DOCKER_HOST": docker_host}, check=False).returncode
+def run_tests() -> int:
+    """Run the tests marked `engine` against the engines of the environment."""
+    return subprocess.run([sys.executable, "-m", "pytest", "-m", "engine", *sys.argv[1:]], check=False).returncode
 
 
 if __name__ == "__main__":

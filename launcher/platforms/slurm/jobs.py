@@ -207,7 +207,7 @@ class BatchJob:
     def _without_record(self, now: float) -> Iterator[tuple[str, Resource]]:
         state = self.queued.state if self.queued is not None else self.accounted or ""
         running, failed = ResourceState.RUNNING, ResourceState.FAILED
-        if state in ("", "COMPLETED", "FAILED") and now - (self.over_since or now) < RECORD_LAG and not self._is_empty:
+        if state in ("", "COMPLETED", "FAILED") and self._over_for(now) < RECORD_LAG and not self._is_empty:
             yield from self._both(running, running)
             return
         detail = words.ended(self.id, state) if state else f"Slurm job {self.id} is gone and left no record"
@@ -219,6 +219,9 @@ class BatchJob:
             yield from self._both(running, failed, detail=detail, end=_END["cancelled"])
         else:
             yield from self._both(running, failed, detail=detail, preempted=state == "PREEMPTED")
+
+    def _over_for(self, now: float) -> float:
+        return 0.0 if self.over_since is None else now - self.over_since
 
     @property
     def _is_empty(self) -> bool:

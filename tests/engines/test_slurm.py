@@ -1,0 +1,271 @@
+"""A real Slurm cluster: whole runs, and everything that can go wrong with batch jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.cli import Home, wait_for
+from tests.e2e.scenario import by_key
+from tests.engines.slurm.cluster import PATH, Cluster, cluster, steps
+from tests.engines.slurm.login import login_node
+
+pytestmark = [pytest.mark.e2e, pytest.mark.engine]
+
+BENCHMARK = """
+import json, os, pathlib, sys, time, urllib.request
+items, seconds = int(sys.argv[1]), float(sys.argv[2])
+cache = pathlib.Path(os.environ["NV_EVAL_OUTPUT_DIR"]) / "cache"
+cache.mkdir(exist_ok=True)
+for item in range(items):
+    answer = cache / str(item)
+    if not answer.exists():
+        body = json.dumps({"model": os.environ["NV_EVAL_MODEL"], "prompt": f"Item {item}", "max_tokens": 2}).encode()
+        url = os.environ["NV_EVAL_BASE_URL"] + "/completions"
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with open(sys.argv[3], "a") as asked:
+            asked.write(f"{item}\\n")
+        urllib.request.urlopen(request, timeout=30).read()
+        answer.write_text("asked")
+        time.sleep(seconds)
+    print(f"@progress {item + 1}/{items}", flush=True)
+scores = {"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": 0.5, "n": items}]}
+pathlib.Path(os.environ["NV_EVAL_OUTPUT_DIR"], "results.json").write_text(json.dumps(scores))
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Cluster:
+    return cluster()
+
+
+@pytest.fixture
+def home(slurm: Cluster, tmp_path: Path) -> Iterator[Home]:
+    folder = tmp_path / "it's a home"
+    folder.mkdir()
+    yield Home(folder, {"SLURM_CONF": os.environ["SLURM_CONF"], "PATH": PATH})
+    slurm.wait(lambda: slurm.queue() == [] and steps() == [], "nothing is left of the run", 30)
+
+
+def write(home: Home, *, items: int = 3, seconds: float = 0.0, tasks: int = 1, **sections: Any) -> None:
+    """A config of tasks that ask a few items, on a test server."""
+    (home.folder / "bench.py").write_text(BENCHMARK)
+    server = [sys.executable, "-m", "tests.servers.openai_server", "--host", "{host}", "--port", "{port}"]
+    command = [sys.executable, str(home.folder / "bench.py"), str(items), str(seconds), str(home.folder / "asked")]
+    config: dict[str, Any] = {
+        "execution": {
+            "type": "slurm",
+            "output_dir": "results",
+            "work_dir": str(home.folder / "shared 100%"),
+            "python": sys.executable,
+            "memory_gib": 1,
+            **sections.pop("execution", {}),
+        },
+        "deployment": {
+            "type": "container",
+            "model_id": "fake",
+            "command": [*server, "--model", "{model}"],
+            "start_timeout": 60,
+            "health_timeout": 60,
+            **sections.pop("deployment", {}),
+        },
+        "evaluation": {
+            "harness": "command",
+            "timeout": 600,
+            "envs": {"PYTHONPATH": str(Path(__file__).parents[2])},
+            "tasks": [{"name": f"t{number}", "command": command} for number in range(tasks)],
+        },
+        **sections,
+    }
+    config["deployment"]["envs"] = {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        **config["deployment"].get("envs", {}),
+    }
+    (home.folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+ARGUMENTS = ("run", "--config-dir", ".", "--config-name", "config", "--json")
+
+
+def run(home: Home, *overrides: str) -> tuple[int, dict[str, Any]]:
+    done = home.run(*ARGUMENTS, *overrides, timeout=180)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, dict[str, Any]]:
+    out, err = process.communicate(timeout=seconds)
+    assert "Traceback" not in err, err
+    return process.returncode, json.loads(out)
+
+
+def the_job(slurm: Cluster) -> str:
+    """Name of the one batch job, once its node runs it and it has asked something."""
+    wait_for(lambda: [name for _, state, name in slurm.queue() if state == "RUNNING"], "a job runs", 30)
+    return slurm.queue()[0][2]
+
+
+def asked(home: Home) -> list[str]:
+    """Items that the server was asked for, in order."""
+    path = home.folder / "asked"
+    return path.read_text().split() if path.exists() else []
+
+
+def batch_log(home: Home) -> str:
+    """What the batch script and Slurm said of the one batch job, over all its starts."""
+    (path,) = (home.folder / "shared 100%").rglob("batch.log")
+    return path.read_text()
+
+
+def test_three_tasks_of_the_small_model_to_real_scores(home: Home, slurm: Cluster) -> None:
+    overrides = [
+        "execution=slurm", f"execution.work_dir='{home.folder}/shared'", f"execution.python={sys.executable}",
+        "execution.cpus=2", "execution.memory_gib=2", "evaluation.limit=2", "evaluation.timeout=600",
+        "evaluation.max_gen_tokens=8",
+    ]  # fmt: skip
+    done = home.run("run", "--json", *overrides, timeout=170)
+
+    assert done.returncode == 0, done.stderr
+    tasks = by_key(json.loads(done.stdout))
+    assert {key: task["status"] for key, task in tasks.items()} == dict.fromkeys(
+        ("hellaswag_100", "truthfulqa_mc1_100", "gsm8k_100"), "scored"
+    )
+    for key in tasks:
+        folder = home.results / json.loads(done.stdout)["invocation"] / key
+        assert "ready: sha256:" in (folder / "endpoint.log").read_text()
+        assert list((folder / "output").glob("samples_*.jsonl"))
+
+
+def test_more_gpus_than_exist_are_told_before_anything_is_created(home: Home, slurm: Cluster) -> None:
+    write(home, deployment={"gpus": 9})
+
+    done = home.run(*ARGUMENTS)
+
+    assert done.returncode == 3
+    assert "at most 8 GPUs, and an endpoint asks for 9" in done.stdout + done.stderr
+    assert slurm.queue() == []
+
+
+def test_a_node_that_dies_takes_nothing_with_it_but_time(home: Home, slurm: Cluster) -> None:
+    write(home, items=40, seconds=0.3)
+    process = home.start(*ARGUMENTS)
+    name = the_job(slurm)
+    node = slurm.node_of(name)
+    wait_for(lambda: len(asked(home)) > 3, "some items are answered", 30)
+
+    slurm.kill_node(node)
+    try:
+        code, said = finish(process)
+    finally:
+        slurm.start_node(node)
+
+    assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
+    assert by_key(said)["t0"]["scores"][0]["n"] == 40
+    assert "start 2" in batch_log(home)
+    assert len(asked(home)) - len(set(asked(home))) <= 1, "only what was in flight is asked twice"
+
+
+def test_a_task_longer_than_its_time_limit_goes_on_in_the_next(home: Home, slurm: Cluster) -> None:
+    write(home, items=35, seconds=1.0, execution={"times": {"limit": 60, "total": 600, "warning": 15}})
+
+    code, said = run(home)
+
+    (task,) = by_key(said).values()
+    assert (code, task["status"], task["scores"][0]["n"]) == (0, "scored", 35)
+    assert "start 2" in batch_log(home)
+    assert len(asked(home)) - len(set(asked(home))) <= 2, "only what was in flight is asked twice"
+
+
+def test_cancelled_from_outside_is_stopped_and_says_so(home: Home, slurm: Cluster) -> None:
+    write(home, items=300, seconds=0.3)
+    process = home.start(*ARGUMENTS)
+    the_job(slurm)
+    wait_for(lambda: len(asked(home)) > 1, "it evaluates", 30)
+
+    slurm.run("scancel", slurm.queue()[0][0])
+    code, said = finish(process, 60)
+
+    (task,) = by_key(said).values()
+    assert (code, task["status"], task["reason"]) == (4, "stopped", "stopped")
+    assert "cancelled the batch job (scancel)" in task["detail"]
+
+
+def test_a_controller_that_dies_loses_nothing_and_is_unknown_meanwhile(home: Home, slurm: Cluster) -> None:
+    write(home, items=30, seconds=0.3)
+    process = home.start(*ARGUMENTS)
+    the_job(slurm)
+    wait_for(lambda: len(asked(home)) > 1, "it evaluates", 30)
+
+    slurm.kill_controller()
+    time.sleep(3)
+    slurm.start_controller()
+    code, said = finish(process, 100)
+
+    assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
+    assert len(asked(home)) == len(set(asked(home)))
+
+
+def test_a_launcher_that_dies_is_not_needed_and_resume_brings_the_scores(home: Home, slurm: Cluster) -> None:
+    write(home, items=10, seconds=0.3)
+    process = home.start(*ARGUMENTS)
+    the_job(slurm)
+    wait_for(lambda: asked(home), "it evaluates", 30)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    slurm.wait(lambda: slurm.queue() == [], "the batch job ends by itself", 60)
+    done = home.run("resume", home.invocation(), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert by_key(json.loads(done.stdout))["t0"]["status"] == "scored"
+    assert len(asked(home)) == 10
+
+
+def test_a_secret_is_in_no_file_no_argument_and_no_answer_of_scontrol(home: Home, slurm: Cluster) -> None:
+    home.extra["CANARY"] = "canary-8f3a1b9c"
+    write(home, items=20, seconds=0.3, deployment={"envs": {"SECRET_TOKEN": "${oc.env:CANARY}"}})
+    process = home.start(*ARGUMENTS)
+    name = the_job(slurm)
+    wait_for(lambda: asked(home), "it evaluates", 30)
+
+    number = slurm.queue()[0][0]
+    shown = slurm.run("scontrol", "show", "job", number) + slurm.run("scontrol", "write", "batch_script", number, "-")
+    files = list((home.folder / "shared 100%").rglob("server.secrets"))
+    modes = {oct(path.stat().st_mode & 0o777) for path in files}
+    arguments = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+    code, _ = finish(process)
+
+    assert (code, len(files), modes) == (0, 1, {"0o600"}), name
+    assert "canary" not in shown and b"canary" not in arguments
+    kept = [path for path in home.folder.rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+    assert kept == []
+
+
+def test_through_a_login_node_on_one_connection(home: Home, slurm: Cluster, tmp_path: Path) -> None:
+    """And without it for a while: unknown is not gone. The launcher itself knows no cluster."""
+    with login_node(tmp_path / "login") as login:
+        home.extra = {"PATH": f"{login.bin}:/usr/bin:/bin"}
+        write(home, items=30, seconds=0.3, execution={"hostname": "cluster"})
+        process = home.start(*ARGUMENTS)
+        the_job(slurm)
+        wait_for(lambda: len(asked(home)) > 1, "it evaluates", 30)
+        assert login.connections() == 1
+
+        login.stop()
+        time.sleep(3)
+        assert len(slurm.queue()) == 1
+        login.start()
+        code, said = finish(process, 100)
+
+    assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
+    assert len(asked(home)) == 30
