@@ -1,4 +1,4 @@
-"""The lane with real engines: starts a Docker Engine and a Slurm cluster of its own, runs the tests that need one, ends them.
+"""The lane with real engines: starts a Docker Engine and a Slurm cluster of its own, runs what needs them, ends them.
 
 Root on Debian. With DOCKER_HOST or SLURM_CONF set, that engine is used and left alone.
 """

@@ -27,7 +27,7 @@ def test_arguments_and_input_arrive_as_they_are() -> None:
 
 
 def test_what_fails_is_told_by_its_last_line() -> None:
-    with pytest.raises(PlatformError, match="^Slurm: no such thing$"):
+    with pytest.raises(PlatformError, match=r"^Slurm: no such thing$"):
         asyncio.run(Shell(None).ask("echo first >&2\necho 'no such thing' >&2\nexit 3\n"))
 
 
