@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=leftovers.span, default=HOUR, metavar="T", help="with --install: how often; default: 1h"
     )
+    timer.add_argument(
+        "--manifest",
+        nargs="?",
+        const="default",
+        metavar="NAMESPACE",
+        help="for Kubernetes: print the role that runs need, and a CronJob that removes what has expired",
+    )
     leftovers.add_removal_arguments(parser)
 
 
@@ -67,8 +74,19 @@ def run(args: argparse.Namespace) -> int:
         from launcher.cli import gc_timer
 
         return gc_timer.install(args) if args.install else gc_timer.uninstall(args)
+    if args.manifest:
+        return _print_manifests(args.manifest)
     env_file.apply(args.env_file)
     return _collect(args)
+
+
+def _print_manifests(namespace: str) -> int:
+    import yaml
+
+    from launcher.platforms.kubernetes.rbac import manifests
+
+    sys.stdout.write(yaml.safe_dump_all(manifests(namespace), sort_keys=False))
+    return 0
 
 
 def _collect(args: argparse.Namespace) -> int:

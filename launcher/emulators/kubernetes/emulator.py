@@ -14,7 +14,7 @@ from launcher.emulators.common.loopback import Loopback, World
 from launcher.emulators.kubernetes.api import ApiServer
 from launcher.emulators.kubernetes.cluster import Cluster
 from launcher.emulators.kubernetes.config import Config
-from launcher.emulators.kubernetes.kinds import BY_KIND, Kind
+from launcher.emulators.kubernetes.kinds import BY_KIND, QUOTAS, Kind
 from launcher.emulators.kubernetes.running import Simulation
 from launcher.emulators.kubernetes.selectors import Json
 
@@ -110,6 +110,11 @@ class KubernetesEmulator(Loopback):
     def lose_node(self, name: str) -> None:
         """A node dies and is taken out of the cluster."""
         self._in_loop(lambda: self._cluster.lose_node(name))
+
+    def limit(self, hard: Mapping[str, str]) -> None:
+        """A quota of the namespace default from now on."""
+        quota = {"metadata": {"name": "team", "namespace": "default"}, "spec": {"hard": dict(hard)}}
+        self._in_loop(lambda: self._cluster.store.create(QUOTAS, quota))
 
     def outage(self, seconds: float) -> None:
         """The API server is killed, and is back so many seconds later: connections break, nobody answers meanwhile."""

@@ -20,7 +20,7 @@ import msgspec
 from launcher.config.execution import Kubernetes
 from launcher.errors import MissingExtra, PreflightError
 from launcher.platforms.http import Api, RequestFailed, RetryPolicy, make_client
-from launcher.platforms.kubernetes.reach import ACCOUNT, has_kubeconfig, is_inside
+from launcher.platforms.kubernetes.reach import ACCOUNT, default_file, has_kubeconfig, is_inside
 
 Json = dict[str, Any]
 THREADS = 24
@@ -59,7 +59,7 @@ def access(config: Kubernetes) -> Access:
             loader.load_incluster_config(client_configuration=found)
             namespace, context = (ACCOUNT / "namespace").read_text(encoding="utf-8").strip(), "in-cluster"
             return _access(official.ApiClient(found), config, namespace, context)
-        file = str(Path(config.kubeconfig).expanduser()) if config.kubeconfig else None
+        file = str(Path(config.kubeconfig).expanduser()) if config.kubeconfig else default_file()
         contexts, current = loader.list_kube_config_contexts(config_file=file)
         chosen = next((c for c in contexts if c["name"] == config.context), None) if config.context else current
         if chosen is None:

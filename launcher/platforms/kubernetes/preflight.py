@@ -72,7 +72,8 @@ async def _rights(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Ch
     if not missing:
         return [Check("rights", CheckState.OK, f"all {len(wanted)} that a run needs")]
     told = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-    text = f"Kubernetes: not allowed in {client.access.namespace}: {told}; `nv-eval gc --manifest` prints a role"
+    text = f"Kubernetes: not allowed in {client.access.namespace}: {told}; "
+    text += "`nv-eval gc --manifest` prints a role that allows it"
     return [_problem("rights", text)]
 
 

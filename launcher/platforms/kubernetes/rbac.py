@@ -75,3 +75,22 @@ def role(name: str, namespace: str, rights: tuple[Right, ...]) -> list[Json]:
             "subjects": [subject],
         },
     ]
+
+
+def manifests(namespace: str) -> list[Json]:
+    """All that a namespace needs: the role of a run, and a collector that removes what has expired each quarter."""
+    return [*role("nv-eval", namespace, NEEDED), *role("nv-eval-gc", namespace, COLLECTING), _collector(namespace)]
+
+
+def _collector(namespace: str) -> Json:
+    install = "pip install --quiet 'nv-eval-launcher[kubernetes]'"
+    command = f"{install} && nv-eval gc --place kubernetes --yes --older-than never"
+    container = {"name": "gc", "image": "python:3.11-slim", "command": ["/bin/sh", "-c", command]}
+    pod = {"serviceAccountName": "nv-eval-gc", "restartPolicy": "Never", "containers": [container]}
+    job = {"backoffLimit": 0, "activeDeadlineSeconds": 600, "ttlSecondsAfterFinished": 3600, "template": {"spec": pod}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "nv-eval-gc", "namespace": namespace},
+        "spec": {"schedule": "*/15 * * * *", "concurrencyPolicy": "Forbid", "jobTemplate": {"spec": job}},
+    }

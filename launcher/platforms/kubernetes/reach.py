@@ -22,6 +22,11 @@ def _home() -> Path:
     return Path(os.environ.get("HOME") or "/", ".kube", "config")
 
 
+def default_file() -> str:
+    """Where the kubeconfig is, now: the official client keeps the KUBECONFIG that it was imported with."""
+    return os.environ.get("KUBECONFIG") or str(_home())
+
+
 def is_inside() -> bool:
     """Whether this process is in a pod that may speak with its cluster."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and (ACCOUNT / "token").is_file()

@@ -9,7 +9,7 @@ from typing import Any
 
 Json = dict[str, Any]
 LONGEST = 300
-_SHORT = re.compile(r"Insufficient ([\w./-]+)")
+_SHORT = re.compile(r"Insufficient ([\w./-]*\w)")
 _SECRET = re.compile(r'secret "([^"]+)" not found|find key (\S+) in Secret (\S+)')
 _NO_IMAGE = ("ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 _BROKEN = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from time import time as now
 from typing import Any
 
 from launcher.plan.kubernetes import INVOCATION, MANAGED_BY, MARK, OWNER, anchor_name
@@ -63,7 +63,7 @@ def _leftover(kind: Any, thing: Json, pods: list[Json], until: dict[str, float |
         state=_state(thing, own),
         said="deleting" if states.is_leaving(thing) else _word(thing, own),
         age=age(thing),
-        expires_in=None if when is None else when - time.time(),
+        expires_in=None if when is None else when - now(),
         expiry_is_ours=when is not None,
         usd_per_hour=0.0 if ended else None,
         owner=(metadata.get("labels") or {}).get(OWNER, ""),
@@ -79,7 +79,7 @@ def _anchor(thing: Json, until: dict[str, float | None]) -> Leftover:
         id=thing["metadata"]["uid"],
         said="anchor of an invocation",
         age=age(thing),
-        expires_in=None if when is None else when - time.time(),
+        expires_in=None if when is None else when - now(),
         expiry_is_ours=when is not None,
         usd_per_hour=0.0,
         owner=(thing["metadata"].get("labels") or {}).get(OWNER, ""),

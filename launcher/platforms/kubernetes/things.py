@@ -216,7 +216,8 @@ class Things:
             return Resource(name=name, state=state, detail="" if gone else "its pods are ending")
         found = entry.lost or entry.diagnosis
         leaving = states.is_leaving(deployment)
-        fatal = (found.fatal and (found.preempted or not entry.was_ready)) and not leaving
+        is_told = not found.crashed or entry.explained  # with the last line of the log
+        fatal = found.fatal and is_told and (found.preempted or not entry.was_ready) and not leaving
         is_ready = any(map(states.is_ready, pods))
         state = ResourceState.RUNNING if leaving or entry.was_ready else ResourceState.PENDING
         if fatal:
