@@ -24,10 +24,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many kills the crash tests tried."""
+    """Say how many kills the crash tests tried, and what 300 batch jobs cost."""
     for report in terminalreporter.getreports("passed"):
         for name, text in report.user_properties:
-            if name == "chaos" and report.when == "call":
+            if name in ("chaos", "slurm") and report.when == "call":
                 terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
 
 

@@ -303,6 +303,8 @@ class Run:
         if made is not None:
             task.url, task.model = made.url or task.url, made.model or task.model
             task.note_cost(made.usd)
+            queues = task.plan.job.queue_timeout > 0  # elsewhere what waits may cost already
+            task.note_queue(_now(), waits=queues and made.state is ResourceState.PENDING)
         certain = task.collected and _now() >= task.unheard_until
         if certain and task.job_submitted and is_gone(job):
             task.job_wanted = False

@@ -118,6 +118,9 @@ class TaskState:
     endpoint_created: bool = False
     endpoint_id: str = ""
     """The platform's own name for an endpoint that an earlier launcher made."""
+    queued_seconds: float = 0.0
+    """Of its endpoint's life those in which it only waited for its turn in the platform's queue."""
+    queued_since: float | None = None
     let_go: bool = False
     """Another task holds the shared endpoint that it has used."""
     job_wanted: bool = False
@@ -174,6 +177,12 @@ class TaskState:
         clock.users.add(self.plan.key)
         if clock not in self.shared:
             self.shared.append(clock)
+
+    def note_queue(self, now: float, *, waits: bool) -> None:
+        """Keep whether its endpoint waits in the platform's queue, where it occupies nothing."""
+        if self.queued_since is not None:
+            self.queued_seconds += now - self.queued_since
+        self.queued_since = now if waits else None
 
     def note_cost(self, usd: float | None) -> None:
         """Keep what the platform's meter says of its present endpoint; None: nothing new."""
@@ -286,7 +295,8 @@ class TaskState:
         endpoint = self.plan.endpoint
         if self.started_at is None or endpoint is None or endpoint.is_shared:
             return 0.0
-        return (self.gone_at or now) - self.started_at
+        waits = 0.0 if self.queued_since is None else now - self.queued_since
+        return max(0.0, (self.gone_at or now) - self.started_at - self.queued_seconds - waits)
 
 
 @dataclass(frozen=True, kw_only=True)

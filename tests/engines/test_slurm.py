@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher.platforms.slurm import queue
 from tests.e2e.cli import Home, wait_for
 from tests.e2e.scenario import by_key
 from tests.engines.slurm.cluster import PATH, Cluster, cluster, steps
@@ -128,12 +129,19 @@ def batch_log(home: Home) -> str:
 
 
 def test_three_tasks_of_the_small_model_to_real_scores(home: Home, slurm: Cluster) -> None:
-    overrides = [
-        "execution=slurm", f"execution.work_dir='{home.folder}/shared'", f"execution.python={sys.executable}",
-        "execution.cpus=2", "execution.memory_gib=2", "evaluation.limit=2", "evaluation.timeout=600",
-        "evaluation.max_gen_tokens=8",
-    ]  # fmt: skip
-    done = home.run("run", "--json", *overrides, timeout=170)
+    config = {
+        "defaults": [{"execution": "slurm"}, {"deployment": "smollm"}, {"evaluation": "offline"}, "_self_"],
+        "execution": {
+            "output_dir": "results",
+            "work_dir": str(home.folder / "shared"),
+            "python": sys.executable,
+            "cpus": 2,
+            "memory_gib": 2,
+        },
+        "evaluation": {"limit": 2, "timeout": 600, "max_gen_tokens": 8},
+    }
+    (home.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    done = home.run(*ARGUMENTS, timeout=170)
 
     assert done.returncode == 0, done.stderr
     tasks = by_key(json.loads(done.stdout))
@@ -269,3 +277,97 @@ def test_through_a_login_node_on_one_connection(home: Home, slurm: Cluster, tmp_
 
     assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
     assert len(asked(home)) == 30
+
+
+def test_300_tasks_are_submitted_at_once_and_cost_the_launcher_little(
+    home: Home, slurm: Cluster, record_property: Any
+) -> None:
+    write(home, tasks=300, execution={"options": ["--begin=now+1hour"]})
+    begun = time.monotonic()
+    process = home.start(*ARGUMENTS)
+    wait_for(lambda: len(slurm.queue()) == 300, "all are submitted", 60)
+    seconds = time.monotonic() - begun
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    megabytes = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process, 120)
+
+    record_property("slurm", f"300 tasks submitted in {seconds:.1f} s, the launcher has used {megabytes:.0f} MB")
+    assert (code, len(said["tasks"])) == (130, 300)
+    assert seconds < 30
+    assert megabytes < 150
+
+
+def test_endpoint_and_evaluation_apart_leave_nothing_either(home: Home, slurm: Cluster) -> None:
+    write(home, execution={"topology": "separate", "job": {"partition": "batch", "cpus": 1}})
+
+    code, said = run(home)
+
+    assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
+    shared = home.folder / "shared 100%" / said["invocation"] / "jobs"
+    assert len(list(shared.iterdir())) == 2
+
+
+def test_several_servers_behind_one_address_share_the_work(home: Home, slurm: Cluster) -> None:
+    write(home, items=12, execution={"instances": 3, "nodes": 1, "cpus": 3})
+
+    code, said = run(home)
+
+    assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
+    logs = sorted((home.folder / "shared 100%").rglob("endpoint*.log"))
+    assert [path.name for path in logs] == ["endpoint.log", "endpoint1.log", "endpoint2.log"]
+    (balancer,) = (home.folder / "shared 100%").rglob("balancer.log")
+    assert balancer.read_text().startswith("3 servers answer on 127.0.0.1:")
+
+
+def test_a_server_that_dies_loading_is_told_with_its_code_and_last_words(home: Home, slurm: Cluster) -> None:
+    write(home)
+    config = yaml.safe_load((home.folder / "config.yaml").read_text())
+    config["deployment"]["command"] += ["--fault", "die_loading"]
+    (home.folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    code, said = run(home)
+
+    (task,) = by_key(said).values()
+    assert (code, task["reason"]) == (4, "endpoint_out_of_memory")
+    assert "exited with code 3" in task["detail"]
+    assert any("CUDA out of memory" in line for line in task["evidence"]["endpoint"])
+
+
+def test_what_a_lost_launcher_left_is_found_by_its_mark_and_removed(home: Home, slurm: Cluster) -> None:
+    write(home, items=300, seconds=0.3)
+    process = home.start(*ARGUMENTS)
+    the_job(slurm)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    invocation, folder = home.invocation(), home.folder / "shared 100%"
+    home.extra["NV_EVAL_HOME"] = str(home.folder / "another machine")
+
+    place = ("execution=slurm", f'execution.work_dir="{folder}"')
+    done = home.run("cleanup", invocation, *place)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert slurm.queue() == []
+    assert list(folder.iterdir()) == []
+
+
+def test_both_forms_of_squeue_say_the_same(slurm: Cluster) -> None:
+    options = ["--begin=now+1hour", "--comment=nv-eval:a1b2c3d4:job", "--job-name=eval-x-0-a1b2c3d4", "--wrap=true"]
+    number = int(slurm.run("sbatch", "--parsable", "--output=/dev/null", *options))
+    try:
+        text = subprocess.run(
+            queue.TEXT, env={**os.environ, "SLURM_TIME_FORMAT": "%s"}, capture_output=True, text=True, check=True
+        ).stdout
+        jobs = (queue.parse_text(text), queue.parse_json(slurm.run(*queue.JSON)))
+    finally:
+        slurm.run("scancel", str(number))
+
+    first, second = (next(job for job in found if job.id == number) for found in jobs)
+    assert (first.name, first.states, first.comment, first.submitted) == (
+        second.name,
+        second.states,
+        second.comment,
+        second.submitted,
+    )
+    assert first.invocation == "a1b2c3d4"

@@ -66,3 +66,15 @@ def test_a_run_warns_at_80_percent_and_ends_within_a_tick_of_its_limit(tmp_path:
     assert kinds.count(Fact.BUDGET_WARNING) == 1
     assert kinds.index(Fact.BUDGET_WARNING) < kinds.index(Fact.STOP_ASKED)
     assert outcome.exit_code == 9 and platform.left == []
+
+
+def test_what_waits_in_a_queue_uses_no_gpus(tmp_path: Path):
+    made = plan(tmp_path, max_gpu_hours=1.0)
+    task = TaskState(plan=made.tasks[0], started_at=0.0)
+    task.note_queue(0.0, waits=True)
+    task.note_queue(600.0, waits=True)
+    while_waiting = used(made, [task], now=900.0)
+    task.note_queue(1000.0, waits=False)
+
+    assert while_waiting["limits.max_gpu_hours"] == 0
+    assert used(made, [task], now=1360.0)["limits.max_gpu_hours"] == pytest.approx(0.1)

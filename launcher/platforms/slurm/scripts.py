@@ -59,7 +59,7 @@ tail -c "+$4" -- "$3" | head -c "$5"
 
 TAIL = """\
 cd -- "$1/jobs/$2" 2> /dev/null || exit 0
-if [ -s "$3" ]; then tail -n "$4" -- "$3"; else tail -n "$4" -- batch.log 2> /dev/null; fi
+if [ -s "$3" ]; then tail -n "$4" -- "$3"; else tail -n "$4" -- batch.log 2> /dev/null; fi || :
 """
 """$3: log, $4: lines. Where the program never said anything, what Slurm said of its job."""
 
