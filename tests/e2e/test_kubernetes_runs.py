@@ -179,3 +179,37 @@ def test_a_cluster_that_nobody_answers_for_is_told_by_its_address(
     assert done.returncode == 7
     assert "Kubernetes: http://127.0.0.1:9 cannot be asked: " in done.stderr
     assert time.monotonic() - began < 40
+
+
+def test_a_launcher_that_is_killed_is_resumed_with_what_runs(cluster_home: Home, emulator: KubernetesEmulator) -> None:
+    write_config(cluster_home, [benchmark("a", seconds=4), benchmark("b", seconds=4)], deployment())
+    process = cluster_home.start("run", "--config-dir", ".", "--config-name", "config", "--json")
+    wait_for(lambda: len(running_jobs(emulator)) == 2, "the jobs run")
+    process.kill()
+    process.communicate(timeout=10)
+    invocation = emulator.objects("ConfigMap")[0]["metadata"]["labels"]["nv-eval/invocation"]
+
+    done = cluster_home.run("resume", invocation, "--json")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [task["scores"][0]["value"] for task in json.loads(done.stdout)["tasks"]] == [0.5, 0.5]
+    made = [one.name for one in emulator.made() if one.kind in ("Deployment", "Job")]
+    assert len(made) == len(set(made)) == 4, "nothing was made twice"
+    wait_for(lambda: not emulator.left(), "nothing is left")
+
+
+def test_what_a_killed_launcher_left_is_cleaned_up_from_another_machine(
+    cluster_home: Home, emulator: KubernetesEmulator
+) -> None:
+    write_config(cluster_home, [benchmark("a", seconds=60)], deployment())
+    process = cluster_home.start("run", "--config-dir", ".", "--config-name", "config", "--json")
+    wait_for(lambda: running_jobs(emulator) != [], "the job runs")
+    process.kill()
+    process.communicate(timeout=10)
+    invocation = emulator.objects("ConfigMap")[0]["metadata"]["labels"]["nv-eval/invocation"]
+    cluster_home.extra["NV_EVAL_HOME"] = str(cluster_home.folder / "elsewhere")
+
+    done = cluster_home.run("cleanup", invocation)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for(lambda: not emulator.left(), "nothing is left")
