@@ -371,3 +371,47 @@ def test_both_forms_of_squeue_say_the_same(slurm: Cluster) -> None:
         second.submitted,
     )
     assert first.invocation == "a1b2c3d4"
+
+
+def test_a_server_without_memory_enough_is_told_as_such(home: Home, slurm: Cluster) -> None:
+    write(home, execution={"memory_gib": 0.1})
+    config = yaml.safe_load((home.folder / "config.yaml").read_text())
+    config["deployment"]["command"] = [sys.executable, "-c", "x = b'x' * (800 << 20)"]
+    (home.folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+    code, said = run(home)
+
+    (task,) = by_key(said).values()
+    assert (code, task["reason"]) == (4, "endpoint_out_of_memory"), task
+
+
+def test_a_job_that_can_never_start_is_not_waited_for(home: Home, slurm: Cluster) -> None:
+    number = slurm.run("sbatch", "--parsable", "--begin=now+1hour", "--output=/dev/null", "--wrap=true").strip()
+    slurm.run("scancel", number)
+    write(home, execution={"options": [f"--dependency=afterok:{number}"]})
+
+    code, said = run(home)
+
+    (task,) = by_key(said).values()
+    assert (code, task["status"]) == (4, "failed")
+    assert "DependencyNeverSatisfied" in task["detail"]
+
+
+@pytest.mark.parametrize(
+    ("execution", "said"),
+    [
+        ({"partition": "nowhere"}, "there is no nowhere; there are batch, short"),
+        ({"partition": "short"}, "are above the 1 min of partition short; set execution.times.limit=60"),
+        ({"constraint": "no-such-feature"}, "check execution.constraint"),
+        ({"work_dir": "/etc/passwd/nv-eval"}, "execution.work_dir: /etc/passwd is not writable"),
+    ],
+)
+def test_what_the_cluster_would_refuse_is_told_before_anything_is_created(
+    home: Home, slurm: Cluster, execution: dict[str, Any], said: str
+) -> None:
+    write(home, execution=execution)
+
+    done = home.run(*ARGUMENTS)
+
+    assert done.returncode == 3
+    assert said in done.stdout + done.stderr

@@ -306,9 +306,11 @@ def script(slurm: Slurm, need: float, settings: dict[str, str | int | Sequence[s
         **settings,
     }
     lines = "".join(f"{line}\n" for line in slurm.prologue)
-    return "".join(["#!/bin/bash -l\n", lines, *_assignments(head), "\n", _body()])
+    return "".join(["#!/bin/bash\n", _PROFILE, lines, *_assignments(head), "\n", _body()])
 
 
+_PROFILE = "if [ -r /etc/profile ]; then . /etc/profile; fi\n"
+"""What gives a node `module`. A person's own profile may ask, print or wait: the prologue is theirs."""
 _DEFAULTS: dict[str, str | int | Sequence[str]] = {
     "client_python": "python3",
     "client_step": (),
