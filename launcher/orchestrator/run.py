@@ -369,9 +369,17 @@ class Run:
         """Who needs the endpoint of a task that has ended; one that cannot let go of its job keeps it not for ever."""
         if not task.collected:
             return Claim.NOBODY
+        return self._shared.claim(task, tries_again=self._keeps_endpoint(task))
+
+    def _keeps_endpoint(self, task: TaskState) -> bool:
+        """Whether the next attempt of a task that has ended can use the shared endpoint of this one."""
         stuck = task.deleting_at is not None and _now() - task.deleting_at > DELETE_PATIENCE / 2
-        tries_again = self._delay(task) is not None and self._is_healthy(task) and not stuck
-        return self._shared.claim(task, tries_again=tries_again)
+        return self._tries_again(task) and self._is_healthy(task) and not stuck
+
+    def _endpoint_may_go(self, task: TaskState) -> bool:
+        """Whether nobody needs the endpoint of a task that has ended, even where others hold it still."""
+        claim = self._claim(task)
+        return claim is Claim.NOBODY or (claim is Claim.HELD and self._shared.is_over(task, self._keeps_endpoint))
 
     def _delay(self, task: TaskState) -> float | None:
         """Seconds until the next attempt of a task that has ended; None: it gets none.
@@ -516,7 +524,7 @@ class Run:
         first = task.deleting_at is None
         if task.job_wanted:
             await self._ask_to_go(task, Fact.INTEND_CANCEL_JOB, task.plan.job.name, self._platform.cancel_job, first)
-        if task.endpoint_wanted and task.plan.endpoint and self._claim(task) is Claim.NOBODY:
+        if task.endpoint_wanted and task.plan.endpoint and self._endpoint_may_go(task):
             name, first = task.plan.endpoint.name, self._shared.leaves(task) or first
             await self._ask_to_go(task, Fact.INTEND_DELETE_ENDPOINT, name, self._platform.delete_endpoint, first)
         await self._confirm_gone(task)

@@ -2,7 +2,8 @@
 
 Each endpoint that took the place of another is a further generation, with a name of its own. A task holds the shared
 endpoint from the intent to create it until it lets go; as long as another task holds it, letting go is all there is to
-do. The last one removes it and confirms that it is gone. Nobody is admitted to a generation while another one is held,
+do. The last one removes it and confirms that it is gone. When nobody needs it any more it is asked to go at once, also
+while several still hold it because their jobs do not go. Nobody is admitted to a generation while another one is held,
 so there is never more than one.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -119,6 +120,15 @@ class SharedEndpoints:
         if any(other.endpoint_wanted for other in others):
             return Claim.HELD
         return Claim.AWAITED if any(other.reason is None for other in others) else Claim.NOBODY
+
+    def is_over(self, task: TaskState, tries_again: Callable[[TaskState], bool]) -> bool:
+        """Whether a task is the first of those that hold its endpoint, and all that use it have ended for good.
+
+        Each of them may still have to see that its job is gone. The endpoint does not wait for that; one asks for all.
+        """
+        users = [other for other in self._users(task) if not other.done]
+        ended = all(other.reason is not None and other.collected and not tries_again(other) for other in users)
+        return ended and next((other for other in users if other.endpoint_wanted), None) is task
 
     def _users(self, task: TaskState) -> Iterable[TaskState]:
         return (other for other in self._tasks if _name(other) == _name(task))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.config.validate import validate
+from launcher.errors import PlatformError
 from launcher.orchestrator import journal as journals
 from launcher.orchestrator import recover
 from launcher.orchestrator.journal import Entry, Fact, Journal
@@ -20,7 +21,7 @@ from launcher.orchestrator.status import of
 from launcher.plan.build import build
 from launcher.plan.model import Plan
 from launcher.plan.render import render
-from launcher.platforms.base import Capacity, Resource
+from launcher.platforms.base import Capacity, Observation, Resource
 from tests.fakes.clock import run_virtual
 from tests.fakes.platform import FakePlatform, Script
 
@@ -183,6 +184,44 @@ def test_stop_is_valid_in_every_state_and_leaves_nothing(tmp_path: Path, journal
     platform = FakePlatform({"t1": Script(lasts=11)})
     outcome = run_shared(shared_plan(tmp_path, max_attempts=2), platform, journal, stop_at=at)
     assert platform.left == [] and outcome.exit_code == 130 and outcome.seconds < 15
+
+
+class JobsStay(FakePlatform):
+    """Its jobs do not go."""
+
+    async def cancel_job(self, name: str) -> None:
+        raise PlatformError("not now")
+
+
+class FallsSilent(FakePlatform):
+    """From second 5 on nobody can see what exists; what is asked for is done."""
+
+    async def observe(self) -> Observation:
+        if asyncio.get_running_loop().time() > 5:
+            raise PlatformError("no answer")
+        return await super().observe()
+
+
+@pytest.mark.parametrize("kind", [JobsStay, FallsSilent])
+@pytest.mark.parametrize("ends", ["on request", "at a limit"])
+def test_it_is_asked_to_go_at_once_though_no_job_is_seen_to_go(
+    tmp_path: Path, journal: Journal, kind: type[FakePlatform], ends: str
+):
+    """Each of its tasks holds it until its job is gone: they must not wait for one another."""
+    platform = kind({f"t{index}": Script(lasts=500) for index in range(3)})
+    plan = shared_plan(tmp_path, max_attempts=3, **({"max_gpu_hours": 20 / 3600} if ends == "at a limit" else {}))
+    outcome = run_shared(plan, platform, journal, stop_at=20 if ends == "on request" else None)
+    assert [at for at, _ in platform.deleted] == [pytest.approx(20, abs=1)]
+    assert outcome.exit_code == 5 and {f"eval-t{index}-{index}-a1234567" for index in range(3)} <= {*outcome.leftovers}
+    assert (FIRST in outcome.leftovers) == (kind is FallsSilent)
+
+
+def test_a_job_that_does_not_go_takes_it_from_nobody_who_still_needs_it(tmp_path: Path, journal: Journal):
+    stays = {f"t{index}": Script(lasts=3, reason="harness_failed") for index in range(2)}
+    platform = JobsStay({**stays, "t2": Script(lasts=60)})
+    outcome = run_shared(shared_plan(tmp_path), platform, journal)
+    assert reasons(outcome)["t2"] is Reason.COMPLETED
+    assert [at for at, _ in platform.deleted] == [pytest.approx(61, abs=1)]
 
 
 def test_status_shows_it_with_the_tasks_that_hold_it(tmp_path: Path, journal: Journal):
