@@ -34,6 +34,8 @@ def recover(plan: Plan, facts: Sequence[Entry], folder: Path, *, now: float, gra
     shift = now - time.time()
     facts = [replace(fact, time=min(fact.time + shift, now)) for fact in facts]  # wall clocks jump
     shared = _Shared.of(plan, facts)
+    for clock in shared.clocks.values():
+        clock.unheard_until = now + grace
     return [_task(plan, task, facts, shared, folder, now, grace) for task in (*plan.tasks, *plan.helpers)]
 
 

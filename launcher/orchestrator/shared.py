@@ -51,6 +51,14 @@ class SharedEndpoints:
             clock.started_at = now if clock.started_at is None else clock.started_at
             clock.is_made = clock.is_made or is_made
             task.use(clock)
+            if now < clock.unheard_until:  # as for the tasks that the earlier launcher made it for
+                task.recovered, task.unheard_until = True, max(task.unheard_until, clock.unheard_until)
+
+    def seen(self, task: TaskState) -> None:
+        """The platform shows the endpoint of a task: from now on it is gone when it is not shown."""
+        clock = self.clock(task)
+        if clock is not None:
+            clock.unheard_until = 0.0
 
     def served(self, task: TaskState) -> None:
         """A task is evaluated on its endpoint."""

@@ -79,6 +79,8 @@ class EndpointClock:
     """Its deletion was asked for: nobody may begin to use it."""
     has_served: bool = False
     """A task was evaluated on it."""
+    unheard_until: float = 0.0
+    """An earlier launcher asked for it: that it is not seen proves nothing until then, whoever begins to use it."""
 
     def seconds(self, now: float) -> float:
         """Part of its time that one of its users bears."""

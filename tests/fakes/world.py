@@ -428,14 +428,15 @@ class WorldProbes:
     """Stands in for orchestrator.probing.Probes: an endpoint of the world answers once it has booted."""
 
     world: World
-    stopped: set[str] = field(default_factory=set)
+    stops: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def answers(self, task: TaskState) -> None:
         """Wait until a task's endpoint answers, or `stop` is called. Raises EndpointProblem."""
         assert task.plan.endpoint is not None
         clock = asyncio.get_running_loop()
         deadline = clock.time() + task.plan.target.start_timeout
-        while task.plan.key not in self.stopped:
+        stop = self.stops[task.plan.key] = asyncio.Event()
+        while not stop.is_set():
             for thing in self.world.named("endpoint", task.plan.endpoint.name):
                 if thing.begun + thing.course.boot <= self.world.now < World.down(thing):
                     return
@@ -444,10 +445,12 @@ class WorldProbes:
             await asyncio.sleep(0.5)
 
     def stop(self, key: str) -> None:
-        self.stopped.add(key)
+        if key in self.stops:
+            self.stops[key].set()
 
     def stop_all(self) -> None:
-        self.stopped |= {f"t{index}" for index in range(10)}
+        for key in self.stops:
+            self.stop(key)
 
 
 class WorldLoop(VirtualLoop):

@@ -25,6 +25,7 @@ from tests.fakes.world import LONGEST_EFFECT, LONGEST_LAG, NEVER, SHARED, START_
 from tests.machine.truths import Truths
 
 INVOCATION = "a1234567"
+JUDGE = "judge"
 LONG_ENOUGH = 20_000.0
 """Seconds of the world in which a run ends, whatever it has to wait for."""
 
@@ -52,14 +53,16 @@ WAITS = st.sampled_from([0.0, 0.3, 2.0, 10.0, 60.0])
 
 @st.composite
 def plans(draw: st.DrawFn) -> dict[str, object]:
-    """Keys of a random plan."""
+    """Keys of a random plan; `judged`: how many of its tasks use an auxiliary endpoint."""
+    judged = draw(st.sampled_from([0, 0, 1, 6]))
     return {
         "tasks": draw(st.integers(1, 6)),
         "sharing": draw(st.sampled_from(["dedicated", "shared"])),
         "start_jobs": draw(st.sampled_from(["as_ready", "all_ready"])),
+        "judged": judged,
         "limits": {
             "max_attempts": draw(st.integers(1, 3)),
-            "max_parallel_endpoints": draw(st.sampled_from([None, 1, 2])),
+            "max_parallel_endpoints": draw(st.sampled_from([None, 2 if judged else 1, 2])),
             "max_gpu_hours": draw(st.sampled_from([None, None, 0.02, 0.2])),
             "max_duration": draw(st.sampled_from([None, None, 90.0])),
         },
@@ -67,18 +70,20 @@ def plans(draw: st.DrawFn) -> dict[str, object]:
 
 
 def make_plan(folder: Path, keys: dict[str, object]) -> Plan:
-    tasks = [{"name": f"t{index}"} for index in range(int(str(keys["tasks"])))]
+    judged = int(str(keys["judged"]))
+    tasks = [{"name": f"t{i}", "auxiliary": [JUDGE] if i < judged else []} for i in range(int(str(keys["tasks"])))]
+    served = {
+        "type": "container",
+        "model_id": "m",
+        "command": "serve {port}",
+        "gpus": 1,
+        "start_timeout": START_TIMEOUT,
+        "health_timeout": 10,
+    }
     tree = {
         "execution": {"type": "local", "output_dir": str(folder), "start_jobs": keys["start_jobs"]},
-        "deployment": {
-            "type": "container",
-            "model_id": "m",
-            "command": "serve {port}",
-            "gpus": 1,
-            "sharing": keys["sharing"],
-            "start_timeout": START_TIMEOUT,
-            "health_timeout": 10,
-        },
+        "deployment": {**served, "sharing": keys["sharing"]},
+        "auxiliary": {JUDGE: {"deployment": served}} if judged else {},
         "evaluation": {"harness": "command", "command": ["bench"], "tasks": tasks, "timeout": 120},
         "limits": keys["limits"],
     }
@@ -125,7 +130,8 @@ class Machine(RuleBasedStateMachine):
         self.clocks_may_jump = clocks_may_jump
         self.deaths = deaths
         plan = make_plan(self.folder / "out", keys)
-        by_task = {task.key: courses[task.index % len(courses)] for task in plan.tasks}
+        made = (*plan.tasks, *plan.helpers)
+        by_task = {task.key: courses[task.index % len(courses)] for task in made}
         by_task[SHARED] = courses[0]
         self.world = World(courses=by_task, fates=fates, lag=lag, ends_with_launcher=local)
         self.computer = Computer(self.world, self.folder, INVOCATION, poll)

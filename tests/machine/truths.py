@@ -44,6 +44,11 @@ class Truths:
     def folder(self) -> Path:
         return Path(self.plan.output_dir) / self.plan.invocation
 
+    @property
+    def _made(self) -> tuple[TaskPlan, ...]:
+        """All that may have an endpoint: tasks, and what is auxiliary to them."""
+        return (*self.plan.tasks, *self.plan.helpers)
+
     def facts(self) -> list[Entry]:
         return self.journal.facts(self.plan.invocation)
 
@@ -58,7 +63,7 @@ class Truths:
         assert not self.world.violations, self.world.violations
         for thing in alive:
             assert self.intended(thing.kind, thing.name), f"{thing.name} is alive and no row leads to its deletion"
-        gone = {name for task in self.plan.tasks for name in self._said_gone(task, facts)}
+        gone = {name for task in self._made for name in self._said_gone(task, facts)}
         assert not (lies := gone & {thing.name for thing in alive}), f"said to be gone and alive: {lies}"
         self._scores_stay()
         self._status_is_honest({thing.name for thing in alive})
@@ -87,10 +92,11 @@ class Truths:
             return
         found = replace(self.journal.find(self.plan.invocation), execution="elsewhere")
         tasks = of(self.journal, found).tasks
-        shared = {endpoint.name for endpoint in self.plan.endpoints if endpoint.is_shared}
+        shared = any(endpoint.is_shared for endpoint in self.plan.endpoints)
         for task in tasks:
-            others_may = bool(shared) and any(other.alive is not False for other in tasks)
-            lies = ({task.job} if others_may else {task.job, task.endpoint}) & alive
+            others_may = any(other.alive is not False for other in tasks if not other.is_auxiliary)
+            held = {task.endpoint} if shared and others_may and not task.is_auxiliary else set[str]()
+            lies = ({task.job, task.endpoint} - held) & alive
             assert task.alive is not False or not lies, f"status calls {lies} gone"
 
     def _scores_stay(self) -> None:

@@ -435,3 +435,42 @@ def test_a_resumed_run_uses_the_endpoint_that_still_lives(tmp_path: Path):
     outcome = run_virtual(scenario())
     assert outcome.exit_code == 0 and platform.asked == [FIRST] and platform.left == []
     assert len({task.gpu_seconds for task in outcome.tasks}) == 1
+
+
+class Lags(Adopting):
+    """For its first seconds a launcher's lists do not show the endpoint."""
+
+    async def observe(self) -> Observation:
+        seen = await super().observe()
+        return dataclasses.replace(seen, endpoints={}) if asyncio.get_running_loop().time() < 4 else seen
+
+
+@pytest.mark.parametrize("stop_at", [None, 2.0])
+def test_a_task_that_joins_an_endpoint_which_lists_do_not_show_yet_does_not_take_it_for_gone(
+    tmp_path: Path, journal: Journal, stop_at: float | None
+):
+    """Of the task that joins the earlier launcher had asked for nothing; the endpoint is not new for that."""
+    plan = shared_plan(tmp_path, 2, max_attempts=3)
+    platform = Lags()
+    journal.begin(
+        plan.invocation,
+        execution="e",
+        deployment="d",
+        folder=str(tmp_path),
+        tasks=[t.key for t in plan.tasks],
+        plan=b"",
+    )
+    journal.record(plan.invocation, Fact.INTEND_CREATE_ENDPOINT, "t0", FIRST)
+    journal.record(plan.invocation, Fact.ENDPOINT_CREATED, "t0", FIRST)
+
+    async def scenario() -> RunOutcome:
+        await platform.create_endpoint(plan.tasks[0], plan.endpoints[0])
+        again = Run(plan, platform, journal, facts=journal.facts(plan.invocation))
+        if stop_at is not None:
+            asyncio.get_running_loop().call_later(stop_at, again.stop)
+        return await again.run()
+
+    outcome = run_virtual(scenario())
+    assert platform.asked == [FIRST] and platform.left == [] and outcome.leftovers == []
+    assert not any(fact.kind is Fact.TASK_RETRY for fact in journal.facts(plan.invocation))
+    assert outcome.exit_code == (0 if stop_at is None else 130)
