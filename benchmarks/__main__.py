@@ -1,90 +1,70 @@
-"""Start-up: what a command costs against a bare Python, and the dry run against Hydra composing the same config.
+"""What the program costs, as ratios taken in one run: `python -m benchmarks [NAME …] [--quick] [--json] [--keep]`.
 
-`python -m benchmarks [--json]`. Medians of several runs, interleaved, so that a busy machine slows all alike.
+startup   commands against a bare Python, the dry run against Hydra
+fleet     N endpoints on the emulated Lepton workspace against the bound: time, billed time, requests, processor, memory
+recovery  a launcher that is killed in the middle of a fleet, and how soon another goes on
+paper     the orchestrator alone with thousands of tasks, on a virtual clock
+
+Without names all of them, which takes about half an hour; --quick takes small sizes. The change beside a figure is
+against those that were kept last, in benchmarks/figures.json; --keep keeps these. A sweep's costs: benchmarks.sweep.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
-from benchmarks.many import fill
+from benchmarks import figures, fleet, paper, recovery, startup
+from benchmarks.figures import Figure
 
-ROOT = Path(__file__).resolve().parent.parent
-LEPTON = ["run", "--dry-run", "--config-dir", "examples", "--config-name", "lepton_vllm_llama_3_1_8b_instruct"]
-COMPOSE = """
-from hydra import compose, initialize_config_dir
-from launcher.config.compose import Request, compose_tree
-compose_tree(Request(name="lepton_vllm_llama_3_1_8b_instruct", config_dir="examples"))
-"""
-LAUNCHER = [sys.executable, "-m", "launcher.cli.main"]
-COMMANDS = {
-    "python -c pass": [sys.executable, "-c", "pass"],
-    "nv-eval --help": [*LAUNCHER, "--help"],
-    "nv-eval status": [*LAUNCHER, "status"],
-    "nv-eval ls tasks hella": [*LAUNCHER, "ls", "tasks", "hella"],
-    "Hydra composing the Lepton example": [sys.executable, "-c", COMPOSE],
-    "nv-eval run --dry-run of the Lepton example": [*LAUNCHER, *LEPTON],
+Result = tuple[list[Figure], list[dict[str, Any]]]
+BENCHES: dict[str, Callable[[bool], Result]] = {
+    "startup": lambda quick: (startup.run(quick=quick), []),
+    "fleet": lambda quick: fleet.measure(quick=quick),
+    "recovery": lambda quick: (recovery.run(quick=quick), []),
+    "paper": lambda quick: paper.run(quick=quick),
 }
-PAST = {
-    "nv-eval ls": [*LAUNCHER, "ls"],
-    "nv-eval results --all": [*LAUNCHER, "results", "--all"],
-}
-"""Commands that look at all that ran."""
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    """Measure and print; the exit status says whether every target was met."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions, to see that it works")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--repeat", type=int, default=9, help="runs of each command; default: 9")
+    parser.add_argument("--keep", action="store_true", help="keep the figures in benchmarks/figures.json")
     args = parser.parse_args()
-    medians = measure(args.repeat)
-    base = medians["python -c pass"]
-    rows = [(name, seconds, seconds / base) for name, seconds in medians.items()]
+    unknown = [name for name in args.names if name not in BENCHES]
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    found, series, loads = measure(args.names or list(BENCHES), quick=args.quick, quiet=args.json)
+    document = figures.document(found, series, loads)
     if args.json:
-        print(json.dumps({"load": os.getloadavg()[0], "rows": rows}))
-        return
-    print(f"load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} CPUs; medians of {args.repeat}")
-    for name, seconds, ratio in rows:
-        print(f"{name:<46} {seconds * 1000:7.0f} ms {ratio:6.1f} x bare Python")
-    dry, compose = medians[list(COMMANDS)[-1]], medians[list(COMMANDS)[-2]]
-    print(f"dry run over Hydra's own composition: {dry / compose:.2f}")
-    print("with 1,000 past invocations of 10 tasks each:")
-    for name, seconds in measure_past(args.repeat).items():
-        print(f"{name:<46} {seconds * 1000:7.0f} ms {seconds / base:6.1f} x bare Python")
+        print(json.dumps(document))
+    if args.keep:
+        figures.KEPT.write_text(json.dumps(document, indent=1) + "\n")
+    return 0 if all(one.meets is not False for one in found) else 1
 
 
-def measure(repeat: int) -> dict[str, float]:
-    """Median wall seconds of each command."""
-    with tempfile.TemporaryDirectory() as home:
-        return _medians(COMMANDS, home, repeat)
-
-
-def measure_past(repeat: int) -> dict[str, float]:
-    """Median wall seconds of each command that looks at all that ran, where much has run."""
-    with tempfile.TemporaryDirectory() as home:
-        fill(Path(home), invocations=1000, tasks=10)
-        return _medians(PAST, home, repeat)
-
-
-def _medians(commands: dict[str, list[str]], home: str, repeat: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    env = {**os.environ, "NV_EVAL_HOME": home, "HOME": home}
-    for _ in range(repeat + 1):
-        for name, command in commands.items():
-            start = time.perf_counter()
-            subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+def measure(names: list[str], *, quick: bool, quiet: bool) -> tuple[list[Figure], dict[str, Any], list[float]]:
+    """Figures, series behind them, and loads of the machine."""
+    before = figures.values(figures.kept())
+    found: list[Figure] = []
+    series: dict[str, Any] = {}
+    loads = [figures.load()]
+    for name in names:
+        made, rows = BENCHES[name](quick)
+        found, series[name] = [*found, *made], rows
+        loads.append(figures.load())
+        if not quiet:
+            print(f"{name}, load {loads[-2]} to {loads[-1]}:\n{figures.table(made, before)}", flush=True)
+    return found, series, loads
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

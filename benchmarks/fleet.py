@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.figures import Figure
 from tests.e2e.cli import Home
 from tests.e2e.lepton import TOKEN, Bench, bench
 
@@ -194,12 +195,49 @@ def _lags(made: Bench) -> tuple[list[float], list[float]]:
     return job_lags, delete_lags
 
 
-def main() -> None:
-    """Print fleets of the sizes that the arguments name: `python -m benchmarks.fleet SCALE N [N …]`."""
-    scale, *sizes = sys.argv[1:]
-    for size in sizes:
-        print(json.dumps(asdict(run(int(size), scale=float(scale)))), flush=True)
+RATIO = {100: 1.05, 1000: 1.10}
+"""Most of the bound that a run of so many tasks may take."""
 
 
-if __name__ == "__main__":
-    main()
+def measure(*, quick: bool) -> tuple[list[Figure], list[dict[str, Any]]]:
+    """All sizes at once, with slots, and with the barrier."""
+    scale = 0.2 if quick else 1.0
+    sizes = (3, 10) if quick else (3, 10, 30, 100, 300, 1000)
+    shaped = ((10, "barrier", None), (10, "slots", 4)) if quick else ((100, "barrier", None), (100, "slots", 32))
+    runs = [run(size, scale=scale) for size in sizes]
+    runs += [run(size, mode, slots, scale=scale) for size, mode, slots in shaped]
+    return [figure for one in runs for figure in _told(one)], [asdict(one) for one in runs]
+
+
+def _told(one: Fleet) -> list[Figure]:
+    name = f"N = {one.tasks}{f', {one.mode}' if one.mode else ''}"
+    note = f"{one.seconds:.1f} s, load {one.load:.1f}"
+    lost = Figure(bench="fleet", name=f"{name}, tasks without scores", value=one.tasks - one.scored, target=0)
+    aim = 1.10 if one.mode == "slots" else RATIO.get(one.tasks) if not one.mode else None
+    ratio = Figure(bench="fleet", name=f"{name}, time over the bound", value=one.ratio, target=aim, note=note)
+    if one.mode:
+        return [lost, ratio, Figure(bench="fleet", name=f"{name}, billed time over what is needed", value=one.billed)]
+    large = one.tasks == 1000
+    aim = 1.05 if one.tasks == 100 else None
+    return [
+        lost,
+        ratio,
+        Figure(bench="fleet", name=f"{name}, billed time over what is needed", value=one.billed, target=aim),
+        Figure(bench="fleet", name=f"{name}, requests of a task", value=one.requests, target=6.0 if large else None),
+        Figure(
+            bench="fleet",
+            name=f"{name}, processor time of a task",
+            value=one.cpu_ms,
+            unit="ms",
+            target=30.0 if large else None,
+        ),
+        Figure(
+            bench="fleet",
+            name=f"{name}, memory",
+            value=one.memory,
+            unit="MiB",
+            target=(60e6 + 50e3 * one.tasks) / 2**20,
+        ),
+        Figure(bench="fleet", name=f"{name}, a ready endpoint waits for its job", value=one.job_lag, unit="s"),
+        Figure(bench="fleet", name=f"{name}, an endpoint waits for its deletion", value=one.delete_lag, unit="s"),
+    ]

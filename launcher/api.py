@@ -82,10 +82,10 @@ def plan(config: Config, *, invocation: str | None = None) -> Plan:
 
 def preflight(plan: Plan) -> list[Check]:
     """Checks of the plan against the platform. Reads only; what cannot be checked is in the list as skipped."""
+    from launcher.checks import own_checks
     from launcher.errors import PlatformError, PreflightError
     from launcher.platforms import open_for
     from launcher.platforms.base import Check, CheckState
-    from launcher.supervise import own_checks
 
     own = own_checks(plan)
     try:

@@ -29,7 +29,7 @@ from launcher.orchestrator.signals import handled, heard, reaction
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan
 from launcher.platforms import open_for
-from launcher.platforms.base import BUDGET, Check, CheckState, Platform, Sharing, identified
+from launcher.platforms.base import BUDGET, CheckState, Platform, Sharing, identified
 from launcher.platforms.pair import halves
 from launcher.results import intervals, timeline, write
 from launcher.results.exporters import registry
@@ -239,17 +239,6 @@ async def remove_leftovers(platform: Platform, invocation: str) -> None:
     for left in await platform.sweep():
         if left.invocation == invocation:
             await platform.remove(left)
-
-
-def own_checks(plan: Plan) -> list[Check]:
-    """What keeps a plan from running whatever the platform says: its own limits, and addresses for messages."""
-    problems = [(BUDGET, problem) for problem in (*budget.unkeepable(plan), *budget.beyond(plan))]
-    problems += [("export", problem) for problem in registry.problems(plan.export_config())]
-    try:
-        Notifier(plan.notify_config(), plan.invocation)
-    except PreflightError as error:
-        problems += [("notify", problem) for problem in error.problems]
-    return [Check(name, CheckState.PROBLEM, problem) for name, problem in problems]
 
 
 def refuse_beyond_budget(plan: Plan, *, yes: bool, accepted: Plan | None = None) -> None:

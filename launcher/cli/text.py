@@ -1,5 +1,5 @@
 """Text of others on its way to a terminal."""
 
-from launcher.platforms.text import plain
+from launcher.text import plain
 
 __all__ = ["plain"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from launcher.config.fields import Name, Seconds, key
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "nv_eval.exporters"
 """Entry points of packages that bring an exporter; see docs/export.md."""
@@ -138,6 +140,8 @@ OPTIONS: dict[str, type[Any]] = {
 
 def installed() -> dict[str, EntryPoint]:
     """The exporters that installed packages bring, by name; nothing of them is imported."""
+    from importlib.metadata import entry_points  # only now: who exports nothing does not pay for it
+
     return {found.name: found for found in entry_points(group=GROUP)}
 
 

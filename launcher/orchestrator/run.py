@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from launcher.platforms.base import Capacity, Metered, Observation, Platform, Re
 
 METER_PATIENCE = 5.0
 """Seconds that the question may take what endpoints of an earlier launcher have cost: nothing is watched meanwhile."""
+LIGHT, EASE, POLL_EASE, LONGEST_EASE = 0.01, 3.0, 10.0, 1.0
+"""A reaction that takes longer than LIGHT seconds is followed by a rest of EASE times that, LONGEST_EASE at most, and
+by the next look after POLL_EASE times that: what each task costs must not grow with their number."""
 DELETE_PATIENCE = 120.0
 """Seconds after which something that does not go away is reported as left over."""
 
@@ -91,6 +95,8 @@ class Run:
         self._last_seen = Observation()
         self._why_blind = ""
         self._started = 0.0
+        self._effort = 0.0
+        """Processor seconds that the last reaction took."""
         self._all_ended = False
 
     def _hold(self, tasks: list[TaskState]) -> None:
@@ -221,13 +227,15 @@ class Run:
             self._wake.clear()
             await self._tick()
             self._beat()
+            if self._effort > LIGHT:  # a look at thousands of tasks serves all that happened meanwhile
+                await asyncio.sleep(min(EASE * self._effort, LONGEST_EASE))
             if not self._wake.is_set():
                 await self._wait()
 
     async def _wait(self) -> None:
         """Until a step has ended or it is time to look again."""
         try:
-            async with asyncio.timeout(self._platform.poll_interval):
+            async with asyncio.timeout(max(self._platform.poll_interval, POLL_EASE * self._effort)):
                 await self._wake.wait()
         except TimeoutError:
             return
@@ -236,6 +244,12 @@ class Run:
         """One look at the world and one step for each task that is not in the middle of one."""
         settled = [task for task in self.tasks if not task.busy]
         seen = await self._look()
+        began = time.thread_time()
+        self._react(settled, seen)
+        self._effort = time.thread_time() - began
+
+    def _react(self, settled: list[TaskState], seen: Observation | None) -> None:
+        """Act on the difference between what is seen and what is wanted."""
         self._check_limits()
         sees_all = seen is not None and not seen.endpoints_unknown
         if not sees_all and self._facts and not self._has_looked and self._stop is None:

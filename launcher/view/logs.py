@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from launcher.errors import NotFound
 from launcher.platforms.progress import RESULTS_BEGIN, RESULTS_END, LogFilter, readable
-from launcher.platforms.text import plain
+from launcher.text import plain
 from launcher.view.inside import open_inside
 
 PIECE = 128 * 1024

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from launcher.orchestrator.reasons import MEANINGS, Reason
-from launcher.platforms.text import plain
+from launcher.text import plain
 
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""

@@ -69,6 +69,8 @@ class FakePlatform:
     """Until then observing fails."""
     endpoints: dict[str, _Thing] = field(default_factory=dict)
     jobs: dict[str, _Thing] = field(default_factory=dict)
+    first: dict[str, _Thing] = field(default_factory=dict)
+    """The first endpoint of each task."""
     asked: list[str] = field(default_factory=list)
     """Names of the endpoints whose creation was asked for."""
     created: list[tuple[float, str]] = field(default_factory=list)
@@ -177,7 +179,9 @@ class FakePlatform:
         if used is not None and used.task == "shared":
             up = _plus(used.begun, self._script(used).boot)
             return None if up is None else max(up, job.begun)
-        endpoint = next((e for e in self.endpoints.values() if e.task == job.task), None)
+        endpoint = self.first.get(job.task) or next((e for e in self.endpoints.values() if e.task == job.task), None)
+        if endpoint is not None:
+            self.first[job.task] = endpoint
         return job.begun if endpoint is None else _plus(endpoint.begun, script.boot)
 
     async def delete_endpoint(self, name: str) -> None:

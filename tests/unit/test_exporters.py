@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from launcher.api import export, load_config, plan
+from launcher.checks import own_checks
 from launcher.cli import main as cli
 from launcher.config.export import Fsspec, Leaderboard, chosen
 from launcher.errors import ConfigError, NotFound, PreflightError
@@ -21,7 +22,6 @@ from launcher.results.exporters import fsspec, leaderboard, receipts, registry
 from launcher.results.exporters.base import Bundle, numbers, score_name
 from launcher.results.exporters.sending import State
 from launcher.results.model import TaskRecord
-from launcher.supervise import own_checks
 from tests.exporters.runs import INVOCATION, change, ended_run, mended
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,10 +16,12 @@ from launcher.config.values import environment
 from launcher.errors import ConfigError
 from launcher.harnesses import offline
 from launcher.harnesses.lm_eval.index import IndexEntry
-from launcher.harnesses.lm_eval.pacing import MOST
 from launcher.harnesses.spec import HarnessJob, TargetInfo, literal_env
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+
+MOST_AT_ONCE = 512
+"""Requests in flight where their number is found while they run."""
 
 RESULTS = "results_*.json"
 SAMPLES = "samples_*.jsonl"
@@ -204,7 +206,7 @@ def _model_args(entry: IndexEntry, settings: Settings, target: TargetInfo, templ
         "tokenizer_backend": backend,
         "tokenizer": _tokenizer(backend, settings, target),
         "tokenized_requests": backend != "none" and not target.single_prompt,
-        "num_concurrent": MOST if settings.concurrency == "auto" else _given(settings.concurrency, 4),
+        "num_concurrent": MOST_AT_ONCE if settings.concurrency == "auto" else _given(settings.concurrency, 4),
         "batch_size": _batch_size(settings, target),
         "max_retries": _given(settings.max_retries, 3) + 1,  # lm-eval counts the first try too
         "timeout": max(1, math.ceil(settings.request_timeout or 300.0)),
