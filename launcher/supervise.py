@@ -29,7 +29,7 @@ from launcher.orchestrator.signals import handled, heard, reaction
 from launcher.orchestrator.state import RunOutcome
 from launcher.plan.model import Plan
 from launcher.platforms import open_for
-from launcher.platforms.base import BUDGET, CheckState, Platform, Sharing, identified
+from launcher.platforms.base import BUDGET, QUOTA, Check, CheckState, Platform, Sharing, identified
 from launcher.platforms.pair import halves
 from launcher.results import intervals, timeline, write
 from launcher.results.exporters import registry
@@ -178,7 +178,7 @@ class Supervision:
                 await remove_leftovers(half, self.plan.invocation)
         if not self.ends:
             checks = [check for check in await platform.preflight(self.plan) if check.state is CheckState.PROBLEM]
-            problems = [check.message for check in checks if check.name != BUDGET or not self._is_accepted()]
+            problems = [check.message for check in checks if self._matters(check)]
             problems += registry.problems(self.plan.export_config())
             if problems:
                 raise PreflightError(problems)
@@ -188,6 +188,12 @@ class Supervision:
             if not self.ends:  # files that cannot be written keep nothing from being torn down
                 raise
             self.say(str(error))
+
+    def _matters(self, check: Check) -> bool:
+        """Whether a problem keeps this run from beginning: others of its sweep, or itself, may use what it lacks."""
+        if check.name == QUOTA:
+            return self.is_alone and self.facts is None
+        return check.name != BUDGET or not self._is_accepted()
 
     def _is_accepted(self) -> bool:
         """Whether a worst case beyond a limit was accepted, now or when the invocation began."""

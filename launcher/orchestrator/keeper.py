@@ -34,19 +34,20 @@ from launcher.platforms.base import (
     RunnerEnd,
 )
 from launcher.platforms.pair import Pair
+from launcher.platforms.sharing import Shared
 
 PRICE_TIME = 10.0
 """Seconds that the platform may take to say what the endpoint costs."""
 
 
-def open_endpoints(plan: Plan) -> Platform:
+def open_endpoints(plan: Plan, shared: Shared | None = None) -> Platform:
     """The platform that has the endpoint of a plan. Raises PreflightError as `open_platform` does."""
-    return open_platform(RENTED.get(plan.deployment) or plan.execution_config(), plan.pricing())
+    return open_platform(RENTED.get(plan.deployment) or plan.execution_config(), plan.pricing(), shared)
 
 
-def keeper(plan: Plan, journal: Journal) -> Platform:
+def keeper(plan: Plan, journal: Journal, shared: Shared | None = None) -> Platform:
     """The platform that keeps the one endpoint of a plan. Raises PreflightError as `open_platform` does."""
-    endpoints = open_endpoints(plan)
+    endpoints = open_endpoints(plan, shared)
     return Pair(endpoints, Vigil(plan, endpoints, journal))
 
 

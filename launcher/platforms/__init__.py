@@ -10,6 +10,7 @@ from launcher.config.pricing import Pricing
 from launcher.errors import PreflightError
 from launcher.plan.model import Plan
 from launcher.platforms.base import Platform
+from launcher.platforms.sharing import Shared
 
 __all__ = ["RENTED", "RUNNABLE", "open_for", "open_platform", "places_of", "within_reach"]
 
@@ -19,8 +20,8 @@ RENTED: dict[str, AnyPlace] = {"deepinfra": DeepInfraAccount()}
 """Deployments whose endpoints are in a place of their own, whatever the execution."""
 
 
-def open_platform(place: AnyPlace, pricing: Pricing | None = None) -> Platform:
-    """The platform of one place; `pricing` prices what it finds.
+def open_platform(place: AnyPlace, pricing: Pricing | None = None, shared: Shared | None = None) -> Platform:
+    """The platform of one place; `pricing` prices what it finds, `shared` is what it has in common with others.
 
     Raises PreflightError for one that cannot be reached without credentials.
     """
@@ -43,7 +44,7 @@ def open_platform(place: AnyPlace, pricing: Pricing | None = None) -> Platform:
     found = credentials.find(workspace=place.workspace_id)
     from launcher.platforms.lepton.platform import LeptonPlatform  # only now: without credentials no HTTP client
 
-    return LeptonPlatform(place, pricing=pricing, credentials=found)
+    return LeptonPlatform(place, pricing=pricing, credentials=found, shared=shared)
 
 
 def _deepinfra() -> Platform:
@@ -55,12 +56,12 @@ def _deepinfra() -> Platform:
     return DeepInfraPlatform(found)
 
 
-def open_for(plan: Plan) -> Platform:
+def open_for(plan: Plan, shared: Shared | None = None) -> Platform:
     """The platform that a plan runs on: its execution, and the place its endpoints are rented in, if they are.
 
     Raises PreflightError as `open_platform` does.
     """
-    jobs = open_platform(plan.execution_config())
+    jobs = open_platform(plan.execution_config(), shared=shared)
     rented = RENTED.get(plan.deployment)
     if rented is None:
         return jobs

@@ -24,6 +24,9 @@ class CheckState(StrEnum):
 BUDGET = "budget"
 """Name of checks of what a plan may cost: a person may run it all the same."""
 
+QUOTA = "quota"
+"""Name of checks of what is left of a quota: runs of one sweep use it together, and wait for each other."""
+
 
 @dataclass(frozen=True)
 class Check:

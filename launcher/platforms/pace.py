@@ -52,10 +52,14 @@ class Pace:
         `slower`: nothing urgent is expected to change, so that the interval may be longer. `leaving_since`: since then
         the run waits for nothing else.
         """
+        return self._asked <= self.fresh_after(now, slower=slower, leaving_since=leaving_since)
+
+    def fresh_after(self, now: float, *, slower: float = 1.0, leaving_since: float | None = None) -> float:
+        """The moment after which an answer must have been asked for to be new enough now."""
         interval = self._rate.interval(now - self._begun) * slower
         if leaving_since is not None:
             interval = min(interval, LAST.interval(now - leaving_since))
-        return now - self._asked >= interval
+        return now - interval
 
     def asked(self, now: float) -> None:
         """The question was asked."""

@@ -114,8 +114,10 @@ class Tracked(ABC, Generic[T]):
 class Tracker(ABC, Generic[T, E]):
     """All endpoints of one invocation, by name."""
 
-    def __init__(self, now: float) -> None:
-        self._pace = Pace(now)
+    def __init__(self, now: float, begun: float | None = None) -> None:
+        """`begun`: when the run began whose pace this is, if it is one of several that look together."""
+        self._pace = Pace(now if begun is None else begun)
+        self._since = now
         self._tracked: dict[str, E] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._may_show_more_until = now + APPEARS_WITHIN
@@ -129,6 +131,10 @@ class Tracker(ABC, Generic[T, E]):
     @abstractmethod
     async def _list(self) -> dict[str, T]:
         """Everything of this invocation, by name, with one request."""
+
+    async def _listed(self, since: float) -> tuple[float, dict[str, T]]:  # noqa: ARG002  nobody else has asked
+        """The same, and when it was asked for: not before `since`."""
+        return loop_time(), await self._list()
 
     @abstractmethod
     async def _read(self, name: str) -> T | None:
@@ -186,21 +192,25 @@ class Tracker(ABC, Generic[T, E]):
         now = loop_time()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
         slower = SETTLED if all(entry.is_settled for entry in alive) else 1.0
+        leaving = leaving_since(alive)
         nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
-        if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=leaving_since(alive)):
+        if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=leaving):
             return False
-        found = await self._list()
-        self._pace.asked(now)
+        fresh = self._pace.fresh_after(now, slower=slower, leaving_since=leaving)
+        asked, found = await self._listed(max(fresh, self._since))
+        self._pace.asked(asked)
         for name, thing in found.items():
-            self._tracked.setdefault(name, self._entry(name)).take(thing, now)
-        await asyncio.gather(*(self._confirm(e) for e in alive if e.name not in found and e.is_missed(now)))
+            entry = self._tracked.setdefault(name, self._entry(name))
+            if not (entry.is_gone and asked < entry.known_at):  # its own route has said since that it is gone
+                entry.take(thing, asked)
+        await asyncio.gather(*(self._confirm(e) for e in alive if e.name not in found and e.is_missed(asked)))
         return True
 
     async def _confirm(self, entry: E) -> None:
         """A list without it is a hint; that its own route says that it is gone is the proof."""
         found = await self._read(entry.name)
         if found is None:
-            entry.is_gone = True
+            entry.is_gone, entry.known_at = True, loop_time()
         else:
             entry.take(found, loop_time())
 

@@ -33,8 +33,9 @@ from launcher.orchestrator.sweeps import PointState, PointStatus, SweepStatus
 from launcher.plan.identity import serving
 from launcher.plan.model import EndpointPlan, Plan
 from launcher.platforms import open_for, open_platform
-from launcher.platforms.base import BUDGET, CheckState, Platform
+from launcher.platforms.base import BUDGET, QUOTA, CheckState, Platform
 from launcher.platforms.pair import Pair
+from launcher.platforms.sharing import Shared
 from launcher.supervise import RunResult, Say, Supervision, stored_plan, take_up
 from launcher.sweep import record
 from launcher.sweep.keeping import plan_to_keep
@@ -110,10 +111,10 @@ class SweepSupervision:
     """Only tear down what its invocations left."""
     done: frozenset[int] = frozenset()
     """Numbers of points that have all their scores."""
-    opener: Opener = open_for
-    """Opens the platform of a plan."""
-    jobs_opener: Opener = lambda plan: open_platform(plan.execution_config(), plan.pricing())
-    """Opens the platform of the jobs of a plan whose endpoints are borrowed."""
+    opener: Opener | None = None
+    """Opens the platform of a plan, and that of the jobs of one whose endpoints are borrowed."""
+    shared: Shared = field(default_factory=Shared)
+    """What the platforms of all points have in common: a control plane is asked once for all of them."""
     _live: dict[str, _Live] = field(default_factory=dict)
     _work: set[asyncio.Task[None]] = field(default_factory=set)
     _left: list[str] = field(default_factory=list)
@@ -132,6 +133,12 @@ class SweepSupervision:
 
         Raises PreflightError if no point can run here as it is, LeaseLost if another has taken the sweep over.
         """
+        try:
+            return await self._supervise(interrupts)
+        finally:
+            await self.shared.end()
+
+    async def _supervise(self, interrupts: Interrupts) -> SweepResult:
         self._event = asyncio.Event()
         self._points = {point.plan.invocation: point for point in self.plan.points}
         self._kinds: dict[str, str] = {}
@@ -181,18 +188,30 @@ class SweepSupervision:
             seen.setdefault(point.kind, point)
         problems: list[str] = []
         for point in seen.values():
-            platform = self.opener(point.plan)
+            platform = self._open(point.plan)
             try:
                 checks = await platform.preflight(point.plan)
+                together = await self._quota(platform, point) if any(c.name == QUOTA for c in checks) else []
             finally:
                 await platform.close()
-            problems += [
+            problems += together + [
                 f"point {point.number} ({point.words}): {check.message}"
                 for check in checks
-                if check.state is CheckState.PROBLEM and check.name != BUDGET
+                if check.state is CheckState.PROBLEM and check.name not in (BUDGET, QUOTA)
             ]
         if problems:
             raise PreflightError(list(dict.fromkeys(problems)))
+
+    async def _quota(self, platform: Platform, point: PlannedPoint) -> list[str]:
+        """Whether all endpoints of a kind that may be alive at once fit into what is left, unless some are alive."""
+        if any(map(self._begun, self.plan.points)):
+            return []
+        alike = [task for other in self._queue if other.kind == point.kind for task in other.plan.tasks]
+        tasks = tuple(alike[: self.plan.at_once])
+        most = self.plan.settings.max_gpus
+        checks = await platform.preflight(replace(point.plan, tasks=tasks, max_parallel_endpoints=None, max_gpus=most))
+        found = [check.message for check in checks if check.state is CheckState.PROBLEM and check.name == QUOTA]
+        return [text.replace("limits.max_parallel", "sweep.max_parallel") for text in found]
 
     def _note_earlier(self) -> None:
         """What invocations of this sweep used under an earlier supervisor counts for its limits."""
@@ -354,12 +373,20 @@ class SweepSupervision:
         else:
             supervision = take_up(self.journal, found, point.plan, ends=self.ends)
         if self._pool is not None and point.plan.endpoints and not self.ends:
-            keys["platform"] = Pair(Borrowed(self._pool), self.jobs_opener(point.plan))
+            keys["platform"] = Pair(Borrowed(self._pool), self._open_jobs(point.plan))
         elif self._pool is not None and point.plan.endpoints:
-            keys["platform"] = Pair(Borrowed(_nothing()), self.jobs_opener(point.plan))
+            keys["platform"] = Pair(Borrowed(_nothing()), self._open_jobs(point.plan))
         else:
-            keys["platform"] = self.opener(point.plan)
+            keys["platform"] = self._open(point.plan)
         return replace(supervision, **keys)
+
+    def _open(self, plan: Plan) -> Platform:
+        return open_for(plan, self.shared) if self.opener is None else self.opener(plan)
+
+    def _open_jobs(self, plan: Plan) -> Platform:
+        if self.opener is not None:
+            return self.opener(plan)
+        return open_platform(plan.execution_config(), plan.pricing(), self.shared)
 
     def _begun(self, point: PlannedPoint) -> Any:
         return next(iter(sweeps.begun(self.journal, [point.plan.invocation])), None)
@@ -480,7 +507,7 @@ class SweepSupervision:
         """The platform that keeps an endpoint."""
         from launcher.orchestrator.keeper import keeper
 
-        return keeper(plan, journal)
+        return keeper(plan, journal, self.shared)
 
     def _end_old_keepers(self) -> None:
         """Endpoints of a supervisor that is gone: who borrowed them does not know them any more."""

@@ -80,7 +80,7 @@ class SweepPlan:
     def endpoints(self) -> int:
         """Endpoints that are created if nothing has to be tried again."""
         uses = self.uses()
-        return sum(min(count, self._at_once) for count in uses.values()) if self.reuses else sum(uses.values())
+        return sum(min(count, self.at_once) for count in uses.values()) if self.reuses else sum(uses.values())
 
     @property
     def reuses(self) -> bool:
@@ -88,15 +88,17 @@ class SweepPlan:
         return self.settings.reuse_endpoints
 
     @property
-    def _at_once(self) -> int:
+    def at_once(self) -> int:
+        """Most endpoints at once."""
         most = [self.settings.max_parallel_tasks, self.settings.max_parallel_endpoints]
         return min(bound for bound in most if bound is not None)
 
     @property
-    def gpus_at_once(self) -> int:
+    def gpusat_once(self) -> int:
+        """Most endpoints at once."""
         """Most GPUs in use at once."""
         largest = sorted((e.gpus for point in self.open for e in point.plan.endpoints), reverse=True)
-        most = sum(largest[: self._at_once])
+        most = sum(largest[: self.at_once])
         return most if self.settings.max_gpus is None else min(most, self.settings.max_gpus)
 
     def worst_case(self) -> WorstCase:

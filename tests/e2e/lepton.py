@@ -26,6 +26,7 @@ from launcher.plan.model import Plan
 from launcher.platforms.http import RetryPolicy
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.platform import LeptonPlatform
+from launcher.platforms.sharing import Shared
 from launcher.runner.client import Ended, Ending
 from launcher.runner.output import Report
 
@@ -109,8 +110,8 @@ class Bench:
         }
         return build(validate(config))
 
-    def open(self, plan: Plan, token: str = TOKEN) -> LeptonPlatform:
-        """A platform for this workspace."""
+    def open(self, plan: Plan, token: str = TOKEN, shared: Shared | None = None) -> LeptonPlatform:
+        """A platform for this workspace; `shared`: with what it has in common with others."""
         config = self.emulator.config
         access = Credentials(workspace=config.workspace, token=token, url=self.emulator.url)
         execution = plan.execution_config()
@@ -120,6 +121,7 @@ class Bench:
             credentials=access,
             policy=self.policy,
             transport=self.transport,
+            shared=shared,
         )
         if self.chance is not None:
             self.platform._client.api.chance = self.chance

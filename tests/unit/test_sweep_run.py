@@ -77,9 +77,7 @@ class Bench:
 
     def supervision(self, plan: SweepPlan, **keys: Any) -> SweepSupervision:
         opener = self.opener(plan)
-        return SweepSupervision(
-            plan=plan, journal=self.journal, say=self.said.append, opener=opener, jobs_opener=opener, **keys
-        )
+        return SweepSupervision(plan=plan, journal=self.journal, say=self.said.append, opener=opener, **keys)
 
     def run(self, plan: SweepPlan, **keys: Any) -> SweepResult:
         return run_virtual(self.supervision(plan, **keys).run(Interrupts()))

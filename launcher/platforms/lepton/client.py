@@ -40,7 +40,7 @@ from launcher.platforms.secrets import Secrets
 T = TypeVar("T")
 
 PAGE_SIZE = 500
-ALL = "alive_and_archive"
+ALL, ALIVE = "alive_and_archive", "alive_only"
 """Which jobs are looked for: a finished one is archived after a while, and must not look like a lost one."""
 _STORAGE = "/storage/default"
 _GONE = 404
@@ -76,6 +76,15 @@ class LeptonClient:
     def requests(self) -> int:
         """Requests sent so far."""
         return self.api.requests
+
+    @property
+    def users(self) -> int:
+        """How many runs of this process ask the workspace by it."""
+        return 1
+
+    def begun(self, now: float) -> float:
+        """When the first of them began, seconds of the loop's clock; `now` for one that is alone."""
+        return now
 
     async def close(self) -> None:
         """Close the connections."""
@@ -140,6 +149,10 @@ class LeptonClient:
         answer = await self.api.send("GET", family.path)
         return self._decoded("GET", family.path, answer, family.decode_list)
 
+    async def endpoints_since(self, since: float) -> tuple[float, list[Endpoint]]:  # noqa: ARG002  asks now
+        """The same, with the moment when it was asked for, which is not before `since`; seconds of the loop's clock."""
+        return asyncio.get_running_loop().time(), await self.endpoints()
+
     async def endpoint(self, name: str) -> Endpoint | None:
         """One endpoint; None if there is none of this name."""
         family = await self.family()
@@ -184,11 +197,11 @@ class LeptonClient:
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
-    async def jobs(self, containing: str = "") -> list[Job]:
-        """All jobs, archived ones too, whose name contains a text; every page is read."""
+    async def jobs(self, containing: str = "", mode: str = ALL) -> list[Job]:
+        """All jobs, archived ones too unless `mode` leaves them out, whose name contains a text; reads every page."""
         found: list[Job] = []
         for page in range(1, 10_000):
-            params: dict[str, str | int | list[str]] = {"job_query_mode": ALL, "page": page, "page_size": PAGE_SIZE}
+            params: dict[str, str | int | list[str]] = {"job_query_mode": mode, "page": page, "page_size": PAGE_SIZE}
             if containing:
                 params["q"] = containing
             answer = await self.api.get("/jobs", JobPage | list[Job], params)  # type: ignore[arg-type]
@@ -197,6 +210,10 @@ class LeptonClient:
             if not jobs or (total is not None and len(found) >= total):
                 break
         return found
+
+    async def jobs_since(self, invocation: str, since: float) -> tuple[float, list[Job]]:  # noqa: ARG002  asks now
+        """At least all jobs of an invocation, archived ones perhaps not, with the moment when they were asked for."""
+        return asyncio.get_running_loop().time(), await self.jobs(containing=invocation)
 
     async def job(self, job: str) -> Job | None:
         """One job by id; None if there is none."""

@@ -89,19 +89,22 @@ class Endpoints(Tracker[Endpoint, Entry]):
         self, client: LeptonClient, invocation: str, now: float, redact: Callable[[str], str] = lambda text: text
     ) -> None:
         """`redact` takes secrets out of what servers print."""
-        super().__init__(now)
+        super().__init__(now, client.begun(now))
         self._client = client
         self._redact = redact
         self._invocation = invocation
-        self._extras = Pace(now, EXTRAS)
+        self._extras = Pace(client.begun(now), EXTRAS)
         self._asking = Background()
 
     def _entry(self, name: str) -> Entry:
         return Entry(name, loop_time())
 
     async def _list(self) -> dict[str, Endpoint]:
-        found = await self._client.endpoints()
-        return {endpoint.name: endpoint for endpoint in found if endpoint.invocation == self._invocation}
+        return (await self._listed(loop_time()))[1]
+
+    async def _listed(self, since: float) -> tuple[float, dict[str, Endpoint]]:
+        asked, found = await self._client.endpoints_since(since)
+        return asked, {endpoint.name: endpoint for endpoint in found if endpoint.invocation == self._invocation}
 
     async def _read(self, name: str) -> Endpoint | None:
         found = await self._client.endpoint(name)
@@ -139,8 +142,8 @@ class Endpoints(Tracker[Endpoint, Entry]):
         fresh = [e for e in starting if e.state in states.SUSPICIOUS and e.diagnosed_state is not e.state]
         others = [e for e in starting if e not in fresh and now - max(e.diagnosed_at, e.begun) > QUIET]
         others.sort(key=lambda e: (e.state not in states.SUSPICIOUS, e.diagnosed_at))
-        number, slower = share_of(len(starting))
-        due = bool(others) and self._extras.is_due(now, slower=slower)
+        number, slower = share_of(len(starting) * self._client.users)
+        due = bool(others) and self._extras.is_due(now, slower=slower * self._client.users)
         if due:
             self._extras.asked(now)
         for entry in [*fresh, *others[: number if due else 0]]:

@@ -116,8 +116,9 @@ class Jobs:
         self._client = client
         self._redact = redact
         self._invocation = invocation
-        self._pace = Pace(now)
-        self._extras = Pace(now, EXTRAS)
+        self._pace = Pace(client.begun(now))
+        self._has_listed = False
+        self._extras = Pace(client.begun(now), EXTRAS)
         self._tracked: dict[str, Tracked] = {}
         self._by_id: dict[str, Tracked] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -191,16 +192,25 @@ class Jobs:
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
         slower = 1.0 if alive else SETTLED
         nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
-        if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=_leaving_since(alive)):
+        leaving = _leaving_since(alive)
+        if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=leaving):
             return
-        found = await self._client.jobs(containing=self._invocation)
-        self._pace.asked(now)
+        asked, found = await self._listed(self._pace.fresh_after(now, slower=slower, leaving_since=leaving))
+        self._pace.asked(asked)
         for job in found:
             if job.invocation == self._invocation and job.state is not JobState.DELETED:
-                self._take(job, now)
-        await asyncio.gather(*(self._confirm(entry) for entry in alive if _is_missed(entry, now)))
+                self._take(job, asked)
+        await asyncio.gather(*(self._confirm(entry) for entry in alive if _is_missed(entry, asked)))
         self._read_ends()
         self._read_progress()
+
+    async def _listed(self, since: float) -> tuple[float, list[Job]]:
+        """Jobs, and when they were asked for. First those that an earlier launcher left, which may be archived."""
+        if self._has_listed:
+            return await self._client.jobs_since(self._invocation, since)
+        asked, found = _now(), await self._client.jobs(containing=self._invocation)
+        self._has_listed = True
+        return asked, found
 
     def _take(self, job: Job, now: float) -> None:
         entry = self._entry_of(job)
@@ -231,11 +241,16 @@ class Jobs:
         while (left := deadline - clock.time()) > 0:
             removed = {job for entry in self._tracked.values() if entry.removal_asked is not None for job in entry.ids}
             with patience(left):
-                listed = {job.id for job in await self._client.jobs(containing=self._invocation)} if removed else set()
+                listed = {job.id for job in await self._left(wait)} if removed else set()
             if not removed & listed:
                 return
             await asyncio.sleep(wait)
             wait = min(2 * wait, SETTLE_WAIT)
+
+    async def _left(self, age: float) -> list[Job]:
+        """Jobs as they are, or were so many seconds ago at most, and since the last removal."""
+        last = max((entry.removal_asked or 0.0 for entry in self._tracked.values()), default=0.0)
+        return (await self._client.jobs_since(self._invocation, max(_now() - age, last)))[1]
 
     # --- logs ---------------------------------------------------------------------------------------------------------
 
@@ -292,8 +307,8 @@ class Jobs:
     def _read_progress(self) -> None:
         now, entries = _now(), self._tracked.values()
         running = [e for e in entries if e.state is ResourceState.RUNNING and e.removal_asked is None and not e.is_read]
-        number, slower = share_of(len(running))
-        if not running or not self._extras.is_due(now, slower=slower):
+        number, slower = share_of(len(running) * self._client.users)
+        if not running or not self._extras.is_due(now, slower=slower * self._client.users):
             return
         self._extras.asked(now)
         for entry in sorted(running, key=lambda e: e.read_at)[:number]:

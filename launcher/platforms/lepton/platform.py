@@ -30,8 +30,10 @@ from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.jobs import Jobs
 from launcher.platforms.lepton.logs import SECOND, LogWindow
 from launcher.platforms.lepton.requests import Filling, environment, ids_of
+from launcher.platforms.lepton.shared import SharedClient
 from launcher.platforms.lepton.types import Job, NodeGroup
 from launcher.platforms.secrets import Secrets
+from launcher.platforms.sharing import Shared
 
 EVIDENCE_LINES = 1000
 """Lines of a server's log that are kept."""
@@ -76,12 +78,16 @@ class LeptonPlatform:
         credentials: Credentials | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         policy: RetryPolicy | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """Prepare the platform; nothing is sent yet. Raises PreflightError without credentials."""
+        """Nothing is sent yet. `shared`: of those it asks together with. Raises PreflightError without credentials."""
         self._execution = execution
         self._pricing = pricing or Pricing()
         self._credentials = credentials or files.find(workspace=execution.workspace_id)
-        self._client = LeptonClient(self._credentials, transport=transport, policy=policy)
+        if shared is None:
+            self._client = LeptonClient(self._credentials, transport=transport, policy=policy)
+        else:
+            self._client = SharedClient.of(shared, self._credentials, transport=transport, policy=policy)
         self._groups: list[NodeGroup] | None = None
         self._source: sources.Source | None = None
         self._session: Session | None = None

@@ -20,7 +20,7 @@ from launcher.plan.lepton import ENDPOINT_TOKEN
 from launcher.plan.model import Plan, shape_gpus
 from launcher.plan.render import duration
 from launcher.plan.words import counted
-from launcher.platforms.base import Check, CheckState
+from launcher.platforms.base import QUOTA, Check, CheckState
 from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.lepton import sources
 from launcher.platforms.lepton.client import LeptonClient
@@ -396,11 +396,11 @@ def _quota(plan: Plan, execution: Lepton, world: World) -> Iterator[Check]:
     ]
     if short:
         yield _problem(
-            "quota",
+            QUOTA,
             f"{replicas} x {shape.id} need {', '.join(short)}; set limits.max_parallel_endpoints, or ask for more",
         )
     else:
-        yield _ok("quota")
+        yield _ok(QUOTA)
 
 
 def _endpoint_shapes(execution: Lepton, world: World) -> list[Shape]:
