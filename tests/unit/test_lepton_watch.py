@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -18,7 +18,7 @@ from tests.fakes.clock import run_virtual
 MINE = "a1234567"
 
 
-class Workspace:
+class Workspace(LeptonClient):
     """A control plane whose lists show one thing from some moment on. Times are seconds of the loop's clock."""
 
     def __init__(self, appears: float) -> None:
@@ -34,7 +34,7 @@ class Workspace:
         spec = EndpointSpec(envs=[EnvVar(name=MARK, value=MINE)])
         return self._shown(Endpoint(metadata=Metadata(name="e", id="e"), spec=spec))
 
-    async def jobs(self, containing: str = "") -> list[Job]:
+    async def jobs(self, containing: str = "", mode: str = "") -> list[Job]:
         spec = JobSpec(envs=[EnvVar(name=MARK, value=MINE)])
         return self._shown(Job(metadata=Metadata(name="j", id="j-1"), spec=spec))
 
@@ -45,7 +45,7 @@ def test_what_appears_late_is_seen_and_later_nobody_asks_any_more(kind: type[End
     idle = Workspace(appears=1e9)
 
     async def seen(of: Workspace, until: float) -> list[ResourceState]:
-        watched = kind(cast(LeptonClient, of), MINE, 0.0)
+        watched = kind(of, MINE, 0.0)
         watched._diagnose = watched._read_progress = nothing  # type: ignore[union-attr]
         while asyncio.get_running_loop().time() < until:
             await watched.refresh()

@@ -299,7 +299,7 @@ def lending(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FakePlatform:
         def stop(self, _task: str) -> None:
             return
 
-    monkeypatch.setattr(keeper, "open_endpoints", Seen)
+    monkeypatch.setattr(keeper, "open_endpoints", lambda plan, _shared: Seen(plan))
     monkeypatch.setattr(keeper, "Probes", Answers)
     return place
 
