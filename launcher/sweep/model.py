@@ -94,8 +94,7 @@ class SweepPlan:
         return min(bound for bound in most if bound is not None)
 
     @property
-    def gpusat_once(self) -> int:
-        """Most endpoints at once."""
+    def gpus_at_once(self) -> int:
         """Most GPUs in use at once."""
         largest = sorted((e.gpus for point in self.open for e in point.plan.endpoints), reverse=True)
         most = sum(largest[: self.at_once])
