@@ -496,20 +496,30 @@ class Run:
         self._spawn(self._probe(task))
 
     async def _probe(self, task: TaskState) -> None:
-        """Probe to the end; whatever goes wrong ends the task, or its endpoint would wait for its time-out."""
+        """Probe to the end; whatever goes wrong ends the task, or its endpoint would wait for its time-out.
+
+        A probe may be slow to notice that its attempt is over: it says nothing of the next one.
+        """
+        attempt, problem = task.attempt, None
         try:
             await self._probes.answers(task)
-        except EndpointProblem as problem:
-            if self._stop is None and task.reason is None:
-                self._end(task, Reason(problem.reason), problem.detail)
-        except LauncherError as error:
-            self._failed(task, Action.PROBE, str(error))
         except Exception as error:
-            self._failed(task, Action.PROBE, f"{type(error).__name__}: {error}", Reason.LAUNCHER_ERROR)
-        else:
+            problem = error
+        if task.attempt == attempt:
+            self._probed(task, problem)
+        self._wake.set()
+
+    def _probed(self, task: TaskState, problem: Exception | None) -> None:
+        if problem is None:
             task.ready = True
             self._scribe.quietly(Fact.TASK_READY, task)
-        self._wake.set()
+        elif isinstance(problem, EndpointProblem):
+            if self._stop is None and task.reason is None:
+                self._end(task, Reason(problem.reason), problem.detail)
+        elif isinstance(problem, LauncherError):
+            self._failed(task, Action.PROBE, str(problem))
+        else:
+            self._failed(task, Action.PROBE, f"{type(problem).__name__}: {problem}", Reason.LAUNCHER_ERROR)
 
     async def _submit(self, task: TaskState) -> None:
         if task.started_at is None:

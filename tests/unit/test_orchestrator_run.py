@@ -18,6 +18,7 @@ from launcher.orchestrator.status import of
 from launcher.plan.build import build
 from launcher.plan.model import Plan
 from launcher.platforms.base import Capacity
+from launcher.runner.client import Ending, EndpointProblem
 from tests.fakes.clock import run_virtual
 from tests.fakes.platform import FakePlatform, Script
 
@@ -281,3 +282,30 @@ def test_a_defect_of_the_launcher_leaves_nothing_without_asking_it_to_go(tmp_pat
     assert len(platform.created) == 3
     assert sorted(task for _, task in platform.deleted) == ["t0", "t1", "t2"]
     assert all(job.gone_at is not None for job in platform.jobs.values())
+
+
+@pytest.mark.parametrize("late", [None, EndpointProblem(Ending.ENDPOINT_START_TIMEOUT, "late")])
+def test_a_probe_of_an_attempt_that_is_over_says_nothing_of_the_next_one(
+    late: EndpointProblem | None, tmp_path: Path, journal: Journal
+):
+    run = Run(make_plan(tmp_path, 1), FakePlatform(), journal)
+    (task,) = run.tasks
+    answered = asyncio.Event()
+
+    class Slow:
+        async def answers(self, task):
+            await answered.wait()
+            if late is not None:
+                raise late
+
+    run._probes = Slow()  # type: ignore[assignment]
+
+    async def scenario() -> None:
+        probing = asyncio.create_task(run._probe(task))
+        await asyncio.sleep(1)
+        task.begin_attempt(2, task.plan, 0.0)
+        answered.set()
+        await probing
+
+    run_virtual(scenario())
+    assert (task.attempt, task.ready, task.reason) == (2, False, None)
