@@ -76,7 +76,7 @@ def assert_priced(record: dict[str, Any], account: Account) -> None:
     """The cost is that of the meter, to the cent, in the record and in the sentence."""
     usd = sum(line.usd for line in account.emulator.meter().lines)
     assert sum(task["usd"] for task in record["tasks"]) == pytest.approx(usd, abs=0.005)
-    assert f"{usd:.2f} USD" in record["said"]
+    assert f"{sum(task['usd'] for task in record['tasks']):.2f} USD" in record["said"]
 
 
 def test_four_tasks_get_four_gpus_and_real_scores_and_cost_what_the_meter_says(desk: Home) -> None:

@@ -74,6 +74,9 @@ class NoAnswer(Exception):
     """A server said 200 and sent no answer. An Exception, so that lm-eval tries again: it may only be overloaded."""
 
 
+KEPT = ("answers", "usage")
+"""Files of the cache."""
+
 CUT_SHORT = ("abort", "error")
 """What servers give as finish_reason of an answer that they broke off, when they are told to end for example."""
 
@@ -101,12 +104,12 @@ class Run:
 
 
 class Usage:
-    """Tokens of all answered requests of this task, those of earlier runs too: kept beside the answers."""
+    """Tokens of all answered requests of this task, those of earlier runs too: kept in a file like that of answers."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers, self._key = answers, answers.key(["usage"])
+    def __init__(self, kept: Answers) -> None:
+        self._kept, self._key = kept, kept.key(["usage"])
         self._told: list[list[int] | None] = []
-        while (earlier := answers.take(self._key)) is not None:
+        while (earlier := kept.take(self._key)) is not None:
             self._told.append(earlier or None)
 
     def add(self, output: Any) -> float:
@@ -118,7 +121,7 @@ class Usage:
         counts = [told.get(f"{what}_tokens") for what in ("prompt", "completion")] if isinstance(told, dict) else []
         known = [count for count in counts if isinstance(count, int) and count >= 0]
         self._told.append(known if len(known) == len(counts) and known else None)
-        self._answers.keep(self._key, self._told[-1] or [])
+        self._kept.keep(self._key, self._told[-1] or [])
         prompt, completion = self._told[-1] or (10, 1)
         return prompt / 10 + completion
 
@@ -150,12 +153,11 @@ class Endpoint:
     _seed: int
     _concurrent: int
 
-    def __init__(self, *, answers: Answers, adapts: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, answers: Answers, usage: Usage, adapts: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.answers = answers
+        self.answers, self.usage = answers, usage
         self.pacer = Pacer(most=self._concurrent) if adapts else None
         self.counts = Requests()
-        self.usage = Usage(answers)
         self._at_once = self._concurrent
         self._concurrent = max(2, self._at_once)  # for a single request at once lm-eval has a second way: not taken
 
@@ -482,7 +484,7 @@ def only_folders(folders: list[str]) -> Iterator[None]:
         TaskIndex._iter_yaml_files = staticmethod(everything)
 
 
-def endpoint(run: Run, base: str, answers: Answers) -> Any:
+def endpoint(run: Run, base: str, answers: Answers, usage: Usage) -> Any:
     """The model object. The key is given to it here and is in none of the recorded arguments."""
     route = "chat/completions" if run.chat else "completions"
     arguments = dict(run.model_args)
@@ -491,7 +493,9 @@ def endpoint(run: Run, base: str, answers: Answers) -> Any:
     key = os.environ.get("OPENAI_API_KEY") or None
     try:
         model = Chat if run.chat else Completions
-        return model(answers=answers, adapts=run.adapts, base_url=f"{base}/v1/{route}", auth_token=key, **arguments)
+        return model(
+            answers=answers, usage=usage, adapts=run.adapts, base_url=f"{base}/v1/{route}", auth_token=key, **arguments
+        )
     except Exception as error:
         log.exception("connecting")
         raise Failed(f"the tokenizer ({arguments['tokenizer_backend']}) cannot be used: {one_line(error)}") from error
@@ -515,8 +519,8 @@ def evaluate(run: Run, base: str, output: Path) -> None:
     """The whole run, from loading the task to the last file."""
     tasks = task_manager(run)
     tracker = EvaluationTracker(output_path=str(output / "results.json"))
-    answers = Answers(output / "cache" / "answers" if run.cache else None, run.cache or "")
-    model = endpoint(run, base, answers)
+    answers, kept = (Answers(output / "cache" / name if run.cache else None, run.cache or "") for name in KEPT)
+    model = endpoint(run, base, answers, Usage(kept))
     recorded = run.model_args | {"base_url": model.base_url, "max_length": model.max_length + 1}
     try:
         results = simple_evaluate(
@@ -535,6 +539,7 @@ def evaluate(run: Run, base: str, output: Path) -> None:
         )
     finally:
         answers.close()
+        kept.close()
     results["config"]["model"] = tracker.general_config_tracker.model_source = (
         "local-chat-completions" if run.chat else "local-completions"
     )

@@ -86,11 +86,14 @@ async def remove(execution: Local, leftover: Leftover) -> None:
 def processes() -> Iterator[Leftover]:
     """Servers and jobs of this user, of every invocation; an emulator's die with it and do not count."""
     suspects = [(mark, process) for mark, process in marked() if _is_ours(process.pid)]
-    guarded: set[str] = set()
-    for mark, pid in supervisors():
-        guarded.add(mark.owner)
+    found = list(supervisors())
+    guarding = {pid: mark.owner for mark, pid in found}
+    guarded = set(guarding.values())
+    for mark, pid in found:
         process = supervisor.read_process(pid)
         is_it = process is not None and mark_of(pid) == mark  # the pid may have been used again since it was listed
+        if process is not None and guarding.get(process.parent) == mark.owner:
+            continue  # the copy of a supervisor that is about to become its server or job
         if process is not None and is_it and _is_ours(pid) and mark.kind != "emulated":
             yield _leftover(mark, process, "running", _launcher_of(mark, process))
     for mark, process in suspects:
