@@ -17,7 +17,7 @@ from launcher.orchestrator.journal import Journal
 from launcher.plan.words import amount, counted
 from launcher.schedule import times
 from launcher.schedule.model import Definition, Fire, Outcome, Schedule, Verdict
-from launcher.schedule.settling import outcome_of, settle
+from launcher.schedule.settling import cost, invocation, outcome_of, settle
 from launcher.schedule.store import Store
 
 _WORTH_TELLING = (Outcome.FAILED, Outcome.KILLED, Outcome.BUDGET)
@@ -182,6 +182,9 @@ class Firing:
             self._wait(schedule, fire)
             prepared = self.launch.prepare(schedule.definition)
             with self.store.writing():
+                withdrawn = self._withdrawn(schedule, fire)
+                if withdrawn is not None:
+                    return withdrawn
                 problem = self._over_budget(schedule.definition, prepared, fire)
                 if problem:
                     return self.store.update(fire, outcome=Outcome.BUDGET, started=None, detail=problem)
@@ -195,6 +198,16 @@ class Firing:
             raise
         return self._judge(schedule, self._end(fire, ended))
 
+    def _withdrawn(self, schedule: Schedule, fire: Fire) -> Fire | None:
+        """The line of a time whose schedule was paused or removed while it waited, else None."""
+        now = next((one for one in self.store.schedules() if one.name == schedule.name), None)
+        if now is None or now.created != schedule.created:
+            detail = "the schedule was removed before the run began"
+            return self.store.update(fire, outcome=Outcome.STOPPED, started=None, detail=detail)
+        if now.paused and fire.due is not None:
+            return self.store.update(fire, outcome=Outcome.PAUSED, started=None)
+        return None
+
     def _wait(self, schedule: Schedule, fire: Fire) -> None:
         """The jitter, which keeps many schedules from asking for GPUs in the same second."""
         seconds = jitter(schedule.definition, fire.due) if fire.due is not None else 0.0
@@ -204,7 +217,9 @@ class Firing:
 
     def _end(self, fire: Fire, ended: Ended) -> Fire:
         detail = "; ".join(filter(None, (fire.detail, ended.detail)))
-        usd = self.journal.costs().get(fire.invocation) if ended.usd is None else ended.usd
+        usd = ended.usd
+        if usd is None and invocation(self.journal, fire.invocation) is not None:
+            usd = cost(self.journal, fire.invocation)
         return self.store.update(
             fire,
             outcome=outcome_of(ended.exit_code),

@@ -96,6 +96,10 @@ class Folder:
 
     def look(self, now: float) -> Look:
         """See Source."""
+        if Path(self.pattern).is_absolute():
+            raise ConfigError(
+                f"--pattern {self.pattern}: is a pattern of names below {self.folder}; write no / before it"
+            )
         try:
             paths = sorted(path for path in self.folder.glob(self.pattern) if not path.name.startswith(_UNFINISHED))
         except OSError as error:
@@ -142,7 +146,7 @@ def _has_all_shards(path: Path) -> bool:
             named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, AttributeError, TypeError):
             return False
-        if not all((path / shard).is_file() for shard in named):
+        if not all(isinstance(shard, str) and (path / shard).is_file() for shard in named):
             return False
     return True
 

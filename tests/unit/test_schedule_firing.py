@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,24 @@ def test_jitter_is_waited_and_is_the_same_for_the_same_time(world: World) -> Non
     assert first.started == pytest.approx(moment("2026-11-03T02:00") + wanted)
     others = {jitter(nightly(jitter=600.0), moment("2026-11-03T02:00") + day * DAY) for day in range(50)}
     assert len(others) == 50 and max(others) - min(others) > 300
+
+
+def test_a_pause_or_a_removal_while_a_time_waits_keeps_its_run_from_beginning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(act: Callable[[], None]) -> None:
+        monkeypatch.setattr(world.clock, "sleep", lambda _: act())
+
+    world.store.add(nightly(jitter=600.0), world.clock.time())
+    meanwhile(lambda: world.store.pause("nightly", paused=True))
+    paused = world.at("2026-11-03T02:00")
+    world.store.pause("nightly", paused=False)
+    meanwhile(lambda: world.store.remove("nightly"))
+    removed = world.at("2026-11-04T02:00")
+
+    assert (paused.outcome, removed.outcome) == (Outcome.PAUSED, Outcome.STOPPED)
+    assert "removed before the run began" in removed.detail
+    assert world.journal.costs() == {}
 
 
 # --- money ------------------------------------------------------------------------------------------------------------

@@ -294,6 +294,18 @@ def test_a_folder_that_is_gone_is_not_an_empty_one(tmp_path: Path) -> None:
 # --- programs and the hub ---------------------------------------------------------------------------------------------
 
 
+def test_an_index_with_other_things_than_names_is_not_complete_and_an_absolute_pattern_is_a_line(
+    tmp_path: Path,
+) -> None:
+    (save(tmp_path, "step-1") / "model.safetensors.index.json").write_text('{"weight_map": {"a": 1}}')
+
+    look = Folder(tmp_path, "*", None, 0.0).look(0.0)
+
+    assert (look.checkpoints, look.unsettled) == ((), 1)
+    with pytest.raises(ConfigError, match="--pattern /x"):
+        Folder(tmp_path, "/x", None, 0.0).look(0.0)
+
+
 def test_a_program_prints_checkpoints_or_says_that_it_cannot() -> None:
     found = Command(["printf", "s3://a/step-1\ns3://a/step-2\n\ns3://a/step-1\n"], "step-*").look(0.0)
 
