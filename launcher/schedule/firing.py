@@ -20,6 +20,8 @@ from launcher.schedule.model import Definition, Fire, Outcome, Schedule, Verdict
 from launcher.schedule.settling import cost, invocation, outcome_of, settle
 from launcher.schedule.store import Store
 
+_CLOCK_SET_BACK = 3600.0
+"""Seconds that the last decision may lie ahead: small corrections of a clock are none of our business."""
 _WORTH_TELLING = (Outcome.FAILED, Outcome.KILLED, Outcome.BUDGET)
 
 
@@ -114,6 +116,8 @@ class Firing:
         now, definition = self.clock.time(), schedule.definition
         if manual:
             return self._start_unless_overlapping(schedule, None, now)
+        if schedule.handled > now + _CLOCK_SET_BACK:
+            schedule = self._rewind(schedule, now)
         dues = _cron(schedule).between(schedule.handled, now)
         if due is not None:
             dues = [one for one in dues if one < due] + ([due] if schedule.handled < due <= now else [])
@@ -128,6 +132,14 @@ class Firing:
         if passed is dues:
             return last
         return self._start_unless_overlapping(schedule, dues[-1], now, "caught up" if is_late else "")
+
+    def _rewind(self, schedule: Schedule, now: float) -> Schedule:
+        """After a clock that was far ahead: times count from now again, and none that has a line is decided twice."""
+        decided = [fire.due for fire in self.store.history(schedule.name) if fire.due is not None and fire.due <= now]
+        self.store.rewind(schedule.name, max([now - schedule.definition.grace, schedule.created, *decided]))
+        detail = "the clock of the machine was ahead and was set back; times count from now again"
+        self.store.record(schedule.name, Outcome.MISSED, due=None, detail=detail)
+        return self.store.find(schedule.name)
 
     def _record_passed(self, schedule: Schedule, dues: list[float]) -> Fire | None:
         """Times at which nobody called: while a run of this schedule went on, that may be why; else they are missed."""

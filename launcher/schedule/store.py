@@ -160,6 +160,10 @@ class Store:
         """All times up to this one are decided."""
         self._query("UPDATE schedules SET handled = max(handled, ?) WHERE name = ?", (until, name))
 
+    def rewind(self, name: str, until: float) -> None:
+        """Only times up to this one are decided, whatever was decided under a clock that was ahead."""
+        self._query("UPDATE schedules SET handled = ? WHERE name = ?", (until, name))
+
     def pause(self, name: str, *, paused: bool) -> None:
         """Let its times pass from now on, or not any more."""
         self._query("UPDATE schedules SET paused = ? WHERE name = ?", (int(paused), name))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.errors import ConfigError, LauncherError, NotFound, PreflightError
-from launcher.schedule.firing import Firing, jitter, refuse_unkeepable
+from launcher.errors import ConfigError, LauncherError, NotFound, PlatformError, PreflightError
+from launcher.orchestrator import sweeps
+from launcher.schedule.firing import Ended, Firing, Prepared, jitter, refuse_unkeepable
 from launcher.schedule.model import Outcome, Verdict
 from launcher.schedule.store import Store
 from tests.fakes.schedules import Clock, Killed, World, moment, nightly
@@ -155,6 +156,17 @@ def test_a_pause_or_a_removal_while_a_time_waits_keeps_its_run_from_beginning(
     assert world.journal.costs() == {}
 
 
+def test_a_clock_that_was_far_ahead_and_is_set_back_does_not_silence_a_schedule(world: World) -> None:
+    world.store.add(nightly(), world.clock.time())
+    world.at("2031-01-01T02:00")
+    world.clock.now = moment("2026-11-03T02:00")
+    again = world.fire()
+
+    assert again.outcome is Outcome.SCORED and again.due == moment("2026-11-03T02:00")
+    assert any("clock" in fire.detail for fire in world.store.history())
+    assert world.fire() is None
+
+
 # --- money ------------------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +309,24 @@ def test_after_a_kill_the_next_call_says_so_and_runs(world: World) -> None:
     assert killed.outcome is Outcome.KILLED and killed.detail == "go on with it: nv-eval resume run00000"
     assert ran.outcome is Outcome.SCORED
     assert world.sent == ["run00000: killed; go on with it: nv-eval resume run00000"]
+
+
+def test_a_sweep_that_ends_by_an_error_counts_with_what_its_points_have_cost(world: World) -> None:
+    world.store.add(nightly(), world.clock.time())
+
+    def breaks() -> Ended:
+        point = sweeps.Point(number=1, invocation="a0000001", identity="i", words="x=1")
+        sweep = sweeps.Sweep(id="s0000001", created=world.clock.time(), folder=str(world.folder))
+        sweeps.begin(world.journal, sweep, [(point, b"")])
+        world._go(point.invocation)
+        raise PlatformError("the platform is gone")
+
+    firing = Firing(store=world.store, journal=world.journal, launch=world, clock=world.clock)
+    world.prepare = lambda _: Prepared("s0000001", 3.0, breaks)  # type: ignore[method-assign]
+    with pytest.raises(PlatformError):
+        firing.fire("nightly", manual=True)
+
+    assert [(fire.outcome, fire.usd) for fire in world.store.history()] == [(Outcome.FAILED, 2.0)]
 
 
 def test_a_killed_run_counts_with_its_worst_case_until_it_is_known_how_it_ended(world: World) -> None:
