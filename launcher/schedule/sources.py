@@ -5,12 +5,16 @@ All are polled: what another machine writes to a network file system tells nobod
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import selectors
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -29,6 +33,8 @@ _UNFINISHED = ("tmp-", ".", "_tmp")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _PATIENCE = 600.0
 """Seconds that a program may take to list checkpoints."""
+_MOST = 16 << 20
+"""Bytes that it may print."""
 
 
 @dataclass(frozen=True)
@@ -234,13 +240,12 @@ class Command:
 
     argv: list[str]
     pattern: str
+    patience: float = _PATIENCE
 
     def look(self, now: float) -> Look:  # noqa: ARG002  # what it prints is complete
         """See Source."""
         try:
-            done = subprocess.run(
-                self.argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE, check=False
-            )
+            done = _output(self.argv, self.patience)
         except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError) as error:
             raise PlatformError(f"{self.argv[0]}: cannot list checkpoints: {error}") from None
         if done.returncode != 0:
@@ -249,6 +254,40 @@ class Command:
         lines = dict.fromkeys(line.strip() for line in done.stdout.split("\n") if line.strip())
         made = (_listed(line, order) for order, line in enumerate(lines))
         return Look(tuple(one for one in made if fnmatchcase(one.name, self.pattern)))
+
+
+def _output(argv: list[str], patience: float) -> subprocess.CompletedProcess[str]:
+    """What a program prints. It and what it began end after `patience` seconds, or if it prints too much."""
+    process = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    said: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
+    until = time.monotonic() + patience
+    try:
+        with process, selectors.DefaultSelector() as selector:
+            try:
+                selector.register(process.stdout, selectors.EVENT_READ, "out")  # type: ignore[arg-type]
+                selector.register(process.stderr, selectors.EVENT_READ, "err")  # type: ignore[arg-type]
+                while selector.get_map():
+                    ready = selector.select(max(until - time.monotonic(), 0.0))
+                    if not ready:
+                        raise subprocess.TimeoutExpired(argv, patience)
+                    for key, _ in ready:
+                        chunk = os.read(key.fd, 65536)
+                        said[key.data] += chunk
+                        if len(said[key.data]) > _MOST:
+                            raise OSError(f"it printed more than {_MOST >> 20} MiB")
+                        if not chunk:
+                            selector.unregister(key.fileobj)
+                process.wait(max(until - time.monotonic(), 0.0))
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        process.wait()
+    return subprocess.CompletedProcess(
+        argv, process.returncode, said["out"].decode(), said["err"].decode(errors="replace")
+    )
 
 
 def _listed(line: str, order: int) -> Checkpoint:

@@ -317,6 +317,13 @@ def test_a_program_prints_checkpoints_or_says_that_it_cannot() -> None:
         Command(["sh", "-c", "echo no bucket >&2; exit 3"], "*").look(0.0)
 
 
+def test_a_program_that_leaves_a_child_at_its_pipe_or_never_stops_printing_is_ended() -> None:
+    with pytest.raises(PlatformError, match="timed out"):
+        Command(["sh", "-c", "sleep 30 & echo a"], "*", 0.1).look(0.0)
+    with pytest.raises(PlatformError, match="more than 16 MiB"):
+        Command(["yes"], "*").look(0.0)
+
+
 SHAS = {name: f"{number:040x}" for number, name in enumerate(("step-1", "step-2", "readme", "main"), 1)}
 
 
