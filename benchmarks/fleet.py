@@ -6,6 +6,7 @@ start-up and job times are drawn from log-normal distributions with a fixed seed
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import math
@@ -123,10 +124,21 @@ def program(home: Home, *arguments: str) -> Used:
         pid = os.posix_spawn(sys.executable, [*words, "--json", *arguments], home.env(), file_actions=actions)
     finally:
         os.chdir(here)
-    _, status, used = os.wait4(pid, 0)
+    done, status, memory = 0, 0, 0.0
+    while not done:
+        memory = max(memory, _peak_memory(pid))
+        done, status, used = os.wait4(pid, os.WNOHANG)
+        time.sleep(0 if done else 0.2)
     wall, cpu = time.monotonic() - began, used.ru_utime + used.ru_stime
     code = os.waitstatus_to_exitcode(status)
-    return Used(code, wall, cpu, used.ru_maxrss / 1024, out.read_text(), err.read_text())
+    return Used(code, wall, cpu, memory, out.read_text(), err.read_text())
+
+
+def _peak_memory(pid: int) -> float:
+    """Most memory of a process so far, in MiB; what wait4 tells is at least that of the process which started it."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return 0.0
 
 
 def run(tasks: int, mode: str = "", slots: int | None = None, scale: float = 1.0) -> Fleet:
