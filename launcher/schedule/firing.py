@@ -260,6 +260,10 @@ class Firing:
 
     def _tell(self, schedule: Schedule) -> None:
         """Of everything bad that nobody was told of yet, also by an earlier call that was killed."""
+        with self.store.telling():
+            self._tell_alone(schedule)
+
+    def _tell_alone(self, schedule: Schedule) -> None:
         for fire in self.store.untold(schedule.name):
             bad = fire.outcome in _WORTH_TELLING or fire.verdict in (Verdict.NO_GO, Verdict.UNDECIDED)
             if bad and schedule.definition.notify:

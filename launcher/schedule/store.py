@@ -6,6 +6,7 @@ was decided is on disk before it is done.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sqlite3
@@ -71,6 +72,9 @@ class Process:
         return self.is_here and bool(self.start) and process_start(self.pid) == self.start
 
 
+_DAMAGED = "it is damaged: move it away to begin anew, schedules are then to be added again"
+
+
 class Store:
     """Everything that schedules and watches remember."""
 
@@ -82,8 +86,11 @@ class Store:
             self._db = sqlite3.connect(path, timeout=BUSY_PATIENCE, isolation_level=None)
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
-        except (sqlite3.Error, OSError) as error:
-            raise LauncherError(f"{path}: cannot be used: {error}; is the disk full or read-only?") from None
+        except sqlite3.DatabaseError as error:
+            hint = "is the disk full or read-only?" if isinstance(error, sqlite3.OperationalError) else _DAMAGED
+            raise LauncherError(f"{path}: cannot be used: {error}; {hint}") from None
+        except OSError as error:
+            raise LauncherError(f"{path}: cannot be used: {error.strerror}; is the disk full or read-only?") from None
 
     @classmethod
     def default(cls) -> Store:
@@ -222,6 +229,13 @@ class Store:
             (schedule.name, *GOOD, schedule.created),
         )
         return _fire(rows[0]) if rows else None
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Only one process sends messages at a time, so that nobody is told twice; it ends with the process."""
+        with self.path.with_suffix(".telling").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def untold(self, schedule: str) -> list[Fire]:
         """What has ended and nobody was told of."""

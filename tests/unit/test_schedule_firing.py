@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from launcher.errors import ConfigError, LauncherError, NotFound, PlatformError, PreflightError
 from launcher.orchestrator import sweeps
+from launcher.orchestrator.journal import Journal
 from launcher.schedule.firing import Ended, Firing, Prepared, jitter, refuse_unkeepable
 from launcher.schedule.model import Outcome, Verdict
 from launcher.schedule.store import Store
@@ -266,6 +268,32 @@ def test_what_could_not_be_told_is_told_by_the_next_call(world: World) -> None:
     assert world.sent == ["run00000: failed (exit code 4)"]
 
 
+def test_two_calls_at_once_tell_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.store.add(nightly(notify=("URL",)), world.clock.time())
+    world.exit_code = 4
+    others: list[threading.Thread] = []
+
+    def tell_again() -> None:
+        store, journal = Store(world.folder / "schedules.db"), Journal(world.folder / "journal.db")
+        firing = Firing(store=store, journal=journal, launch=world, clock=world.clock)
+        firing._tell(store.find("nightly"))
+        store.close()
+        journal.close()
+
+    def tell(_names: tuple[str, ...], _title: str, text: str) -> None:
+        if not others:  # the message is on its way, and nobody has noted that it is
+            others.append(threading.Thread(target=tell_again))
+            others[0].start()
+            others[0].join(0.2)
+        world.sent.append(text)
+
+    monkeypatch.setattr(world, "tell", tell)
+    world.at("2026-11-03T02:00")
+    others[0].join(10)
+
+    assert world.sent == ["run00000: failed (exit code 4)"]
+
+
 def test_a_run_that_is_refused_stands_in_the_history_with_the_reason(world: World) -> None:
     world.store.add(nightly(notify=("URL",)), world.clock.time())
     world.refuses = PreflightError("no GPU here")
@@ -408,7 +436,7 @@ def test_a_file_of_a_later_version_or_no_file_at_all_is_a_line(tmp_path: Path) -
     with pytest.raises(LauncherError, match="later nv-eval"):
         Store(tmp_path / "s.db")
     (tmp_path / "t.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(LauncherError, match="cannot be used"):
+    with pytest.raises(LauncherError, match=r"cannot be used: .*damaged: move it away"):
         Store(tmp_path / "t.db")
 
 
