@@ -9,9 +9,11 @@ _SEQUENCE = re.compile(
     r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, the clipboard
     r"|\x1b[ -/]*[0-~]"
 )
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain(line: str) -> str:
-    """A line of a log without what a terminal would obey: escape sequences and control characters, but for tabs."""
+    """A line of a log without what a terminal would obey: escape sequences and control characters, but for tabs; nor halves of characters."""
+    if line.isprintable():
+        return line
     return _CONTROL.sub("", _SEQUENCE.sub("", line))

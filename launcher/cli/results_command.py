@@ -132,7 +132,7 @@ def _reproducibility(picked: Sequence[Picked]) -> str:
             documents.append(
                 {"invocation": one.id, "problem": "it has left no record: its launcher died before the end"}
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             documents.append({"invocation": one.id, "problem": f"{path}: broken: {error}"})
     return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, width=120)
 

@@ -6,6 +6,7 @@ harness's standard error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,9 @@ def _from_samples(score: Score, kept: SampleSet | None) -> tuple[float, float, s
 
 def _from_stderr(score: Score) -> tuple[float | None, float | None, str]:
     """A standard error of 0 says that no sample differs from another, not that chance moves nothing."""
-    if score.value is None or not score.stderr:
+    half = NORMAL_QUANTILE * (score.stderr or 0.0)
+    if score.value is None or not 0 < half < math.inf:
         return None, None, ""
-    half = NORMAL_QUANTILE * score.stderr
     return score.value - half, score.value + half, NORMAL
 
 

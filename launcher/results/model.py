@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from launcher.harnesses.spec import Score
 
 SCHEMA = "nv-eval.results/1"
+BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a file raises that is no JSON, no text, nested without end, or of another form."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,10 @@ Rows = Sequence[Mapping[str, Any]]
 def write(rows: Rows, columns: Mapping[str, str], path: Path) -> None:
     """Write rows with these columns and types (string, float64, int64, bool). Raises ResultsError and OSError."""
     if "pyarrow" in sys.modules:
-        write_here(rows, columns, path)
+        try:
+            write_here(rows, columns, path)
+        except (ValueError, OverflowError) as error:  # such as a number of samples that has more than 64 bits
+            raise ResultsError(f"{path}: cannot be written: {error}") from None
         return
     document = json.dumps({"rows": list(rows), "columns": dict(columns)})
     command = [sys.executable, "-P", "-m", "launcher.results.parquet", str(path)]

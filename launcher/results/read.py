@@ -12,8 +12,10 @@ from msgspec import Struct
 
 from launcher.errors import NotFound, ResultsError
 from launcher.harnesses.spec import Score
-from launcher.results.model import SCHEMA, ModelRecord, Record, TaskRecord
+from launcher.results.model import BROKEN, SCHEMA, ModelRecord, Record, TaskRecord
 
+_LONGEST_NAME = 255
+"""Bytes that file systems take for a name."""
 UNFINISHED = "unfinished"
 """Status and reason of a task without scores in a run that has not written its results."""
 
@@ -30,11 +32,19 @@ def load(folder: Path) -> Record:
         return _partial(folder)
     try:
         record = msgspec.json.decode(path.read_bytes(), type=Record)
-    except msgspec.DecodeError as error:
+    except (OSError, *BROKEN) as error:
         raise ResultsError(f"{path}: broken: {error}") from None
     if record.schema != SCHEMA:
         raise ResultsError(f"{path}: written as {record.schema}, this version reads {SCHEMA}")
+    for place, task in enumerate(record.tasks):
+        if not _is_name(task.key):
+            raise ResultsError(f"{path}: broken: tasks[{place}].key: {ascii(task.key)[:60]}: cannot be a task's folder")
     return record
+
+
+def _is_name(key: str) -> bool:
+    """Whether a key is the name of one folder in the invocation's, and leads nowhere else."""
+    return key not in ("", ".", "..") and not set("/\\\0") & set(key) and len(key.encode()) <= _LONGEST_NAME
 
 
 def _partial(folder: Path) -> Record:
@@ -93,7 +103,7 @@ def _plan(folder: Path) -> _Plan:
     """The plan of an invocation; nothing where it cannot be read: scores count without it."""
     try:
         return msgspec.json.decode((folder / "plan.json").read_bytes(), type=_Plan)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *BROKEN):
         return _Plan()
 
 
@@ -120,7 +130,7 @@ def _unfinished(task: _TaskPlan) -> TaskRecord:
 def _task(path: Path, planned: _TaskPlan | None) -> TaskRecord:
     try:
         scores = msgspec.json.decode(path.read_bytes(), type=list[Score])
-    except msgspec.DecodeError as error:
+    except (OSError, *BROKEN) as error:
         raise ResultsError(f"{path}: broken: {error}") from None
     if planned is not None:
         return replace(_unfinished(planned), status="scored", reason="completed", scores=scores)

@@ -12,9 +12,12 @@ import msgspec
 from launcher.errors import NotFound, ResultsError
 from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal
 from launcher.plan.model import EndpointPlan, Plan
+from launcher.results.model import BROKEN
 
 SCHEMA = "nv-eval.timeline/1"
 FILE = "timeline.json"
+_LATEST = 1e11
+"""Seconds since 1970 that no run comes to."""
 
 
 @dataclass(kw_only=True)
@@ -93,7 +96,7 @@ def _plan(journal: Journal, invocation: str) -> Plan | None:
     """The plan that says how many GPUs an endpoint has; None where this version cannot read it."""
     try:
         return msgspec.json.decode(journal.plan(invocation), type=Plan)
-    except (NotFound, msgspec.DecodeError):
+    except (NotFound, *BROKEN):
         return None
 
 
@@ -107,10 +110,13 @@ def load(folder: Path) -> Timeline | None:
         return None
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Timeline)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *BROKEN) as error:
         raise ResultsError(f"{path}: broken: {error}") from None
     if found.schema != SCHEMA:
         raise ResultsError(f"{path}: written as {found.schema}, this version reads {SCHEMA}")
+    times = [found.began, found.ended, *(time for one in found.spans for time in (one.began, one.ready, one.ended))]
+    if any(time is not None and not 0 <= time < _LATEST for time in times):
+        raise ResultsError(f"{path}: broken: a time in it is none since 1970")
     return found
 
 

@@ -18,7 +18,7 @@ from launcher.cli import main as cli
 from launcher.config.export import Fsspec, Leaderboard, chosen
 from launcher.errors import ConfigError, NotFound, PreflightError
 from launcher.harnesses.spec import Score
-from launcher.results.exporters import fsspec, leaderboard, receipts, registry
+from launcher.results.exporters import fsspec, leaderboard, places, receipts, registry
 from launcher.results.exporters.base import Bundle, numbers, score_name
 from launcher.results.exporters.sending import State
 from launcher.results.model import TaskRecord
@@ -312,3 +312,13 @@ def test_the_documented_exporter_works(folder: Path, tmp_path: Path, monkeypatch
 
 def test_the_page_names_every_exporter() -> None:
     assert [found.name for found in registry.known() if f"| `{found.name}` |" not in PAGE] == []
+
+
+@pytest.mark.parametrize("url", ["ftp://u:canary@host/x?key=canary", "filecache::ftp://u:canary@host/x"])
+def test_a_place_is_shown_without_who_logs_in_there(url: str):
+    assert "canary" not in places.shown(url) and places.shown(url).endswith("ftp://host/x")
+
+
+def test_receipts_that_are_no_text_are_as_good_as_none(tmp_path: Path):
+    (tmp_path / receipts.FILE).write_bytes(b'{"schema": "\xff"}')
+    assert receipts.load(tmp_path).exports == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from launcher.errors import ResultsError
@@ -122,4 +123,13 @@ def test_a_broken_file_is_called_broken_and_a_missing_one_is_none(tmp_path: Path
         timeline.load(tmp_path)
     (tmp_path / timeline.FILE).write_text('{"invocation":"1","began":0,"ended":null,"spans":[],"schema":"later/9"}')
     with pytest.raises(ResultsError, match="later/9"):
+        timeline.load(tmp_path)
+
+
+@pytest.mark.parametrize("time", [-1e308, -1.0, 1e308])
+def test_a_time_that_no_run_can_have_is_broken(tmp_path: Path, time: float):
+    span = timeline.Span(kind="job", name="j", task="t", attempt=1, began=time)
+    line = timeline.Timeline(invocation="1", began=1.0, ended=2.0, spans=[span])
+    (tmp_path / timeline.FILE).write_bytes(msgspec.json.encode(line))
+    with pytest.raises(ResultsError, match="a time"):
         timeline.load(tmp_path)

@@ -207,7 +207,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

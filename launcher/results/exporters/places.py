@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from launcher.results.write import write_atomically
+
+
+_LOGIN = re.compile(r"//[^/?#]*@")
+"""Also in URLs behind those of caches, `filecache::ftp://user:password@host`."""
 
 
 def is_url(place: str) -> bool:
@@ -46,7 +51,7 @@ def shown(place: str) -> str:
     """A place without user, password and query."""
     if not is_url(place):
         return str(Path(place).absolute())
-    parts = urlsplit(place)
+    parts = urlsplit(_LOGIN.sub("//", place))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from launcher.results.exporters.base import identity
+from launcher.results.model import BROKEN
 from launcher.results.write import write_atomically
 
 FILE = "exports.json"
@@ -52,7 +53,7 @@ def load(folder: Path) -> Receipts:
     """The receipts in a folder. A broken file is as good as none: what is sent again changes nothing."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Receipts)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *BROKEN):
         return Receipts()
 
 

@@ -14,6 +14,7 @@ import msgspec
 from launcher.config.export import OPTIONS, Export, chosen, installed, with_others
 from launcher.errors import ConfigError, LauncherError, MissingExtra, PreflightError, nearest
 from launcher.results.exporters.base import Exporter
+from launcher.results.model import BROKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +159,7 @@ def _own(folder: Path) -> Mapping[str, Any]:
     try:
         plan = msgspec.json.decode((folder / "plan.json").read_bytes())
         found = plan["config"]["export"]
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+    except (OSError, *BROKEN, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
 

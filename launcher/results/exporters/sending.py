@@ -92,15 +92,15 @@ class _Export:
         try:
             content = self._prepared()
         except LauncherError as error:
-            return self._how(State.FAILED, " ".join(str(error).split()))
+            return self._how(State.FAILED, self._without_secrets(" ".join(str(error).split())))
         except Exception as error:  # another package's code
-            return self._how(State.FAILED, f"{type(error).__name__}: {error}")
+            return self._how(State.FAILED, self._without_secrets(f"{type(error).__name__}: {error}"))
         old = receipts.load(self._bundle.folder).of(self._name, self._destination)
         if old is not None and old.content_sha256 == content and not again:
             return self._how(State.UNCHANGED)
         reason = await self._in_a_process()
         if reason is not None:
-            reason = _without_secrets(reason, msgspec.to_builtins(self._options))
+            reason = self._without_secrets(reason)
         try:
             receipts.keep(self._bundle.folder, self._name, self._destination, content=content, reason=reason)
         except OSError as error:
@@ -114,6 +114,9 @@ class _Export:
         options = msgspec.json.encode(self._options).decode()
         with_samples = bool(msgspec.to_builtins(self._options).get("samples"))
         return identity(self._bundle.content(samples=with_samples), options, length=64)
+
+    def _without_secrets(self, reason: str) -> str:
+        return _without_secrets(reason, msgspec.to_builtins(self._options))
 
     def _how(self, state: State, reason: str = "") -> Sent:
         return Sent(
