@@ -13,7 +13,7 @@ _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 
 
 def plain(line: str) -> str:
-    """A line of a log without what a terminal would obey: escape sequences and control characters, but for tabs; nor halves of characters."""
+    """A line without what a terminal would obey: escape sequences, control characters but for tabs, half characters."""
     if line.isprintable():
         return line
     return _CONTROL.sub("", _SEQUENCE.sub("", line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from launcher.results.compare_text import remark_list, table, title
+from launcher.results.compare_text import remark_list, safe, table, title
 from launcher.results.gate import Check, Decision, Verdict
 
 HEADS = ("verdict", "score", "check", "base", "new", "reason")
@@ -25,7 +25,10 @@ def remarks(decision: Decision) -> list[str]:
 
 def markdown(decision: Decision) -> str:
     """The decision in Markdown, for a summary of CI."""
-    lines = [f"## {decision.verdict.value}: {title(decision.candidate)} against {title(decision.baseline)}", ""]
+    lines = [
+        f"## {decision.verdict.value}: {safe(title(decision.candidate))} against {safe(title(decision.baseline))}",
+        "",
+    ]
     lines += [*table(HEADS, map(cells, decision.checks), LEFT), "", *remark_list(remarks(decision))]
     return "\n".join(lines).rstrip() + "\n"
 

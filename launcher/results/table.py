@@ -13,6 +13,7 @@ from launcher.results import parquet
 from launcher.results.intervals import of
 from launcher.results.macro import averages
 from launcher.results.model import Record, TaskRecord
+from launcher.text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,12 +140,22 @@ def frame(records: Sequence[Record], *, macro: bool = False) -> pd.DataFrame:
 
 
 def to_csv(records: Sequence[Record], *, macro: bool = False) -> str:
-    """The table as CSV; an empty field where there is no value."""
+    """The table as CSV; an empty field where there is no value.
+
+    Text that a spreadsheet would compute has an apostrophe before it.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(records, macro=macro))
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows(records, macro=macro))
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = plain(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def label(task: TaskRecord, score: Score) -> str:

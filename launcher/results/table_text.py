@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from launcher.results.intervals import of
 from launcher.results.macro import averages
 from launcher.results.model import Record, TaskRecord
 from launcher.results.table import label, number, whole
+from launcher.text import plain
 
 NONE = "-"
 LEFT = frozenset({"run", "model", "task", "metric", "filter"})
@@ -108,7 +110,7 @@ def to_markdown(records: Sequence[Record], *, macro: bool = False) -> str:
 
 
 def _markdown(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return re.sub(r"([\\|<\[`])", r"\\\1", " ".join(plain(text).split()))
 
 
 def to_latex(records: Sequence[Record], *, macro: bool = False) -> str:
@@ -129,7 +131,7 @@ def to_latex(records: Sequence[Record], *, macro: bool = False) -> str:
 
 
 def _latex_line(line: Iterable[str]) -> str:
-    escaped = ("".join(_LATEX.get(sign, sign) for sign in " ".join(cell.split())) for cell in line)
+    escaped = ("".join(_LATEX.get(sign, sign) for sign in " ".join(plain(cell).split())) for cell in line)
     return " & ".join(escaped) + r" \\"
 
 

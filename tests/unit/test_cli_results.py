@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from launcher.errors import ResultsError
 from launcher.orchestrator.journal import Journal
 from launcher.results.model import SCHEMA
 from tests.unit.conftest import Desk
@@ -155,3 +156,55 @@ def test_not_a_number_is_broken_and_never_a_score(runs: Desk):
 def test_what_others_named_cannot_command_the_terminal(runs: Desk):
     write_run(runs.cwd, "eeee", replace(TASK, score={"metric": "\x1b[2Jacc\x07"}))
     assert "\x1b" not in runs.nv_eval("results", "eeee")[1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"invocation": "\xff"}', b'{"tasks": ' + b"[" * 100_000, b'{"tasks":[{"settings":' + b'{"a":' * 100_000],
+)
+def test_results_that_are_no_text_or_nested_without_end_are_broken(runs: Desk, content: bytes):
+    (runs.cwd / "aaaa" / "results.json").write_bytes(content)
+    code, out, err = runs.nv_eval("results", "aaaa")
+    assert (code, out) == (8, "") and "results.json: broken" in err
+
+
+@pytest.mark.parametrize("key", ["../bbbb/t_one", "..", "", "k" * 300])
+def test_a_task_whose_folder_would_be_elsewhere_is_broken(runs: Desk, key: str):
+    write_run(runs.cwd, "cccc", TASK)
+    path = runs.cwd / "cccc" / "results.json"
+    path.write_text(path.read_text().replace('"key":"t_one"', f'"key":"{key}"'))
+    code, _, err = runs.nv_eval("compare", "bbbb", "cccc", "--flips")
+    assert code == 8 and "tasks[0].key" in err
+
+
+def test_a_record_nested_without_end_is_broken(runs: Desk):
+    (runs.cwd / "aaaa" / "provenance.json").write_bytes(b"[" * 100_000)
+    code, out, _ = runs.nv_eval("results", "aaaa", "--show")
+    assert code == 0 and "broken" in out
+
+
+def test_a_count_that_parquet_cannot_hold_is_said(runs: Desk):
+    write_run(runs.cwd, "cccc", replace(TASK, score={"n": 2**63}))
+    code, _, err = runs.nv_eval("results", "cccc", "--format", "parquet", "-o", "all.parquet")
+    assert code == ResultsError.exit_code and "internal" not in err
+
+
+@pytest.mark.parametrize("stderr", [-0.5, 1e308])
+def test_a_standard_error_that_is_none_makes_no_interval(runs: Desk, stderr: float):
+    write_run(runs.cwd, "cccc", replace(TASK, score={"stderr": stderr}))
+    assert " to " not in runs.nv_eval("results", "cccc")[1]
+
+
+@pytest.mark.parametrize("form", ["csv", "md", "latex"])
+def test_no_form_carries_commands_of_terminals_or_of_spreadsheets(runs: Desk, form: str):
+    write_run(
+        runs.cwd, "cccc", replace(TASK, score={"task": "=1+1\x1b]0;x\x07", "metric": "@f\x1b[2J", "filter": "-g"})
+    )
+    out = runs.nv_eval("results", "cccc", "--format", form)[1]
+    assert "\x1b" not in out and "\x07" not in out
+    assert form != "csv" or all(text in out for text in ("'=1+1,", "'@f,'-g,"))
+
+
+def test_names_are_no_markup_in_markdown(runs: Desk):
+    write_run(runs.cwd, "cccc", replace(TASK, score={"task": r"<script>a\|[b](http://c)"}))
+    assert r"\<script>a\\\|\[b](http://c)" in runs.nv_eval("results", "cccc", "--format", "md")[1]

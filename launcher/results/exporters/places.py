@@ -10,7 +10,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from launcher.results.write import write_atomically
 
-
 _LOGIN = re.compile(r"//[^/?#]*@")
 """Also in URLs behind those of caches, `filecache::ftp://user:password@host`."""
 
