@@ -59,7 +59,9 @@ class Settings:
         None, "route that is evaluated; log-likelihood tasks need completions; default: what the task needs"
     )
     limit: float | None = key(None, "samples per task; below 1 a share of them; default: all")
-    num_fewshot: NonNegative | None = key(None, "worked examples in the prompt; default: the task's")
+    num_fewshot: NonNegative | None = key(
+        None, "worked examples in the prompt; default: the task's; refused for tasks that are defined with none"
+    )
     seed: NonNegative | None = key(None, "seed of sampling and of the choice of examples")
     concurrency: Count | Literal["auto"] | None = key(
         None,

@@ -356,6 +356,19 @@ def test_a_package_that_a_task_lacks_is_named_with_what_installs_it(
     assert (status, last_line(output)) == (1, last)
 
 
+def test_examples_that_lm_eval_would_pass_over_are_refused_before_anything_is_asked(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    folder = _user_folder(tmp_path / "mine")
+    with (folder / "warm.yaml").open("a") as definition:
+        definition.write("num_fewshot: 0\n")
+    chosen = settings(limit=2, include_path=str(folder), num_fewshot=2)
+    status, output = run(make_job("colours_warm", chosen), endpoint, tmp_path)
+    assert status == 1
+    assert last_line(output).startswith("evaluation.num_fewshot=2: colours_warm would have none all the same")
+    assert not endpoint.asked
+
+
 def test_a_users_group_is_scored_with_its_sub_tasks(endpoint: Endpoint, tmp_path: Path) -> None:
     folder = _user_folder(tmp_path / "mine")
     chosen = settings(limit=2, include_path=str(folder))

@@ -153,9 +153,9 @@ class TestTasks:
         assert [(task.name, task.limit) for task in made.evaluation.tasks] == [("ifeval", None), ("gsm8k_100", 2)]
 
     def test_the_same_task_may_appear_twice_with_its_own_settings(self) -> None:
-        made = config("evaluation.tasks=[{name: gsm8k_100, num_fewshot: 0}, {name: gsm8k_100, num_fewshot: 5}]")
+        made = config("evaluation.tasks=[{name: gsm8k, num_fewshot: 0}, {name: gsm8k, num_fewshot: 5}]")
         planned = build(made).tasks
-        assert [(task.key, task.settings.num_fewshot) for task in planned] == [("gsm8k_100", 0), ("gsm8k_100-2", 5)]
+        assert [(task.key, task.settings.num_fewshot) for task in planned] == [("gsm8k", 0), ("gsm8k-2", 5)]
         assert len({task.endpoint.name for task in planned if task.endpoint}) == 2
 
     def test_the_task_s_setting_wins_over_evaluation_s_which_wins_over_the_harness_s(self, desk: Desk) -> None:

@@ -174,6 +174,7 @@ def test_chat_always_applies_the_chat_template_and_sends_one_conversation_at_a_t
         ({"limit": 2.5}, "evaluation.limit: 2.5 is neither a whole number of samples nor a share below 1"),
         ({"limit": 0.0}, "evaluation.limit: 0 is neither"),
         ({"limit": float("nan")}, "evaluation.limit: nan is neither"),
+        ({"task": "gsm8k_100", "num_fewshot": 2}, "evaluation.num_fewshot: gsm8k_100 has no examples to show"),
         ({"fewshot_as_multiturn": True}, "evaluation.fewshot_as_multiturn: turns need a chat template"),
         ({"task": "hellaswag", "tokenizer_backend": "none"}, "evaluation.tokenizer_backend: log-likelihoods need"),
         (

@@ -45,8 +45,8 @@ def test_every_combination_is_a_point_in_hydras_order() -> None:
 
 
 def test_overrides_with_one_value_are_those_of_all_points() -> None:
-    plan = planned("evaluation.limit=1,2", "evaluation.num_fewshot=3")
-    assert {point.plan.tasks[0].settings.num_fewshot for point in plan.points} == {3}
+    plan = planned("evaluation.limit=1,2", "evaluation.max_gen_tokens=3")
+    assert {point.plan.tasks[0].settings.max_gen_tokens for point in plan.points} == {3}
     assert [point.plan.tasks[0].settings.limit for point in plan.points] == [1, 2]
 
 
@@ -170,6 +170,11 @@ def test_a_sweep_has_a_worst_case_that_its_own_limits_are_held_against(capsys: p
     tight = ["execution.usd_per_gpu_hour=1000", "deployment=vllm", "deployment.model_id=m", "sweep.max_cost_usd=1"]
     assert main(["run", "-m", "evaluation.limit=1,2", "evaluation.tasks=[gsm8k]", *tight]) == 3
     assert "sweep.max_cost_usd: the worst case is" in capsys.readouterr().err
+
+
+def test_points_are_left_out_of_a_sweep_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--skip-done", "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith("nv-eval: --skip-done: is for sweeps, and this is one run")
 
 
 @pytest.mark.parametrize(("name", "points", "kinds"), [("sweep_smollm", 4, 1), ("sweep_lepton_vllm", 4, 2)])

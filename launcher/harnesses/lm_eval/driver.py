@@ -418,8 +418,11 @@ def chat_template(source: str, **tokens: str) -> Callable[..., str]:
 class Tasks(TaskManager):  # type: ignore[misc]
     """Keeps what was loaded for the record, and says which of the two things went wrong: name or data."""
 
+    num_fewshot: int | None = None
+    """Worked examples that the run asks for."""
+
     def load(self, task_list: Any) -> Any:
-        """The tasks, with their data. Raises Failed."""
+        """The tasks, with their data. Raises Failed, also where lm-eval would pass over the number of examples."""
         missing = [name for name in task_list if isinstance(name, str) and name not in self.task_index]
         if missing:
             raise Failed(f"lm-eval {lm_eval_version()} has no task {', '.join(missing)}")
@@ -431,7 +434,20 @@ class Tasks(TaskManager):  # type: ignore[misc]
         except Exception as error:
             log.exception("loading %s", task_list)
             raise Failed(f"data of {', '.join(map(str, task_list))} could not be loaded: {one_line(error)}") from error
+        self._refuse_examples()
         return self.loaded
+
+    def _refuse_examples(self) -> None:
+        """A task whose definition says num_fewshot: 0 keeps that in lm-eval, which says so in its log alone."""
+        if not self.num_fewshot:
+            return
+        fixed = [name for name, task in self.loaded["tasks"].items() if task.get_config("num_fewshot") == 0]
+        if fixed:
+            more = f" and {len(fixed) - 3} more" if len(fixed) > 3 else ""
+            raise Failed(
+                f"evaluation.num_fewshot={self.num_fewshot}: {', '.join(fixed[:3])}{more} would have none all the same, "
+                "because the definition says num_fewshot: 0; leave the key out"
+            )
 
 
 def auxiliary(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -454,10 +470,11 @@ def task_manager(run: Run) -> Tasks:
     metadata = {**run.model_args, **auxiliary(os.environ), **run.metadata}
     with only_folders(run.folders):
         tasks = Tasks(include_path=included, metadata=metadata)
-    if run.task in tasks.task_index:
-        return tasks
-    log.info("%s is not where the index says; reading all of lm-eval's tasks", run.task)
-    return Tasks(include_path=included, metadata=metadata)
+    if run.task not in tasks.task_index:
+        log.info("%s is not where the index says; reading all of lm-eval's tasks", run.task)
+        tasks = Tasks(include_path=included, metadata=metadata)
+    tasks.num_fewshot = run.evaluate["num_fewshot"]
+    return tasks
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
     """The run of one task. Raises ConfigError where a setting does not fit lm-eval."""
     document = _document(entry, settings, target)
     model_args = document["model_args"]
-    is_offline = entry.name in offline.OUTPUT_TYPES and entry.include_path is None
+    is_offline = _is_offline(entry)
     return HarnessJob(
         harness=harness,
         argv=("{python}", "{work_dir}/driver.py", "{work_dir}/run.json", "{url}", "{output_dir}"),
@@ -79,6 +79,10 @@ def build_job(harness: str, entry: IndexEntry, settings: Settings, target: Targe
         hints=_HINTS if not target.single_prompt else {**_HINTS, "transformers": _TRANSFORMERS},
         tokenizer=_tokenizer_in_words(model_args),
     )
+
+
+def _is_offline(entry: IndexEntry) -> bool:
+    return entry.name in offline.OUTPUT_TYPES and entry.include_path is None
 
 
 def _alone(program: str) -> str:
@@ -123,6 +127,10 @@ def _tokenizer_in_words(model_args: dict[str, Any]) -> str | None:
 
 def _document(entry: IndexEntry, settings: Settings, target: TargetInfo) -> dict[str, Any]:
     """What the driver reads; see Run in driver.py."""
+    if settings.num_fewshot and _is_offline(entry):
+        raise ConfigError(
+            f"evaluation.num_fewshot: {entry.name} has no examples to show; leave the key out, or set it to 0"
+        )
     template = _chat_template(settings, target)
     model_args = _model_args(entry, settings, target, template)
     evaluate = {
