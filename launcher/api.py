@@ -655,6 +655,8 @@ def report(
 ) -> Written:
     """Write a report of runs, each by id, unique prefix or folder; the first is the baseline. Needs the extra `report`.
 
+    The id of a sweep stands for its points that have begun.
+
     `form`: `html`, `md` or `pdf`; without it the suffix of `output` says it. `max_bytes`: of the HTML file, which holds
     texts of samples up to it; `max_text`: characters of one text. What is left out is said in the file. `force`:
     compare common samples of runs although they measure different things.
@@ -665,7 +667,11 @@ def report(
         ResultsError: no run can be read; one of several that cannot is in the report, and in its `problems`.
     """
     writing = _needing("report", "launcher.results.report")
-    folders = [_folder(name) for name in invocations]
+    folders = [_folder(name) for name in expanded(*invocations)]
+    if not folders:
+        from launcher.errors import NotFound
+
+        raise NotFound("report: no point of the sweep has begun")
     written: Written = writing.write(
         folders, Path(output), form=form, max_bytes=max_bytes, text_limit=max_text, force=force
     )

@@ -28,6 +28,9 @@ def test_a_sweeps_id_stands_for_its_points(home: Home) -> None:
     assert "has all its scores" in home.run("resume", sweep).stderr
     assert "had ended already" in home.run("stop", sweep).stdout
     assert home.run("cleanup", sweep).returncode == 0
+    reported = home.run("report", sweep, "-o", "sweep.md")
+    assert reported.returncode == 0, reported.stderr
+    assert all(record["invocation"] in (home.folder / "sweep.md").read_text() for record in records)
     again = home.run("run", "-m", *NAMED, "evaluation.seed=2,3", "--dry-run").stdout
     assert "Already done: 1 point; --skip-done leaves them out." in again
     skipped = home.run("run", "-m", *NAMED, "evaluation.seed=2,3", "--skip-done", "--json")
