@@ -32,6 +32,7 @@ EXTRAS = (
     "hf-tokenizer",
     "docker",
     "gpu",
+    "kubernetes",
     "emulators",
     "notify",
     "stats",

@@ -316,5 +316,5 @@ def test_a_deepinfra_that_does_not_answer_is_a_problem(monkeypatch: pytest.Monke
 
 def test_every_extra_that_people_choose_is_looked_at() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    others = {"local", "dev", "export", "kubernetes"}  # sums of these, and one that nothing uses yet
+    others = {"local", "dev", "export"}  # sums of these
     assert set(project["optional-dependencies"]) - others == set(doctor.EXTRAS)
