@@ -8,6 +8,7 @@ import sys
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
+    parser.epilog = 'in a start-up file of the shell, for bash: eval "$(nv-eval completion bash)"'
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell to print for")
 
 

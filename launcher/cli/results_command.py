@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     elif records or (not picked and form != "table"):
         _print(records, form, args)
     elif not picked:
-        sys.stdout.write("No invocations.\n")
+        swept = f"No point has begun; see: nv-eval status {' '.join(args.invocations)}\n"
+        sys.stdout.write(swept if args.invocations else "No invocations.\n")
     return _report(picked, has_some=bool(records))
 
 

@@ -87,6 +87,10 @@ def run(args: argparse.Namespace) -> int:
         from launcher.cli import sweep_run
 
         return sweep_run.run(args, request(args))
+    if args.skip_done:
+        from launcher.errors import ConfigError
+
+        raise ConfigError("--skip-done: is for sweeps, and this is one run; see: nv-eval run --help")
     return _dry_run(args, made) if args.dry_run else _run(args, made)
 
 

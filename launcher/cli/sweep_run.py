@@ -67,6 +67,7 @@ def resume(sweep: str, overrides: tuple[str, ...], *, detach: bool, as_json: boo
 def print_result(result: SweepResult, *, as_json: bool) -> None:
     """Print how a sweep ended. If nobody reads, the exit code and the files still tell."""
     from launcher.cli import sweep_text
+    from launcher.orchestrator.sweeps import PointState
 
     with suppress(OSError):
         if as_json:
@@ -76,7 +77,9 @@ def print_result(result: SweepResult, *, as_json: bool) -> None:
             if result.left:
                 what = ", ".join(result.left)
                 sys.stdout.write(f"May still be running: {what}. Remove it: nv-eval cleanup {result.sweep}\n")
-            sys.stdout.write(f"Scores: nv-eval results {result.sweep}. {_going_on(result)}\n")
+            if any(point.state is not PointState.SKIPPED for point in result.status.points):
+                sys.stdout.write(f"Scores: nv-eval results {result.sweep}. ")
+            sys.stdout.write(f"{_going_on(result)}\n")
         sys.stdout.flush()
 
 

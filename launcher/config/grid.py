@@ -47,7 +47,7 @@ class Point:
     @property
     def words(self) -> str:
         """What it sets, for people."""
-        return " ".join(f"{name}={value}" for name, value in self.sets) or "(the config as it is)"
+        return " ".join(f"{name}={value}" for name, value in self.sets) or "the config as it is"
 
 
 def is_sweep(override: str) -> bool:

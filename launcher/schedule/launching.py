@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.errors import PlatformError, PreflightError
+from launcher.errors import ConfigError, PlatformError, PreflightError
 from launcher.plan.words import counted
 from launcher.schedule.firing import Ended, Prepared
 from launcher.schedule.model import Definition, RunSpec, Verdict, WatchSpec
@@ -96,6 +96,8 @@ def made(run: RunSpec) -> Plan | SweepPlan:
     composition = None if run.multirun else compose(wanted)
     if composition is None or has_points(composition):
         return build_sweep(wanted, skip_done=run.skip_done)
+    if run.skip_done:
+        raise ConfigError("-- run --skip-done: is for sweeps, and this is one run; see: nv-eval run --help")
     config = typed(composition, wanted)
     with located(wanted):
         return plan(config)

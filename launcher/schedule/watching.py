@@ -75,10 +75,14 @@ class Watch:
         """
         with _alone(self.store.path.parent / f"watch-{self.id}.lock"):
             self._go_on()
+            found = False
             while not self._is_over():
                 if self._step():
+                    found = True
                     continue
                 if self.once:
+                    if not found:
+                        self.say(f"{self.spec.source}: no new checkpoint")
                     break
                 self.clock.sleep(self.interval)
         return self._worst

@@ -78,8 +78,10 @@ def test_each_checkpoint_is_evaluated_once_in_the_order_of_its_steps(world: Worl
     for name in ("step-1000", "step-200", "step-30"):
         save(world.folder / "checkpoints", name)
 
+    said: list[str] = []
     assert watch(world, evaluations).run() == 0
-    assert watch(world, evaluations).run() == 0
+    assert watch(world, evaluations, say=said.append).run() == 0
+    assert len(said) == 1 and said[0].endswith(": no new checkpoint")
     save(world.folder / "checkpoints", "step-1001")
     assert watch(world, evaluations).run() == 0
 
