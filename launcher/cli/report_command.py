@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "invocations",
         nargs="*",
         metavar="ID",
-        help="id, unique prefix or folder, or a sweep's id; the first is the baseline of the others; default: the newest",
+        help="id, unique prefix or folder, or a sweep's id; the first run is the baseline; default: the newest",
     )
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write it: .html, .md or .pdf")
     parser.add_argument(

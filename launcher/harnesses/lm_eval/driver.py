@@ -445,8 +445,8 @@ class Tasks(TaskManager):  # type: ignore[misc]
         if fixed:
             more = f" and {len(fixed) - 3} more" if len(fixed) > 3 else ""
             raise Failed(
-                f"evaluation.num_fewshot={self.num_fewshot}: {', '.join(fixed[:3])}{more} would have none all the same, "
-                "because the definition says num_fewshot: 0; leave the key out"
+                f"evaluation.num_fewshot={self.num_fewshot}: {', '.join(fixed[:3])}{more} would have none all the "
+                "same, because the definition says num_fewshot: 0; leave the key out"
             )
 
 
