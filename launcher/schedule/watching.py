@@ -75,13 +75,12 @@ class Watch:
         """
         with _alone(self.store.path.parent / f"watch-{self.id}.lock"):
             self._go_on()
-            found = False
+            before = self.store.seen(self.id)
             while not self._is_over():
                 if self._step():
-                    found = True
                     continue
                 if self.once:
-                    if not found:
+                    if self.store.seen(self.id) == before:
                         self.say(f"{self.spec.source}: no new checkpoint")
                     break
                 self.clock.sleep(self.interval)

@@ -45,8 +45,8 @@ def test_every_combination_is_a_point_in_hydras_order() -> None:
 
 
 def test_overrides_with_one_value_are_those_of_all_points() -> None:
-    plan = planned("evaluation.limit=1,2", "evaluation.max_gen_tokens=3")
-    assert {point.plan.tasks[0].settings.max_gen_tokens for point in plan.points} == {3}
+    plan = planned("evaluation.limit=1,2", "evaluation.max_retries=1")
+    assert {point.plan.tasks[0].settings.max_retries for point in plan.points} == {1}
     assert [point.plan.tasks[0].settings.limit for point in plan.points] == [1, 2]
 
 
