@@ -48,11 +48,12 @@ def of(score: Score, kept: SampleSet | None = None) -> Score:
     """A score with its interval, from its samples if these tell it; one that has an interval already as it is."""
     if score.value is None or score.interval:
         return score
-    low, high, how = _from_samples(score, kept) or _from_stderr(score)
+    known = _from_samples(score, kept)
+    low, high, how = _from_stderr(score) if known is None else known
     return replace(score, low=low, high=high, interval=how)
 
 
-def _from_samples(score: Score, kept: SampleSet | None) -> tuple[float, float, str] | None:
+def _from_samples(score: Score, kept: SampleSet | None) -> tuple[float | None, float | None, str] | None:
     if kept is None or score.group or score.value is None:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,9 +85,37 @@ def test_clusters_that_are_all_right_count_as_one_answer_each(tmp_path: Path):
     assert found.low == pytest.approx(proportion_confint(1, 1, method="wilson")[0])
 
 
-def test_too_few_clusters_tell_nothing(tmp_path: Path):
-    task = PastTask("t", {"f1": [0.1, 0.2, 0.3, 0.4]}, document="passage", score={"stderr": None})
-    assert with_interval(tmp_path, task, cluster_by="text").interval == ""
+def of_clusters(values: list[float], number: int, stderr: float = 0.05) -> Score:
+    """The score of values that lie in `number` clusters, in turn."""
+    clustered = samples.SampleSet("t", "none", Path("none"), values={"m": array("d", values)})
+    clustered.clusters = [str(place % number) for place in range(len(values))]
+    return intervals.of(replace(SCORE, value=float(np.mean(values)), stderr=stderr), clustered)
+
+
+def test_too_few_clusters_tell_nothing_and_the_standard_error_which_knows_no_clusters_tells_no_more():
+    found = of_clusters([1.0, 0.0, 1.0, 1.0, 0.0] * 20, number=5)
+    assert (found.low, found.high, found.interval) == (None, None, "")
+
+
+def test_clusters_too_many_to_draw_have_the_interval_of_their_cluster_robust_standard_error():
+    values = np.repeat([np.random.default_rng(3).random(20_001)], 3, axis=0).ravel()  # three alike in each cluster
+    found = of_clusters(values.tolist(), number=20_001, stderr=1e-9)
+    assert found.interval == "cluster normal"
+    assert found.low is not None and found.high is not None
+    expected = 2 * stats.norm.ppf(0.975) * np.std(values[:20_001]) / np.sqrt(20_001)
+    assert found.high - found.low == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[0.5] * 100, [0.1, 0.2, 0.3]])
+def test_samples_that_are_all_alike_or_very_few_are_no_certainty(tmp_path: Path, values: list[float]):
+    found = with_interval(tmp_path, PastTask("t", {"f1": values}, score={"stderr": 0.01}))
+    assert (found.low, found.high, found.interval) == (None, None, "")
+
+
+@pytest.mark.parametrize("values", [[1e308] * 20, [1e308, -1e308] * 10])
+def test_numbers_too_large_to_be_summed_have_no_interval_from_their_samples(values: list[float]):
+    large = samples.SampleSet("t", "none", Path("none"), values={"m": array("d", values)})
+    assert intervals.of(replace(SCORE, value=0.0, stderr=None), large).interval == ""
 
 
 @pytest.mark.parametrize(
