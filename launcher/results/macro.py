@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 
 from launcher.harnesses.spec import Score
-from launcher.results.intervals import of
+from launcher.results.intervals import NORMAL_QUANTILE, of
 from launcher.results.model import Record
 
 
@@ -14,7 +14,7 @@ def averages(record: Record) -> list[Score]:
     """The mean over all tasks of each metric and filter that at least two of them have.
 
     `n` is the number of tasks; the standard error is that of a mean of independent numbers, None unless every task has
-    one. The value is None where a task of the invocation has no scores, or no number for this metric: an average of
+    one; of a task with clusters, of which the harness's standard error knows nothing, it is that of its interval. The value is None where a task of the invocation has no scores, or no number for this metric: an average of
     some tasks is no average of all of them.
     """
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)
@@ -29,7 +29,7 @@ def averages(record: Record) -> list[Score]:
 def _average(scores: list[Score], *, whole: bool) -> Score:
     first, n = scores[0], len(scores)
     values = [score.value for score in scores if score.value is not None]
-    errors = [score.stderr for score in scores if score.stderr is not None]
+    errors = [error for score in scores if (error := _error(score)) is not None]
     directions = {score.higher_is_better for score in scores}
     known = whole and len(values) == n and len(directions) == 1
     return of(
@@ -44,3 +44,9 @@ def _average(scores: list[Score], *, whole: bool) -> Score:
             group=True,
         )
     )
+
+
+def _error(score: Score) -> float | None:
+    if not score.interval.startswith(("cluster", "unknown")):
+        return score.stderr
+    return None if score.low is None or score.high is None else (score.high - score.low) / (2 * NORMAL_QUANTILE)

@@ -32,8 +32,8 @@ WILSON, BOOTSTRAP = "wilson", "bootstrap"
 CLUSTER_WILSON, CLUSTER_BOOTSTRAP, CLUSTER_NORMAL = "cluster wilson", "cluster bootstrap", "cluster normal"
 
 Bounds = tuple[float | None, float | None, str]
-UNKNOWN: Bounds = (None, None, "")
-"""Of samples that say that nothing is known."""
+UNKNOWN: Bounds = (None, None, "unknown")
+"""Of samples that say that nothing is known: a word, so that nobody who reads it later takes the standard error."""
 
 
 def interval(kept: SampleSet, metric: str, value: float) -> Bounds | None:
@@ -46,7 +46,9 @@ def interval(kept: SampleSet, metric: str, value: float) -> Bounds | None:
     if raw is None or not len(raw):
         return None
     values = np.asarray(raw, dtype=np.float64)
-    if not (np.abs(values) < _LARGEST).all() or not math.isclose(float(values.mean()), value, rel_tol=1e-6, abs_tol=1e-6):
+    if not (np.abs(values) < _LARGEST).all() or not math.isclose(
+        float(values.mean()), value, rel_tol=1e-6, abs_tol=1e-6
+    ):
         return None
     return _of_clusters(values, kept.clusters) if _belong_together(kept.clusters) else _of_singles(values)
 

@@ -94,7 +94,8 @@ def of_clusters(values: list[float], number: int, stderr: float = 0.05) -> Score
 
 def test_too_few_clusters_tell_nothing_and_the_standard_error_which_knows_no_clusters_tells_no_more():
     found = of_clusters([1.0, 0.0, 1.0, 1.0, 0.0] * 20, number=5)
-    assert (found.low, found.high, found.interval) == (None, None, "")
+    assert (found.low, found.high, found.interval) == (None, None, "unknown")
+    assert intervals.of(found) is found  # as a table does that reads it later
 
 
 def test_clusters_too_many_to_draw_have_the_interval_of_their_cluster_robust_standard_error():
@@ -109,7 +110,7 @@ def test_clusters_too_many_to_draw_have_the_interval_of_their_cluster_robust_sta
 @pytest.mark.parametrize("values", [[0.5] * 100, [0.1, 0.2, 0.3]])
 def test_samples_that_are_all_alike_or_very_few_are_no_certainty(tmp_path: Path, values: list[float]):
     found = with_interval(tmp_path, PastTask("t", {"f1": values}, score={"stderr": 0.01}))
-    assert (found.low, found.high, found.interval) == (None, None, "")
+    assert (found.low, found.high, found.interval) == (None, None, "unknown")
 
 
 @pytest.mark.parametrize("values", [[1e308] * 20, [1e308, -1e308] * 10])

@@ -40,6 +40,15 @@ def test_a_task_without_standard_error_leaves_the_average_without_one(tmp_path: 
     assert (found.value, found.stderr, found.interval) == (0.5, None, "")
 
 
+def test_a_task_with_clusters_counts_with_the_width_of_its_interval_not_with_an_error_that_knows_none(tmp_path: Path):
+    clustered = replace(B, score={"stderr": 0.01, "low": 0.15, "high": 0.35, "interval": "cluster bootstrap"})
+    unknown = replace(B, score={"stderr": 0.01, "interval": "unknown"})
+    (wide,) = averages(run(tmp_path / "wide", A, clustered))
+    (none,) = averages(run(tmp_path / "none", A, unknown))
+    assert wide.stderr == pytest.approx(math.hypot(A.scores()[0].stderr or 0.0, 0.1 / 1.959964) / 2)
+    assert (none.value, none.stderr, none.interval) == (0.5, None, "")
+
+
 def test_an_undefined_number_is_not_counted_as_anything(tmp_path: Path):
     (found,) = averages(run(tmp_path, A, replace(B, score={"value": None})))
     assert found.value is None
