@@ -224,11 +224,12 @@ class Means:
 class Clustered:
     """Pairs of numbers that belong together in clusters: only whole clusters are independent of each other.
 
-    `sums`: the differences of each cluster, added up; `sizes`: its pairs.
+    `sums`: the differences of each cluster, added up; `sizes`: its pairs; `are_shares`: all values are 0 or 1.
     """
 
     sums: Values
     sizes: Values
+    are_shares: bool = False
     method: Method = Method.CLUSTERS
 
     @property
@@ -247,9 +248,14 @@ class Clustered:
         return Means(self.sums).p
 
     def interval(self, alpha: float) -> Interval | None:
-        """Percentile bootstrap of the clusters; None for fewer than FEWEST_TO_RESAMPLE."""
+        """Percentile bootstrap of the clusters; None for fewer than FEWEST_TO_RESAMPLE.
+
+        Where no draw would differ from another, that of shares with a pair for each cluster: chance moves also those.
+        """
         if len(self.sums) < FEWEST_TO_RESAMPLE:
             return None
+        if self.are_shares and not self.sums.any():
+            return Shares(len(self.sums), 0, 0).interval(alpha)
 
         def mean(sums: Values, sizes: Values, axis: int = -1) -> Values:
             found: Values = sums.sum(axis=axis) / sizes.sum(axis=axis)
@@ -319,12 +325,13 @@ def paired(baseline: Values, candidate: Values, clusters: Sequence[str] = ()) ->
 
     `clusters`: which samples belong together; none where each is for itself.
     """
+    are_shares = all(np.isin(values, (0.0, 1.0)).all() for values in (baseline, candidate))
     if clusters:
         places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
         which = np.array([places[name] for name in clusters])
         sums = np.bincount(which, weights=candidate - baseline).astype(np.float64)
-        return Clustered(sums, np.bincount(which).astype(np.float64))
-    if all(np.isin(values, (0.0, 1.0)).all() for values in (baseline, candidate)):
+        return Clustered(sums, np.bincount(which).astype(np.float64), are_shares=are_shares)
+    if are_shares:
         return Shares(len(baseline), int(np.sum(candidate > baseline)), int(np.sum(candidate < baseline)))
     return Means(candidate - baseline)
 

@@ -169,5 +169,14 @@ def test_clusters_of_one_sample_each_are_samples() -> None:
     assert alone.detectable(0.05) == pytest.approx(Means(OTHERS - SCORES).detectable(0.05))
 
 
+def test_clusters_of_right_and_wrong_answers_that_do_not_differ_are_no_certainty() -> None:
+    answers = np.tile([1.0, 0.0], 50)
+
+    found = paired(answers, answers, [str(place // 10) for place in range(100)])
+
+    assert found.method is Method.CLUSTERS
+    assert found.interval(0.05) == Shares(10, 0, 0).interval(0.05)
+
+
 def test_few_clusters_have_no_interval() -> None:
     assert paired(SCORES, OTHERS, ["a"] * 30 + ["b"] * 30).interval(0.05) is None
