@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from launcher.results.model import BROKEN, SCHEMA, ModelRecord, Record, TaskReco
 
 _LONGEST_NAME = 255
 """Bytes that file systems take for a name."""
+_MOST = 2**53
+"""More than any count; every program holds smaller ones exactly."""
 UNFINISHED = "unfinished"
 """Status and reason of a task without scores in a run that has not written its results."""
 
@@ -36,14 +39,30 @@ def load(folder: Path) -> Record:
         raise ResultsError(f"{path}: broken: {error}") from None
     if record.schema != SCHEMA:
         raise ResultsError(f"{path}: written as {record.schema}, this version reads {SCHEMA}")
-    for place, task in enumerate(record.tasks):
-        if not _is_name(task.key):
-            raise ResultsError(f"{path}: broken: tasks[{place}].key: {ascii(task.key)[:60]}: cannot be a task's folder")
+    for problem in _problems(record):
+        raise ResultsError(f"{path}: broken: {problem}")
     return record
 
 
+def _problems(record: Record) -> Iterator[str]:
+    """What no run writes: names that lead elsewhere as parts of a path, and numbers that cannot be."""
+    if not _is_name(record.invocation):
+        yield f"invocation: {ascii(record.invocation)[:60]}: cannot be an invocation's folder"
+    keys: set[str] = set()
+    for place, task in enumerate(record.tasks):
+        if not _is_name(task.key):
+            yield f"tasks[{place}].key: {ascii(task.key)[:60]}: cannot be a task's folder"
+        if task.key in keys:
+            yield f"tasks[{place}].key: {ascii(task.key)[:60]}: is there twice"
+        keys.add(task.key)
+        for score in task.scores:
+            counts = [count for count in (score.n, score.num_fewshot) if count is not None]
+            if (score.stderr or 0) < 0 or any(not 0 <= count < _MOST for count in counts):
+                yield f"tasks[{place}].scores: {ascii(score.metric)[:60]}: a number of it cannot be"
+
+
 def _is_name(key: str) -> bool:
-    """Whether a key is the name of one folder in the invocation's, and leads nowhere else."""
+    """Whether it can be the name of one folder, and leads nowhere else."""
     return key not in ("", ".", "..") and not set("/\\\0") & set(key) and len(key.encode()) <= _LONGEST_NAME
 
 
