@@ -147,11 +147,12 @@ def to_csv(records: Sequence[Record], *, macro: bool = False) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows(records, macro=macro))
+    writer.writerows({name: cell(value) for name, value in row.items()} for row in rows(records, macro=macro))
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value for CSV: text of others commands neither a terminal nor a spreadsheet."""
     if not isinstance(value, str):
         return value
     text = plain(value)

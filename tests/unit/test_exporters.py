@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from launcher.harnesses.spec import Score
 from launcher.results.exporters import fsspec, leaderboard, places, receipts, registry
 from launcher.results.exporters.base import Bundle, numbers, score_name
 from launcher.results.exporters.sending import State
-from launcher.results.model import TaskRecord
+from launcher.results.model import Record, TaskRecord
 from tests.exporters.runs import INVOCATION, change, ended_run, mended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -243,6 +244,19 @@ def test_a_broken_list_of_receipts_counts_as_none(folder: Path, tmp_path: Path) 
     (sent,) = export(folder, to=["leaderboard"])
 
     assert sent.state is State.EXPORTED and len(receipts.load(folder).exports) == 1
+
+
+def test_what_a_server_says_commands_no_spreadsheet_that_opens_the_table_of_tasks(folder: Path, tmp_path: Path) -> None:
+    def told(record: Record) -> Record:
+        first, *others = record.tasks
+        return replace(record, tasks=[replace(first, detail="=cmd|'/C calc'!A1\x1b[2J"), *others])
+
+    change(folder, told)
+
+    export(folder, to=["fsspec"], keys={"fsspec": {"url": str(tmp_path / "place"), "formats": ["csv"]}})
+
+    (row, *_) = csv.DictReader((tmp_path / "place" / INVOCATION / "tasks.csv").read_text().splitlines())
+    assert row["detail"] == "'=cmd|'/C calc'!A1"
 
 
 # --- command line -----------------------------------------------------------------------------------------------------

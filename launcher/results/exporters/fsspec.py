@@ -126,7 +126,7 @@ def _csv(record: Record) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(TASK_COLUMNS), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_rows(record))
+    writer.writerows({name: table.cell(value) for name, value in row.items()} for row in _rows(record))
     return out.getvalue().encode()
 
 
