@@ -228,7 +228,7 @@ class _Reader:
                 span.users = helped
             span.gpus, span.usd_per_hour = planned.gpus, planned.hourly(self._plan.usd_per_gpu_hour)
             if span.usd is None and not planned.is_metered and span.usd_per_hour is not None and span.ended is not None:
-                span.usd = span.usd_per_hour * (span.ended - span.began) / 3600
+                span.usd = span.usd_per_hour * span.seconds(span.ended) / 3600
 
     def _planned(self, span: Span) -> EndpointPlan | None:
         """The endpoint as it was planned; those of later attempts differ by their names alone."""

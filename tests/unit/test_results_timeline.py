@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from launcher.api import load_config, plan
 from launcher.errors import ResultsError
 from launcher.orchestrator.journal import Entry, Fact
 from launcher.results import timeline
@@ -133,3 +135,18 @@ def test_a_time_that_no_run_can_have_is_broken(tmp_path: Path, time: float):
     (tmp_path / timeline.FILE).write_bytes(msgspec.json.encode(line))
     with pytest.raises(ResultsError, match="a time"):
         timeline.load(tmp_path)
+
+
+def test_a_clock_that_was_set_back_makes_no_endpoint_earn_money():
+    made = plan(load_config(overrides=["deployment=smollm", "evaluation=offline", "execution=local"]))
+    task = made.tasks[0]
+    assert task.endpoint is not None
+    priced = replace(made, tasks=(replace(task, endpoint=replace(task.endpoint, usd_per_hour=3600.0)),))
+    facts = story(
+        (100, Fact.RUN_STARTED, None, "", {}),
+        (100, Fact.INTEND_CREATE_ENDPOINT, task.key, "srv", {}),
+        (40, Fact.TASK_GONE, task.key, "", {}),
+        (40, Fact.RUN_ENDED, None, "", {}),
+    )
+    (span,) = from_facts("1234", facts, priced).spans
+    assert span.usd == 0.0
