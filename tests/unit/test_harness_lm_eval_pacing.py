@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from launcher.harnesses.lm_eval.pacing import Pacer
+from launcher.harnesses.lm_eval.pacing import LONGEST_PATIENCE, Pacer, patience
 from tests.fakes.clock import run_virtual
 
 
@@ -133,3 +133,21 @@ def test_a_turn_that_was_given_up_is_anothers():
         return done
 
     assert run_virtual(run()) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7),
+        (" 0 ", 0),
+        ("86400", LONGEST_PATIENCE),
+        (None, 0),
+        ("", 0),
+        ("-5", 0),
+        ("nan", 0),
+        ("9" * 5000, LONGEST_PATIENCE),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", 0),
+    ],
+)
+def test_a_server_gets_the_patience_it_asks_for_within_bounds(header: str | None, seconds: float):
+    assert patience(header) == seconds

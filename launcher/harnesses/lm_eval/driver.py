@@ -43,7 +43,7 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from lm_eval.tasks import TaskManager
 
 from launcher.harnesses.lm_eval.answers import Answers
-from launcher.harnesses.lm_eval.pacing import OVERLOAD, Pacer
+from launcher.harnesses.lm_eval.pacing import OVERLOAD, Pacer, patience
 
 WORTH_A_RETRY = {408, 409, 425, 429}
 """Client errors that may pass; all others are final."""
@@ -229,13 +229,15 @@ class Endpoint:
         for number in range(OVERLOAD_TRIES):
             try:
                 return await ask()
-            except (aiohttp.ClientResponseError, TimeoutError) as error:
-                if isinstance(error, aiohttp.ClientResponseError) and error.status not in OVERLOAD:
+            except TimeoutError:
+                pacer.refused()
+                raise  # which counts as a try: it may be another thing than too much to do
+            except aiohttp.ClientResponseError as error:
+                if error.status not in OVERLOAD:
                     raise
                 pacer.refused()
-                if isinstance(error, TimeoutError):
-                    raise  # which counts as a try: it may be another thing than too much to do
-            await asyncio.sleep(OVERLOAD_WAIT * (1 + number / 4) * random.uniform(0.75, 1.25))  # noqa: S311
+                asked = patience(error.headers.get("Retry-After") if error.headers else None)
+            await asyncio.sleep(max(asked, OVERLOAD_WAIT * (1 + number / 4)) * random.uniform(1.0, 1.25))  # noqa: S311
         return await ask()
 
     def _count_usage(self, outputs: Any) -> None:

@@ -28,6 +28,14 @@ CALM = 8
 SHORTEST, SHARE = 8, 4
 """A window has as many answers as are in flight, at first only a part of them, and at least SHORTEST."""
 OVERLOAD = (429, 503)
+LONGEST_PATIENCE = 60.0
+"""Seconds that a server gets at most which asks for more."""
+
+
+def patience(retry_after: str | None) -> float:
+    """Seconds that a server asks for in its header Retry-After; 0 where it gives none, or a date."""
+    text = (retry_after or "").strip()
+    return min(float(text), LONGEST_PATIENCE) if text.isascii() and text.isdecimal() else 0.0
 
 
 class Pacer:
