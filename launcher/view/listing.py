@@ -49,7 +49,8 @@ class Page:
 
 def whole(text: str, default: int) -> int:
     """A whole number from 1 on."""
-    return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) < 10**9 else default
+    is_whole = text.isascii() and text.isdecimal() and len(text) < 10  # of thousands of digits Python makes no number
+    return int(text) if is_whole and int(text) else default
 
 
 def page(runs: Sequence[Run], wish: Wish) -> Page:
