@@ -124,7 +124,10 @@ class Score:
     high: float | None = None
     """Bounds of its 95 % interval; None where nothing says how far chance moves it."""
     interval: str = ""
-    """How the interval was made, see `launcher.results.intervals`; empty where there is none, `unknown` where there can be none."""
+    """How the interval was made, see `launcher.results.intervals`.
+
+    Empty where there is none, `unknown` where there can be none.
+    """
 
 
 class Harness(Protocol):

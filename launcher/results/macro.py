@@ -14,7 +14,8 @@ def averages(record: Record) -> list[Score]:
     """The mean over all tasks of each metric and filter that at least two of them have.
 
     `n` is the number of tasks; the standard error is that of a mean of independent numbers, None unless every task has
-    one; of a task with clusters, of which the harness's standard error knows nothing, it is that of its interval. The value is None where a task of the invocation has no scores, or no number for this metric: an average of
+    one; of a task with clusters, of which the harness's standard error knows nothing, it is that of its interval. The
+    value is None where a task of the invocation has no scores, or no number for this metric: an average of
     some tasks is no average of all of them.
     """
     found: dict[tuple[str, str], list[Score]] = defaultdict(list)

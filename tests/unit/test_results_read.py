@@ -29,7 +29,7 @@ def test_names_that_lead_elsewhere_are_broken_as_exporters_make_paths_of_them(tm
     for place, change in enumerate(
         (lambda content: content.update(invocation=name), lambda content: content["tasks"][0].update(key=name))
     ):
-        with pytest.raises(ResultsError, match="broken: (invocation|tasks.0..key): .*cannot be"):
+        with pytest.raises(ResultsError, match=r"broken: (invocation|tasks\[0\]\.key): .*cannot be"):
             read.load(changed(tmp_path / str(place), change))
 
 
@@ -42,7 +42,7 @@ def test_a_task_that_is_there_twice_is_broken_as_one_would_hide_the_other(tmp_pa
 @pytest.mark.parametrize("wrong", [{"n": -1}, {"n": 2**64}, {"stderr": -0.1}, {"num_fewshot": -1}])
 def test_numbers_that_cannot_be_are_broken(tmp_path: Path, wrong: dict[str, float]):
     folder = changed(tmp_path, lambda content: content["tasks"][0]["scores"][0].update(wrong))
-    with pytest.raises(ResultsError, match="broken: tasks.0..scores: 'acc': a number of it cannot be"):
+    with pytest.raises(ResultsError, match=r"broken: tasks\[0\]\.scores: 'acc': a number of it cannot be"):
         read.load(folder)
 
 
