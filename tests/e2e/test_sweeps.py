@@ -24,7 +24,7 @@ sweep:
   grids:
     models:
       target.api_endpoint.model_id: [one, two, three]
-      evaluation.num_fewshot: [0, 1]
+      evaluation.seed: [1, 2]
   max_parallel_tasks: {slots}
   reuse_endpoints: {reuse}
 """
@@ -113,7 +113,7 @@ def test_a_sweep_whose_supervisor_is_killed_twice_has_every_point_once_and_leave
     assert emulator.state().alive == ()
     records = json.loads(home.run("results", sweep, "--json").stdout)
     values = {
-        (record["model"]["served_name"], task["key"], task["settings"].get("num_fewshot")): task["scores"]
+        (record["model"]["served_name"], task["key"], task["settings"].get("seed")): task["scores"]
         for record in records
         for task in record["tasks"]
     }
@@ -124,9 +124,9 @@ def test_a_sweep_whose_supervisor_is_killed_twice_has_every_point_once_and_leave
     assert "has all its scores" in home.run("resume", sweep).stderr
 
 
-def shots(numbers: str, *more: str) -> list[str]:
-    """Arguments of a sweep over worked examples, one task at a time."""
-    named = ["--config-dir", ".", "--config-name", "lepton_account", f"evaluation.num_fewshot={numbers}"]
+def seeds(numbers: str, *more: str) -> list[str]:
+    """Arguments of a sweep over seeds, one task at a time."""
+    named = ["--config-dir", ".", "--config-name", "lepton_account", f"evaluation.seed={numbers}"]
     return ["run", "-m", *named, "evaluation.tasks=[hellaswag_100]", "sweep.max_parallel_tasks=1", *more]
 
 
@@ -137,7 +137,7 @@ def test_endpoints_that_serve_several_tasks_are_billed_for_fewer_start_ups_and_o
     billed, made = {}, {}
     for reuse in ("false", "true"):
         before, count = gpu_minutes(emulator), len(emulator.state().endpoints)
-        done = home.run(*shots("0,1,2", f"sweep.reuse_endpoints={reuse}"), timeout=LIMIT)
+        done = home.run(*seeds("0,1,2", f"sweep.reuse_endpoints={reuse}"), timeout=LIMIT)
         assert done.returncode == 0, done.stdout + done.stderr
         billed[reuse] = gpu_minutes(emulator) - before
         made[reuse] = len(emulator.state().endpoints) - count
@@ -145,7 +145,7 @@ def test_endpoints_that_serve_several_tasks_are_billed_for_fewer_start_ups_and_o
     assert 0 < billed["true"] < billed["false"], billed
     assert emulator.state().alive == ()
 
-    process, before = home.start(*shots("3,4", "sweep.reuse_endpoints=true")), scored(home)
+    process, before = home.start(*seeds("3,4", "sweep.reuse_endpoints=true")), scored(home)
     wait_for(lambda: scored(home) > before, "the first score", LIMIT)
     kill(process)
     process.communicate()
