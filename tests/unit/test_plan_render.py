@@ -59,10 +59,10 @@ Plan of invocation a1b2c3d4: 1 job on local
   results   CWD/results/a1b2c3d4
   jobs      start when all endpoints answer
 
-1. gsm8k_100 (lm_eval)
+1. gsm8k (lm_eval)
    endpoint  http://localhost:8000 (exists)
    model     org/model on completions; one token asked for first
-   job       eval-gsm8k-100-0-a1b2c3d4: a process beside the launcher, at most 10 min
+   job       eval-gsm8k-0-a1b2c3d4: a process beside the launcher, at most 10 min
    env       HF_HOME=/hf
    settings  limit 10, few-shot 5, seed 1234, max_gen_tokens 99, temperature 0.5, until ["###"], system_prompt \
 "Be brief. Answer with the number alone, and do not explain…
@@ -103,7 +103,7 @@ def test_the_plan_of_an_existing_endpoint_for_people(desk: Desk) -> None:
             "deployment=none",
             "target.api_endpoint.url=http://localhost:8000/v1",
             "target.api_endpoint.model_id=org/model",
-            "evaluation.tasks=[gsm8k_100]",
+            "evaluation.tasks=[gsm8k]",
             "evaluation.num_fewshot=5",
             "evaluation.limit=10",
             "evaluation.max_gen_tokens=99",
