@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from launcher.cli.report import report
+from launcher.cli.text import plain
 from launcher.errors import ConfigError, LauncherError, nearest
 
 COMMANDS = {
@@ -123,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # a defect of ours: say so in a line, the traceback only when asked for
         if {"-v", "--verbose"} & set(argv):
             raise
-        sys.stderr.write(f"nv-eval: internal error: {type(error).__name__}: {error}; add -v for the traceback\n")
+        said = plain(f"internal error: {type(error).__name__}: {error}")
+        sys.stderr.write(f"nv-eval: {said}; add -v for the traceback\n")
         return 1
 
 

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from launcher.cli.text import plain
+
 if TYPE_CHECKING:
     from launcher.errors import LauncherError
 
@@ -17,5 +19,5 @@ def report(error: LauncherError, *, as_json: bool) -> int:
         print(json.dumps({"error": kind, "exit_code": error.exit_code, "message": str(error)}))
     else:
         for line in str(error).splitlines():
-            sys.stderr.write(f"nv-eval: {line}\n")
+            sys.stderr.write(f"nv-eval: {plain(line)}\n")  # servers and files of others have their say in it
     return error.exit_code

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "export.md").read_text()
 
 FAILING = """
-import os, time
+import os, subprocess, sys, time
 
 class Exporter:
     summary, extra, modules = "fails in many ways", "", ()
@@ -48,6 +48,14 @@ class Exporter:
             time.sleep(600)
         if self.options.get("dies"):
             os._exit(3)
+        if self.options.get("leaves"):
+            stubborn = "from signal import *; signal(SIGTERM, SIG_IGN); print(flush=True); import time; time.sleep(60)"
+            left = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
+            left.stdout.readline()
+            open(self.options["leaves"], "w").write(str(left.pid))
+            return
+        if self.options.get("quotes"):
+            raise RuntimeError("403 of https://somebody:pw1@host/\x1b]0;title\x07path")
         raise RuntimeError("token " + os.environ["ACME_TOKEN"] + " was refused")
 """
 
@@ -67,6 +75,14 @@ def install(place: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str, 
     (place / f"{module}.py").write_text(code)
     monkeypatch.syspath_prepend(str(place))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), os.environ.get("PYTHONPATH", "")]))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 # --- config -----------------------------------------------------------------------------------------------------------
@@ -228,6 +244,29 @@ def test_an_export_that_hangs_is_ended_in_time(folder: Path, tmp_path: Path, mon
 
     assert sent.reason == "took longer than export.timeout" and time.monotonic() - began < 10
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
+
+
+def test_what_an_export_leaves_behind_is_ended_though_it_went_well(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "site", monkeypatch, "acme", FAILING)
+
+    (sent,) = export(folder, to=["acme"], keys={"acme": {"leaves": str(tmp_path / "pid")}})
+
+    assert sent.state is State.EXPORTED
+    assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_an_error_shows_no_login_of_a_url_and_commands_no_terminal(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path / "site", monkeypatch, "acme", FAILING)
+
+    assert cli.main(["export", str(folder), "--to", "acme", "acme.quotes=true"]) == 7
+
+    said = capsys.readouterr().err
+    assert said.endswith("RuntimeError: 403 of https://host/path\n") and said.isascii() and "\x1b" not in said
+    assert "pw1" not in (folder / "exports.json").read_text()
 
 
 def test_the_time_limit_of_one_call_replaces_that_of_the_config(folder: Path) -> None:

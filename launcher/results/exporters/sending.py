@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -30,8 +31,10 @@ _PROGRAM = (
     f"import sys; sys.path.insert(0, {str(_ROOT)!r}); "
     "from launcher.results.exporters.child import main; sys.exit(main())"
 )
-_GRACE = 1.0
-"""Seconds that a process has to end when it is told to."""
+_GRACE, _LOOK = 1.0, 0.02
+"""Seconds that processes have to end when they are told to, and between two looks."""
+_LOGIN = re.compile(r"//[^\s/?#@]*@")
+"""Of a URL, also of one that only a server or a library knew."""
 
 
 class State(StrEnum):
@@ -160,13 +163,22 @@ class _Export:
 async def _end(process: Process) -> None:
     """End what is left of an export, and of what it started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        if process.returncode is not None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GRACE):
-                await process.wait()
+        is_there, until = _signal(process, number), time.monotonic() + _GRACE
+        while is_there and time.monotonic() < until:
+            await asyncio.sleep(_LOOK)
+            is_there = _signal(process, 0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE):
+            await process.wait()
+
+
+def _signal(process: Process, number: int) -> bool:
+    """Whether any process of an export was there to be told."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _without_secrets(text: str, options: Any) -> str:
@@ -178,7 +190,7 @@ def _without_secrets(text: str, options: Any) -> str:
             secrets.remember(value)
     for password in url_passwords([*named, *os.environ.values()]):
         secrets.remember(password)
-    return secrets.redact(text)
+    return _LOGIN.sub("//", secrets.redact(text))
 
 
 def _texts(value: Any) -> Iterator[str]:
