@@ -17,3 +17,8 @@ def plain(line: str) -> str:
     if line.isprintable():
         return line
     return _CONTROL.sub("", _SEQUENCE.sub("", line))
+
+
+def plain_lines(text: str) -> str:
+    """`plain` for a text of several lines."""
+    return "\n".join(plain(line) for line in text.split("\n"))

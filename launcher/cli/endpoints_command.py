@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from launcher.cli import leftovers
+from launcher.cli.text import plain
 from launcher.errors import LauncherError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _wait(invocation: str, *, quiet: bool) -> None:
         text = f"{status.state}{f': {status.detail}' if status.detail else ''}"
         if text != said and not quiet:
             said = text
-            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {invocation}: {text}\n")
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {invocation}: {plain(text)}\n")
             sys.stderr.flush()
         time.sleep(POLL)
 
@@ -353,8 +354,6 @@ def _logs(args: argparse.Namespace) -> int:
 
 
 def _plain_line(line: LogLine) -> None:
-    from launcher.cli.text import plain
-
     sys.stdout.write(f"{plain(line.text)}\n")
     sys.stdout.flush()
 

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from launcher.cli.text import plain, plain_lines
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.state import Phase, TaskState
 from launcher.plan.model import Plan
@@ -101,12 +102,12 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show a sentence above the table."""
-        self._live.console.print(text, markup=False)
+        self._live.console.print(plain_lines(text), markup=False)
 
     def _row(self, task: TaskState, now: float) -> list[str]:
         style = {Phase.ENDED: "green" if task.reason is Reason.COMPLETED else "red", Phase.QUEUED: "dim"}
         phase = style.get(task.phase, "")
-        shown = escape(f"{describe(task)}{f': {task.why}' if task.why else ''}")
+        shown = escape(plain(f"{describe(task)}{f': {task.why}' if task.why else ''}"))
         shown = f"[{phase}]{shown}[/{phase}]" if phase else shown
         row = [task.plan.key, shown, samples(task), rate(task, now), left(task, now), elapsed(task, now)]
         if self._plan.worst_case.usd is not None:
@@ -141,7 +142,7 @@ class Lines:
     def say(self, text: str) -> None:
         """Write a line. A run goes on when nobody reads it any more."""
         with suppress(OSError):
-            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+            sys.stderr.write(f"{time.strftime('%H:%M:%S')} {plain_lines(text)}\n")
             sys.stderr.flush()
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from launcher.cli.text import plain_lines
 from launcher.orchestrator.sweeps import PointStatus
 from launcher.plan.words import amount, counted, duration, money
 
@@ -251,10 +252,12 @@ def open_view(*, quiet: bool = False) -> Iterator[View]:
 
         console = Console(stderr=True, highlight=False)
         with Live(console=console, refresh_per_second=4, vertical_overflow="ellipsis") as live:
-            yield View(lambda text: console.print(text, markup=False), lambda text: live.update(Text(text)))
+            yield View(
+                lambda text: console.print(plain_lines(text), markup=False), lambda text: live.update(Text(text))
+            )
 
 
 def _line(text: str) -> None:
     with suppress(OSError):
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {plain_lines(text)}\n")
         sys.stderr.flush()

@@ -1,5 +1,5 @@
 """Text of others on its way to a terminal."""
 
-from launcher.text import plain
+from launcher.text import plain, plain_lines
 
-__all__ = ["plain"]
+__all__ = ["plain", "plain_lines"]

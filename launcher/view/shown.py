@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from launcher.orchestrator.reasons import MEANINGS, Reason
-from launcher.text import plain
+from launcher.text import plain_lines
 
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
@@ -52,7 +52,7 @@ def _clean(value: Any) -> Any:
     """Text of others without what steers a terminal, reverses a line or is no character; markup of ours as it is."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "\n".join(plain(line) for line in value.split("\n")).encode(errors="replace").decode()
+    return plain_lines(value)
 
 
 def dom(*names: str) -> str:

@@ -19,6 +19,7 @@ from uuid import uuid4
 import pytest
 
 from launcher.config.execution import Local
+from launcher.config.fields import Reference
 from launcher.errors import PlatformError
 from launcher.plan.model import TaskPlan
 from launcher.platforms.base import ResourceState
@@ -86,6 +87,25 @@ async def test_a_server_sees_its_gpus_its_threads_and_no_secret(
     assert (seen["CUDA_VISIBLE_DEVICES"], seen["OMP_NUM_THREADS"]) == ("", "6")
 
 
+async def test_what_a_job_writes_that_fails_holds_no_secret_either(
+    invocation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_CANARY", "canary-8f3a1b")
+    task = process_bench().task(invocation)
+    write = "import os; open('{output_dir}/config.txt', 'w').write('key: ' + os.environ['KEY']); raise SystemExit(3)"
+    run = replace(task.job.run, argv=("{python}", "-c", write), env={"KEY": Reference(env="SOME_CANARY")})
+    task = replace(task, job=replace(task.job, run=run))
+    assert task.endpoint is not None
+    async with opened(Local(gpus=[]), invocation, tmp_path, task) as platform:
+        made = await platform.create_endpoint(task, task.endpoint)
+        await platform.submit_job(task, task.job, made.url or "")
+        async with asyncio.timeout(20):
+            while (await platform.observe()).jobs[task.job.name].state is ResourceState.RUNNING:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    (path,) = tmp_path.rglob("config.txt")
+    assert path.read_text() == "key: ***"
+
+
 async def test_threads_are_divided_among_the_servers_that_run_at_once(invocation: str, tmp_path: Path) -> None:
     tasks = [
         with_server(
@@ -133,6 +153,7 @@ LAUNCHER = """
 import asyncio, sys
 from pathlib import Path
 from launcher.config.execution import Local
+from launcher.config.fields import Reference
 from launcher.platforms.local.platform import LocalPlatform
 from tests.contract.bench import make_plan
 from tests.contract.conftest import process_bench

@@ -25,7 +25,7 @@ from launcher.orchestrator import signs
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.lease import STALE, process_start
 from launcher.orchestrator.reasons import Reason
-from launcher.orchestrator.state import RunOutcome
+from launcher.orchestrator.state import RunOutcome, TaskState
 from launcher.plan.model import Plan, WorstCase
 from launcher.results import write
 from launcher.supervise import RunResult, begin, refuse_beyond_budget
@@ -271,3 +271,14 @@ def test_a_run_has_a_title_only_once_it_runs(tmp_path: Path, capsys: pytest.Capt
         view.update([], 0.0)
         view.update([], 1.0)
     assert capsys.readouterr().err.count(": 1 task on ") == 1
+
+
+def test_what_a_job_said_last_commands_no_terminal_and_lines_stay_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_plan(tmp_path, 1)
+    with open_view(made) as view:
+        view.update([TaskState(plan=made.tasks[0], waiting_for="last line: \x1b]0;title\x07no \x1b[31mmodel")], 0.0)
+        view.say("one\x1b[2J\ntwo")
+    said = capsys.readouterr().err
+    assert "last line: no model" in said and "one\ntwo\n" in said and "\x1b" not in said

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -121,6 +121,8 @@ class LocalPlatform:
     def __init__(self, execution: Local) -> None:
         self._execution = execution
         self._entries: dict[str, _Entry] = {}
+        self._unsearched: set[Path] = set()
+        """Folders that jobs have written to and that have not been searched for secrets."""
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pool = GpuPool(())
         self._gpu_locks: GpuLocks | None = None
@@ -209,6 +211,7 @@ class LocalPlatform:
             entry = self._entries.get(spec.name)
             if entry is None or entry.is_gone:
                 invocation.show_shared_log(task)
+                self._unsearched.add(invocation.output(task))
                 unit = await runtime.start_job(task, spec, url)
                 entry = self._entries[spec.name] = _Entry("job", spec.name, unit, invocation.job_log(task))
             return entry.resource()
@@ -259,6 +262,7 @@ class LocalPlatform:
         if missing:
             raise PlatformError(f"no file matches {', '.join(missing)} in {output}")
         await asyncio.to_thread(_bring_home, invocation.secrets, output, folder)
+        self._unsearched.discard(output)
 
     async def sweep(self, invocation: str = "") -> list[Leftover]:
         """Everything of this user on this machine that carries our mark; containers where an engine answers."""
@@ -288,9 +292,10 @@ class LocalPlatform:
             for entry in self._entries.values():
                 entry.unit.kill()
             await self._wait_for_all(KILL_TIME)
-        _, runtime = self._session()
+        invocation, runtime = self._session()
         try:
             await runtime.close()
+            await asyncio.to_thread(_search, invocation.secrets, self._unsearched)
             left = [entry.name for entry in self._entries.values() if not entry.is_gone]
         finally:
             self._opened = None
@@ -325,6 +330,13 @@ def _make_runtime(invocation: Invocation) -> Runtime:
     except ModuleNotFoundError as error:
         raise MissingExtra("the docker client", "docker") from error
     return DockerRuntime(invocation)
+
+
+def _search(secrets: Secrets, folders: Iterable[Path]) -> None:
+    """Take secrets out of what jobs have left that failed or were stopped, as far as it can be written."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            secrets.scrub(folder)
 
 
 def _bring_home(secrets: Secrets, output: Path, folder: Path) -> None:
