@@ -235,7 +235,8 @@ def _teardown(task: TaskState, world: World) -> Step | None:
     if world.claim is Claim.AWAITED or (task.recovered and world.now < task.unheard_until):
         return None
     unheard = (task.endpoint_wanted and not task.endpoint_created) or (task.job_wanted and not task.job_submitted)
-    if unheard and world.now < (task.ended_at or world.now) + world.grace:
+    ended = world.now if task.ended_at is None else task.ended_at
+    if unheard and world.now < ended + world.grace:
         return None
     return Step(Action.TRY_AGAIN if world.claim is Claim.KEPT else Action.FINISH)
 

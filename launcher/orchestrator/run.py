@@ -480,7 +480,7 @@ class Run:
             self._shared.refuse(task)
             self._scribe.record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
             task.endpoint_wanted = True
-            task.started_at = task.started_at or _now()
+            task.started_at = _now() if task.started_at is None else task.started_at
             self._shared.use(task, _now())
             made = None
             if not self._shared.is_made(task):
@@ -578,7 +578,7 @@ class Run:
     async def _confirm_gone(self, task: TaskState) -> None:
         """Wait a little before asking again, and give up telling the truth when it takes too long."""
         now = _now()
-        task.deleting_at = task.deleting_at or now
+        task.deleting_at = now if task.deleting_at is None else task.deleting_at
         if now - task.deleting_at > DELETE_PATIENCE:
             task.done = True
             self._scribe.quietly(Fact.LEFTOVER, task)
@@ -586,7 +586,7 @@ class Run:
 
     async def _finish_task(self, task: TaskState) -> None:
         """All of an attempt is gone: the task is over, or its next attempt is queued."""
-        task.gone_at = task.gone_at or _now()
+        task.gone_at = _now() if task.gone_at is None else task.gone_at
         said = self._shared.end(task, task.gone_at)
         task.endpoint_wanted = task.job_wanted = False
         if task.reason is Reason.COMPLETED:

@@ -257,7 +257,7 @@ class TaskState:
             scores=tuple(self.scores),
             left=() if all_ended else self.left,
             attempts=tuple(self.past),
-            seconds=(self.ended_at or now) - (now if self.started_at is None else self.started_at),
+            seconds=_else(self.ended_at, now) - _else(self.started_at, now),
             gpu_seconds=self.gpu_seconds(now),
             usd=self.usd(now, usd_per_gpu_hour),
         )
@@ -298,7 +298,7 @@ class TaskState:
         if self.started_at is None or endpoint is None or endpoint.is_shared:
             return 0.0
         waits = 0.0 if self.queued_since is None else now - self.queued_since
-        return max(0.0, (self.gone_at or now) - self.started_at - self.queued_seconds - waits)
+        return max(0.0, _else(self.gone_at, now) - self.started_at - self.queued_seconds - waits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,3 +357,8 @@ class RunOutcome:
         if self.ended_by is Reason.LIMIT_REACHED:
             return 9
         return 0 if all(task.status is Status.SCORED for task in self.tasks) else 4
+
+
+def _else(moment: float | None, now: float) -> float:
+    """A moment, which may be zero, or now if it has not come."""
+    return now if moment is None else moment

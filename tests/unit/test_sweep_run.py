@@ -12,6 +12,7 @@ import pytest
 
 from launcher.config.sweep import Sweep as Settings
 from launcher.config.validate import validate
+from launcher.errors import PlatformError
 from launcher.orchestrator import keeper, sweeps
 from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.journal import Fact, Journal
@@ -19,7 +20,7 @@ from launcher.orchestrator.sweeps import PointState
 from launcher.plan.build import build
 from launcher.plan.identity import identity
 from launcher.plan.model import Plan
-from launcher.platforms.base import Observation, Resource
+from launcher.platforms.base import Capacity, Observation, Resource
 from launcher.sweep import record
 from launcher.sweep.drive import SweepResult, SweepSupervision
 from launcher.sweep.model import PlannedPoint, SweepPlan
@@ -363,3 +364,79 @@ def test_endpoints_that_are_kept_belong_to_invocations_of_the_journal(bench: Ben
         *kept,
         *(p.plan.invocation for p in plan.points),
     }
+
+
+@pytest.fixture(params=["cannot be made", "cannot be opened", "creates nothing"])
+def broken(request: pytest.FixtureRequest, lending: FakePlatform, monkeypatch: pytest.MonkeyPatch) -> FakePlatform:
+    """The place of `lending`, in which no endpoint comes into being, in the one way or the other."""
+    where, good = request.param, keeper.open_endpoints
+
+    async def refuse(*_: Any) -> Any:
+        raise TypeError("a defect") if where == "cannot be opened" else PlatformError("nobody there")
+
+    def opened(plan: Plan, shared: Any) -> Any:
+        if where == "cannot be made":
+            raise TypeError("a defect")
+        platform: Any = good(plan, shared)
+        setattr(platform, "open" if where == "cannot be opened" else "create_endpoint", refuse)
+        return platform
+
+    monkeypatch.setattr(keeper, "open_endpoints", opened)
+    return lending
+
+
+async def bounded(running: asyncio.Future[SweepResult], most: float = 3600.0) -> SweepResult:
+    """The result; a sweep that would go on for ever fails the test instead."""
+    async with asyncio.timeout(most):
+        return await asyncio.shield(running)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_tasks_end_with_a_reason_where_no_endpoint_can_be_kept_for_them(
+    bench: Bench, broken: FakePlatform, attempts: int
+) -> None:
+    points = [point(bench.folder, n, [20.0, 20.0], max_attempts=attempts) for n in (1, 2, 3)]
+    plan = bench.plan(points, reuse_endpoints=True, max_parallel_tasks=2)
+    supervision = bench.supervision(plan)
+
+    async def scenario() -> SweepResult:
+        return await bounded(asyncio.ensure_future(supervision.run(Interrupts())))
+
+    result = run_virtual(scenario())
+    assert (result.exit_code, result.left) == (4, ())
+    for one in plan.points:
+        ended = [f.data for f in bench.journal.facts(one.plan.invocation) if f.kind is Fact.TASK_ENDED]
+        assert len(ended) == 2
+        assert all(said["reason"] in ("endpoint_not_created", "endpoint_exited") for said in ended)
+        assert all("a defect" in said["detail"] or "nobody there" in said["detail"] for said in ended)
+    assert broken.endpoints == {}
+
+
+def test_a_stop_ends_a_sweep_whose_platform_takes_for_ever_to_open(
+    bench: Bench, lending: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = keeper.open_endpoints
+
+    async def hang(*_: Any) -> Capacity:
+        await asyncio.sleep(1e9)
+        return Capacity()
+
+    def opened(plan: Plan, shared: Any) -> Any:
+        platform: Any = good(plan, shared)
+        platform.open = hang
+        return platform
+
+    monkeypatch.setattr(keeper, "open_endpoints", opened)
+    plan = bench.plan([same(bench.folder, n, [20.0]) for n in (1, 2)], reuse_endpoints=True)
+    supervision = bench.supervision(plan)
+
+    async def scenario() -> SweepResult:
+        interrupts = Interrupts()
+        running = asyncio.ensure_future(interrupts.attended(supervision.run(interrupts)))
+        await asyncio.sleep(30)
+        interrupts.react()
+        return await bounded(running, 60.0)
+
+    result = run_virtual(scenario())
+    assert (result.exit_code, result.left) == (130, ())
+    assert lending.endpoints == {}
