@@ -8,7 +8,7 @@ journal, lease and teardown are those of every endpoint that is kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,16 @@ class Pool:
         """What a borrower has."""
         return next((one for one in self.kept if one.borrower == name), None)
 
-    def give_back(self, name: str) -> None:
-        """A borrower needs its endpoint no more; what nobody will need is ended at once."""
+    def give_back(self, name: str, *, serves: bool = True) -> None:
+        """A borrower needs its endpoint no more; what nobody will need, or has not served, is ended at once.
+
+        Its keeper may call an endpoint running that answers nobody any more: what its borrower has seen counts.
+        """
         found = self.borrowed(name)
         if found is not None:
             found.borrower = ""
+            if not serves:
+                self._end(found)
             self.kept = [one for one in self.kept if not one.is_over or one.borrower]
             self.trim()
             self.changed()
@@ -157,6 +162,30 @@ class Pool:
         self.changed()
 
 
+Serves = Callable[[str], bool]
+"""Whether a borrower has no complaint of its endpoint."""
+
+UNFIT = frozenset(
+    {
+        Reason.ENDPOINT_EXITED,
+        Reason.ENDPOINT_START_TIMEOUT,
+        Reason.ENDPOINT_NOT_SERVING,
+        Reason.ENDPOINT_DIED,
+        Reason.ENDPOINT_OUT_OF_MEMORY,
+        Reason.PREEMPTED,
+    }
+)
+"""Ends of a task that say of its endpoint that it serves nobody.
+
+Not those that say what it serves (another model, no log-probabilities): another one of the kind would be no better.
+"""
+
+
+def serves(tasks: Iterable[TaskState], name: str) -> bool:
+    """Whether no task that has the endpoint of this name ended since it did not serve."""
+    return not any(t.plan.endpoint is not None and t.plan.endpoint.name == name and t.reason in UNFIT for t in tasks)
+
+
 class Borrowed:
     """The half of a platform whose endpoints are lent by a pool."""
 
@@ -165,8 +194,10 @@ class Borrowed:
     close_ends_all = close_ends_jobs = False
     poll_interval = 1.0
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, serves: Serves = lambda _: True) -> None:
+        """`serves` is asked of an endpoint that is returned."""
         self._pool = pool
+        self._serves = serves
         self._names: set[str] = set()
 
     async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:  # noqa: ARG002
@@ -189,7 +220,7 @@ class Borrowed:
     async def delete_endpoint(self, name: str) -> None:
         """Return it."""
         self._names.discard(name)
-        self._pool.give_back(name)
+        self._pool.give_back(name, serves=self._serves(name))
 
     async def close(self, *, at_once: bool = False) -> None:  # noqa: ARG002
         """Return all that is left."""

@@ -24,7 +24,7 @@ from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.budget import WARN_AT, Bound
 from launcher.orchestrator.common import Common, Shares
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
-from launcher.orchestrator.lending import Borrowed, Kept, Pool
+from launcher.orchestrator.lending import Borrowed, Kept, Pool, serves
 from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.run import Run
 from launcher.orchestrator.signals import handled, reaction
@@ -340,8 +340,8 @@ class SweepSupervision:
             self._common.leave(live.run)
         if self._pool is not None and live.run is not None:
             for task in live.run.tasks:
-                if task.plan.endpoint is not None:
-                    self._pool.give_back(task.plan.endpoint.name)
+                if (lent := task.plan.endpoint) is not None:
+                    self._pool.give_back(lent.name, serves=serves(live.run.tasks, lent.name))
             for name in names(point.plan):
                 self._pool.give_back(name)
         self._show()
@@ -373,7 +373,8 @@ class SweepSupervision:
         else:
             supervision = take_up(self.journal, found, point.plan, ends=self.ends)
         if self._pool is not None and point.plan.endpoints and not self.ends:
-            keys["platform"] = Pair(Borrowed(self._pool), self._open_jobs(point.plan))
+            lent = Borrowed(self._pool, lambda name: serves(live.run.tasks if live.run else (), name))
+            keys["platform"] = Pair(lent, self._open_jobs(point.plan))
         elif self._pool is not None and point.plan.endpoints:
             keys["platform"] = Pair(Borrowed(_nothing()), self._open_jobs(point.plan))
         else:

@@ -354,6 +354,24 @@ def test_a_task_whose_borrowed_endpoint_dies_is_tried_again_on_another(bench: Be
     assert all(thing.gone_at is not None for thing in lending.endpoints.values())
 
 
+@pytest.mark.parametrize(
+    ("reason", "endpoints"), [("endpoint_not_serving", 2), ("endpoint_died", 2), ("harness_failed", 1)]
+)
+def test_an_endpoint_that_did_not_serve_a_task_is_lent_to_no_other(
+    bench: Bench, lending: FakePlatform, reason: str, endpoints: int
+) -> None:
+    bench.script = lambda found, _task, seconds: (
+        Script(lasts=3.0, reason=reason) if found.number == 1 else Script(lasts=seconds)
+    )
+    points = [point(bench.folder, 1, [90.0]), *(same(bench.folder, n, [20.0]) for n in (2, 3))]
+    plan = bench.plan(points, reuse_endpoints=True, max_parallel_tasks=1, max_parallel_endpoints=1)
+    result = bench.run(plan)
+    assert [p.state.value for p in result.status.points] == ["failed", "scored", "scored"]
+    assert len(lending.endpoints) == endpoints, "its keeper has seen it running all the time"
+    assert lending.most_alive == 1
+    assert all(thing.gone_at is not None for thing in lending.endpoints.values())
+
+
 def test_endpoints_that_are_kept_belong_to_invocations_of_the_journal(bench: Bench, lending: FakePlatform) -> None:
     plan = bench.plan([same(bench.folder, n, [20.0]) for n in (1, 2)], reuse_endpoints=True)
     bench.run(plan)
