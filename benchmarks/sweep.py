@@ -27,9 +27,9 @@ from launcher.orchestrator import sweeps  # noqa: E402
 from launcher.orchestrator.blocking import Interrupts  # noqa: E402
 from launcher.orchestrator.journal import Journal  # noqa: E402
 from launcher.plan.build import build  # noqa: E402
-from launcher.plan.identity import identity  # noqa: E402
 from launcher.plan.model import Plan  # noqa: E402
 from launcher.sweep import record  # noqa: E402
+from launcher.sweep.contents import Contents  # noqa: E402
 from launcher.sweep.drive import SweepResult, SweepSupervision  # noqa: E402
 from launcher.sweep.model import PlannedPoint, SweepPlan  # noqa: E402
 from tests.fakes.clock import run_virtual  # noqa: E402
@@ -87,7 +87,8 @@ def _point(folder: Path, number: int, durations: list[float]) -> PlannedPoint:
         "limits": {"max_attempts": 1},
     }
     plan = build(validate(tree))
-    return PlannedPoint(number=number, words=f"evaluation.limit={number}", identity=identity(plan), plan=plan)
+    identity = Contents().identity(plan)
+    return PlannedPoint(number=number, words=f"evaluation.limit={number}", identity=identity, plan=plan)
 
 
 def _renewed(point: PlannedPoint, folder: Path) -> PlannedPoint:

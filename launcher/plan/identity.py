@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -12,16 +13,38 @@ import msgspec
 from launcher.plan.changes import measured
 from launcher.plan.model import EndpointPlan, Plan
 
-VERSION = 1
+VERSION = 2
 """Grows whenever the same run would get another digest than before."""
 
 
-def identity(plan: Plan) -> str:
-    """Digest of everything a plan's scores depend on, as far as the config says it, and of the harnesses' versions.
+def identity(plan: Plan, files: Mapping[str, str]) -> str:
+    """Digest of everything a plan's scores depend on: what the config says, the harnesses' versions, and files.
 
     Model and revision, how it is served, the tasks and each setting that is not operational (launcher.plan.changes).
+    `files`: digests of what the files hold that the config names; the identity tells them apart.
     """
-    return f"{VERSION}:{_digest([measured(plan.config), versions(plan)])}"
+    marks = sorted(f"{_mark(name)}={digest[:16]}" for name, digest in files.items())
+    return f"{VERSION}:{_digest([measured(plan.config), versions(plan)])}:{','.join(marks)}"
+
+
+def is_of_this_version(identity: str) -> bool:
+    """Whether an identity was made as they are made now."""
+    return identity.partition(":")[0] == str(VERSION)
+
+
+def differ_in_files(one: str, other: str) -> bool:
+    """Whether two identities of this version differ in nothing but what files hold."""
+    return one != other and one.rpartition(":")[0] == other.rpartition(":")[0]
+
+
+def changed(before: str, files: Mapping[str, str]) -> list[str]:
+    """Names of the files that hold something else than an identity says; not of those that are gone."""
+    marks = before.rpartition(":")[2].split(",")
+    return [name for name, digest in files.items() if f"{_mark(name)}={digest[:16]}" not in marks]
+
+
+def _mark(name: str) -> str:
+    return _digest([name])[:8]
 
 
 def versions(plan: Plan) -> dict[str, str]:

@@ -15,9 +15,9 @@ from launcher.config.sweep import Sweep as Settings
 from launcher.errors import ConfigError
 from launcher.orchestrator.sweeps import new_id
 from launcher.plan.build import build as build_plan
-from launcher.plan.identity import identity
 from launcher.plan.model import Plan
 from launcher.results.write import config_folder
+from launcher.sweep.contents import Contents
 from launcher.sweep.model import PlannedPoint, SweepPlan
 from launcher.sweep.section import section
 
@@ -49,6 +49,7 @@ def _planned(request: Request, wanted: Sequence[Point], settings: Settings, comp
     id_ = new_id()
     made: list[PlannedPoint] = []
     problems: dict[str, Point] = {}
+    contents = Contents()
     for point in wanted:
         try:
             plan = dataclasses.replace(_plan(request, point), scope=id_)
@@ -56,7 +57,8 @@ def _planned(request: Request, wanted: Sequence[Point], settings: Settings, comp
             for problem in error.problems:
                 problems.setdefault(problem, point)
             continue
-        made.append(PlannedPoint(number=point.number, words=point.words, identity=identity(plan), plan=plan))
+        identity = contents.identity(plan)
+        made.append(PlannedPoint(number=point.number, words=point.words, identity=identity, plan=plan))
     if problems:
         raise ConfigError([f"sweep: point {p.number} ({p.words}): {text}" for text, p in problems.items()])
     refuse_twins(made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ from launcher.errors import ConfigError
 from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Journal
 from launcher.plan.changes import changes
-from launcher.plan.identity import identity, versions
+from launcher.plan.identity import changed, differ_in_files, is_of_this_version, versions
 from launcher.plan.model import Plan
 from launcher.sweep.build import rebuilt, refuse_twins, skip_done
+from launcher.sweep.contents import Contents
 from launcher.sweep.model import PlannedPoint, SweepPlan
 
 _OF_THE_SWEEP = re.compile(r"[+]{0,2}sweep\.(\w+)=(.*)", re.DOTALL)
@@ -41,13 +42,15 @@ class Resumption:
 def decide(plan: SweepPlan, journal: Journal, overrides: Sequence[str] = ()) -> Resumption:
     """What to do with each point of a sweep.
 
-    One with all its scores stays; one that measures something else by now (a setting of `overrides`, another version of
-    its harness) runs again as a new invocation; any other goes on. Raises ConfigError for overrides that are wrong.
+    One with all its scores stays; one that measures something else by now (a setting of `overrides`, a file that was
+    edited, another version of its harness) runs again as a new invocation; any other goes on. Raises ConfigError for
+    overrides that are wrong.
     """
     settings, rest = _settings(plan.settings, overrides)
+    contents = Contents()
     points, done, why = list[PlannedPoint](), set[int](), dict[int, str]()
     for point in plan.points:
-        now = _now(point, rest)
+        now = _now(point, rest, contents)
         if now.identity == point.identity and sweeps.is_complete(journal, point.plan.invocation):
             done.add(point.number)
             why[point.number] = f"has all its scores ({point.plan.invocation})"
@@ -64,10 +67,12 @@ def decide(plan: SweepPlan, journal: Journal, overrides: Sequence[str] = ()) -> 
     )
 
 
-def _now(point: PlannedPoint, overrides: Sequence[str]) -> PlannedPoint:
+def _now(point: PlannedPoint, overrides: Sequence[str], contents: Contents) -> PlannedPoint:
     """A point as it would be planned today: the same invocation, or a new one if it measures something else."""
     plan = rebuilt(point.plan, overrides, invocation=point.plan.invocation) if overrides else point.plan
-    today = identity(plan)
+    today, files = contents.identity(plan), contents.of(plan)
+    if differ_in_files(point.identity, today) and not changed(point.identity, files):
+        today = point.identity  # files are gone, which says nothing against the scores that they led to
     if today == point.identity:
         return dataclasses.replace(point, plan=plan, note=point.note if point.is_skipped else "")
     fresh = rebuilt(point.plan, overrides)
@@ -76,14 +81,18 @@ def _now(point: PlannedPoint, overrides: Sequence[str]) -> PlannedPoint:
         words=point.words,
         identity=today,
         plan=fresh,
-        note=f"runs again: {_difference(point.plan, fresh)}",
+        note=f"runs again: {_difference(point, fresh, today, files)}",
     )
 
 
-def _difference(before: Plan, after: Plan) -> str:
-    found = [str(change) for change in changes(before.config, after.config) if not change.is_operational]
+def _difference(before: PlannedPoint, after: Plan, identity: str, files: Mapping[str, str]) -> str:
+    found = [str(change) for change in changes(before.plan.config, after.config) if not change.is_operational]
     if found:
         return found[0] + (f" and {len(found) - 1} more" if len(found) > 1 else "")
+    if not is_of_this_version(before.identity):
+        return "it was planned by another version of nv-eval, which cannot tell whether it measures the same"
+    if differ_in_files(before.identity, identity):
+        return f"changed on disk: {', '.join(changed(before.identity, files))}"
     return f"another version of its harness: {', '.join(f'{k} {v}' for k, v in versions(after).items())}"
 
 

@@ -18,10 +18,10 @@ from launcher.orchestrator.blocking import Interrupts
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.sweeps import PointState
 from launcher.plan.build import build
-from launcher.plan.identity import identity
 from launcher.plan.model import Plan
 from launcher.platforms.base import Capacity, Observation, Resource
 from launcher.sweep import record
+from launcher.sweep.contents import Contents
 from launcher.sweep.drive import SweepResult, SweepSupervision
 from launcher.sweep.model import PlannedPoint, SweepPlan
 from launcher.sweep.resume import decide
@@ -43,7 +43,8 @@ def point(folder: Path, number: int, durations: list[float], model: str = "m", *
         "limits": {"max_attempts": 1, **limits},
     }
     plan = build(validate(tree))
-    return PlannedPoint(number=number, words=f"evaluation.limit={number}", identity=identity(plan), plan=plan)
+    identity = Contents().identity(plan)
+    return PlannedPoint(number=number, words=f"evaluation.limit={number}", identity=identity, plan=plan)
 
 
 @dataclasses.dataclass
