@@ -1,8 +1,10 @@
-"""What holds for every test: GPUs that exist only in a config are not shared with other runs on this machine, and
-Ctrl-C is heard."""
+"""What holds for every test: GPUs that exist only in a config are not shared with other runs on this machine, Ctrl-C
+and a hang-up are heard, and what is drawn at random is drawn alike in every run."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 
 import pytest
@@ -11,16 +13,33 @@ from launcher.platforms.local import gpulocks
 
 
 def pytest_configure() -> None:
-    """A shell lets what it starts in the background ignore Ctrl-C, and programs that tests start would inherit that."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A shell lets what it starts in the background ignore Ctrl-C, nohup a hang-up; what tests start would inherit it.
+
+    NV_EVAL_TEST_RANDOM=1 draws other examples in every run, as python -m tests.machine does.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+    with contextlib.suppress(ImportError):  # the environment of the exporters' tests does without
+        from hypothesis import settings
+
+        settings.register_profile("alike", derandomize="NV_EVAL_TEST_RANDOM" not in os.environ)
+        settings.load_profile("alike")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Coverage is counted in the fast tests: counting takes as long again as running."""
+    """Coverage is counted in the fast tests: counting takes as long again as running.
+
+    What starts real processes has a second chance, which the summary tells: a machine that others use, too, starves one
+    now and then. Tests on one real engine run one after another, beside those on another.
+    """
     for item in items:
         if item.get_closest_marker("e2e") is not None:
             item.add_marker(pytest.mark.no_cover)
+        if any(item.get_closest_marker(name) is not None for name in ("e2e", "engine", "browser")):
+            item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
+        if item.get_closest_marker("engine") is not None:
+            item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.nodeid else "docker"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -46,8 +46,9 @@ def engine(variable: str, up: str, down: str) -> Iterator[str]:
 
 
 def run_tests() -> int:
-    """Run the tests marked `engine` against the engines of the environment."""
-    return subprocess.run([sys.executable, "-m", "pytest", "-m", "engine", *sys.argv[1:]], check=False).returncode
+    """Run the tests marked `engine` against the engines of the environment, those of each engine one after another."""
+    lanes = ("-n", "2", "--dist", "loadgroup", "-m", "engine")
+    return subprocess.run([sys.executable, "-m", "pytest", *lanes, *sys.argv[1:]], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ class Life:
         self.platform = WorldPlatform(self.computer.world, self.number, self.point, self.computer.poll_interval)
         self.interrupts = Interrupts()
         self._main: asyncio.Task[RunResult] | None = None
+        self._closed: set[asyncio.Task[Any]] = set()
         self.journal = Journal(self.computer.journal_path)
         connection = self.journal._db
         connection.execute("PRAGMA synchronous = OFF")  # nothing here pulls the plug
@@ -152,21 +153,36 @@ class Life:
                 self.journal.give_up_lease(self.computer.invocation)
         self.dead = True
         self.loop.set_exception_handler(lambda *_: None)
-        for task in asyncio.all_tasks(self.loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-            coroutine = task.get_coro()
-            for _ in range(20):
-                try:
-                    coroutine.close()  # type: ignore[union-attr]
-                except (RuntimeError, Killed):
-                    continue
-                break
+        self._close_coroutines()
         if self._main is not None and self._main.done() and not self._main.cancelled():
             self._main.exception()
         self.loop.close()
         self._connection.close()
         if self.computer.world.ends_with_launcher:
             self.computer.world.end_all(self.number, after=1.5)
+
+    def _close_coroutines(self) -> None:
+        """Close what was under way and what that begins meanwhile, which would warn in a later test."""
+        other = asyncio.events._get_running_loop()
+        asyncio.events._set_running_loop(self.loop)  # what begins now is to belong to this loop
+        try:
+            for _ in range(20):
+                for task in asyncio.all_tasks(self.loop) - self._closed:
+                    _close(task)
+                    self._closed.add(task)
+        finally:
+            asyncio.events._set_running_loop(other)
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    for _ in range(20):
+        try:
+            coroutine.close()  # type: ignore[union-attr]
+        except (RuntimeError, Killed):
+            continue
+        break
 
 
 class _LifeLoop(WorldLoop):

@@ -162,8 +162,12 @@ class Truths:
         assert life.result.outcome.leftovers == []
         bad = {Reason.STOPPED, Reason.LAUNCHER_DIED, Reason.LAUNCHER_ERROR, Reason.RESULTS_NOT_FETCHED}
         bad |= {Reason.RESULTS_INVALID, Reason.JOB_NOT_SUBMITTED}
+        gone = {one.key for one in life.result.outcome.auxiliary if one.reason is not Reason.RELEASED}
+        forlorn = {task.key for task in self.plan.tasks if gone & set(task.auxiliary)}
         for task in life.result.outcome.tasks:
-            assert task.reason not in bad, task
+            retriable = bad - {Reason.STOPPED, Reason.LAUNCHER_ERROR}
+            # Without its auxiliary endpoint a task has no further attempt: it keeps the reason that the last one had.
+            assert task.reason not in (bad - retriable if task.key in forlorn else bad), task
             assert (task.reason is Reason.COMPLETED) == bool(task.scores), task
             home = self.homes.get(task.key)
             assert home is None or list(task.scores) == home.scores, f"{task.key}: its scores are not told"
