@@ -57,7 +57,7 @@ def _from_samples(score: Score, kept: SampleSet | None) -> tuple[float | None, f
     if kept is None or score.group or score.value is None:
         return None
     try:
-        from launcher.results.resampling import interval
+        from launcher.results.means import interval
     except ModuleNotFoundError:  # no scipy
         return None
     return interval(kept, score.metric, score.value)

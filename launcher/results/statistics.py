@@ -4,6 +4,7 @@ All differences are the candidate's mean minus the baseline's. Sources of the fo
 
 - interval of a paired difference of shares: Bonett and Price, Adjusted Wald Confidence Interval for a Difference of
   Binomial Proportions Based on Paired Data, Journal of Educational and Behavioral Statistics 37(4), 2012
+- interval of other paired differences: launcher/results/means.py
 - exact McNemar test: binomial on the pairs that differ
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from launcher.results.means import are_alike, of_mean
+
 Values = npt.NDArray[np.float64]
 
 SEED = 20240229
@@ -30,8 +33,6 @@ SEED = 20240229
 RESAMPLES = 9_999
 MOST_TO_PERMUTE = 1_000
 """Pairs above which signs are drawn for `monte_carlo_test`: the same test as `permutation_test`, many times faster."""
-FEWEST_TO_RESAMPLE = 10
-"""Pairs below which a bootstrap interval is far too narrow to be shown."""
 POWER = 0.8
 _CELLS = 400_000
 """Numbers that a resampling holds at once: 3 MB."""
@@ -108,10 +109,7 @@ class Shares:
 
     def interval(self, alpha: float) -> Interval:
         """Adjusted Wald interval: honest also where few pairs, or none, differ."""
-        n = self.n + 2
-        rose, fell = (self.rose + 1) / n, (self.fell + 1) / n
-        half = stats.norm.isf(alpha / 2) * math.sqrt((rose + fell - (rose - fell) ** 2) / n)
-        return Interval(max(-1.0, float(rose - fell - half)), min(1.0, float(rose - fell + half)))
+        return _adjusted(self.rose - self.fell, self.rose + self.fell, self.n, alpha)
 
     def detectable(self, alpha: float, power: float = POWER) -> float | None:
         """From the exact power of the exact test, at the share of pairs that differ here, or more where needed."""
@@ -141,9 +139,13 @@ def mcnemar_power(n: int, differing: float, difference: float, alpha: float) -> 
 
 @dataclass(frozen=True)
 class Means:
-    """Pairs of numbers of any kind, of which only the differences matter."""
+    """Pairs of numbers of any kind, of which only the differences matter.
+
+    `are_within_one`: no value of either run lies beyond 0 and 1.
+    """
 
     differences: Values
+    are_within_one: bool = False
     method: Method = Method.PERMUTATION
 
     @property
@@ -183,30 +185,11 @@ class Means:
         return float(result.pvalue)
 
     def interval(self, alpha: float) -> Interval | None:
-        """Percentile bootstrap of the pairs; None for fewer than FEWEST_TO_RESAMPLE."""
-        if self.n < FEWEST_TO_RESAMPLE:
-            return None
-        result = stats.bootstrap(
-            (self.differences,),
-            np.mean,
-            n_resamples=0,
-            bootstrap_result=self._resampled,
-            confidence_level=1 - alpha,
-            method="percentile",
-        )
-        return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+        """Student's t, stretched where the differences are skewed; None where too few are known, or all are alike.
 
-    @cached_property
-    def _resampled(self) -> Any:
-        """Drawn once, for intervals of every confidence."""
-        return stats.bootstrap(
-            (self.differences,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            batch=self._batch,
-            method="percentile",
-            rng=np.random.default_rng(SEED),
-        )
+        Differences of values between 0 and 1 that are all alike have that of shares: chance moves also those.
+        """
+        return _interval(self.differences, np.ones_like(self.differences), alpha, are_within_one=self.are_within_one)
 
     def detectable(self, alpha: float, power: float = POWER) -> float | None:
         """Of the paired t-test, which these tests equal but for small samples; None if all differences are equal."""
@@ -224,12 +207,13 @@ class Means:
 class Clustered:
     """Pairs of numbers that belong together in clusters: only whole clusters are independent of each other.
 
-    `sums`: the differences of each cluster, added up; `sizes`: its pairs; `are_shares`: all values are 0 or 1.
+    `sums`: the differences of each cluster, added up; `sizes`: its pairs; `are_within_one`: no value of either run lies
+    beyond 0 and 1.
     """
 
     sums: Values
     sizes: Values
-    are_shares: bool = False
+    are_within_one: bool = False
     method: Method = Method.CLUSTERS
 
     @property
@@ -248,31 +232,8 @@ class Clustered:
         return Means(self.sums).p
 
     def interval(self, alpha: float) -> Interval | None:
-        """Percentile bootstrap of the clusters; None for fewer than FEWEST_TO_RESAMPLE.
-
-        Where no draw would differ from another, that of shares with a pair for each cluster: chance moves also those.
-        """
-        if len(self.sums) < FEWEST_TO_RESAMPLE:
-            return None
-        if self.are_shares and not self.sums.any():
-            return Shares(len(self.sums), 0, 0).interval(alpha)
-
-        def mean(sums: Values, sizes: Values, axis: int = -1) -> Values:
-            found: Values = sums.sum(axis=axis) / sizes.sum(axis=axis)
-            return found
-
-        found = stats.bootstrap(
-            (self.sums, self.sizes),
-            mean,
-            paired=True,
-            vectorized=True,
-            n_resamples=RESAMPLES,
-            batch=max(1, _CELLS // len(self.sums)),
-            confidence_level=1 - alpha,
-            method="percentile",
-            rng=np.random.default_rng(SEED),
-        ).confidence_interval
-        return Interval(float(found.low), float(found.high))
+        """As of Means, with the variance of cluster-robust standard errors, each cluster being one pair."""
+        return _interval(self.sums, self.sizes, alpha, are_within_one=self.are_within_one)
 
     def detectable(self, alpha: float, power: float = POWER) -> float | None:
         """Of the paired t-test on clusters, each weighed by its size; None if it would find none."""
@@ -325,15 +286,34 @@ def paired(baseline: Values, candidate: Values, clusters: Sequence[str] = ()) ->
 
     `clusters`: which samples belong together; none where each is for itself.
     """
-    are_shares = all(np.isin(values, (0.0, 1.0)).all() for values in (baseline, candidate))
+    both = np.concatenate((baseline, candidate))
+    within_one = bool(((both >= 0) & (both <= 1)).all())
     if clusters:
         places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
         which = np.array([places[name] for name in clusters])
         sums = np.bincount(which, weights=candidate - baseline).astype(np.float64)
-        return Clustered(sums, np.bincount(which).astype(np.float64), are_shares=are_shares)
-    if are_shares:
+        return Clustered(sums, np.bincount(which).astype(np.float64), are_within_one=within_one)
+    if np.isin(both, (0.0, 1.0)).all():
         return Shares(len(baseline), int(np.sum(candidate > baseline)), int(np.sum(candidate < baseline)))
-    return Means(candidate - baseline)
+    return Means(candidate - baseline, are_within_one=within_one)
+
+
+def _interval(sums: Values, sizes: Values, alpha: float, *, are_within_one: bool) -> Interval | None:
+    found = of_mean(sums, sizes, alpha)
+    if found is None and are_within_one and are_alike(sums / sizes):
+        each = sums / sizes
+        return _adjusted(float(each.sum()), float((each**2).sum()), len(each), alpha)
+    return None if found is None else Interval(*found)
+
+
+def _adjusted(total: float, squares: float, n: int, alpha: float) -> Interval:
+    """Adjusted Wald interval of differences between -1 and 1, given their sum and that of their squares.
+
+    What adjusts it is one more pair that rises by 1 and one that falls by 1.
+    """
+    mean = total / (n + 2)
+    half = float(stats.norm.isf(alpha / 2)) * math.sqrt(((squares + 2) / (n + 2) - mean**2) / (n + 2))
+    return Interval(max(-1.0, mean - half), min(1.0, mean + half))
 
 
 def unpaired(baseline: float, candidate: float, errors: tuple[float | None, float | None]) -> Unpaired | Untested:

@@ -41,7 +41,7 @@ def test_a_task_without_standard_error_leaves_the_average_without_one(tmp_path: 
 
 
 def test_a_task_with_clusters_counts_with_the_width_of_its_interval_not_with_an_error_that_knows_none(tmp_path: Path):
-    clustered = replace(B, score={"stderr": 0.01, "low": 0.15, "high": 0.35, "interval": "cluster bootstrap"})
+    clustered = replace(B, score={"stderr": 0.01, "low": 0.15, "high": 0.35, "interval": "cluster t"})
     unknown = replace(B, score={"stderr": 0.01, "interval": "unknown"})
     (wide,) = averages(run(tmp_path / "wide", A, clustered))
     (none,) = averages(run(tmp_path / "none", A, unknown))

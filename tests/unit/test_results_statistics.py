@@ -9,6 +9,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from benchmarks import coverage
 from launcher.results import statistics
 from launcher.results.statistics import Interval, Means, Method, Shares, Untested, holm, paired, unpaired
 
@@ -29,22 +30,49 @@ def test_mcnemar_is_statsmodels_on_the_same_samples() -> None:
     assert found.difference == pytest.approx(NEW.mean() - BASE.mean())
 
 
-def test_permutation_and_bootstrap_are_scipys_on_the_same_samples() -> None:
+def test_the_permutation_test_is_scipys_on_the_same_samples() -> None:
     def mean_difference(new: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.mean(new, axis=axis) - np.mean(base, axis=axis)
 
     seed = np.random.default_rng(statistics.SEED)
     tested = stats.permutation_test((OTHERS - SCORES,), np.mean, permutation_type="samples", rng=seed)
     swapped = stats.permutation_test((OTHERS, SCORES), mean_difference, permutation_type="samples", rng=1)
-    seed = np.random.default_rng(statistics.SEED)
-    resampled = stats.bootstrap((OTHERS, SCORES), mean_difference, paired=True, method="percentile", rng=seed)
 
     found = paired(SCORES, OTHERS)
 
     assert found.method is Method.PERMUTATION and found.p == tested.pvalue
     assert found.p == pytest.approx(swapped.pvalue, abs=0.01), "flipping signs is swapping within pairs"
-    assert found.interval(0.05) == Interval(*map(pytest.approx, resampled.confidence_interval))
-    assert found.interval(0.01).low < found.interval(0.05).low  # type: ignore[union-attr]
+
+
+def test_the_interval_of_differences_without_skew_is_scipys_t() -> None:
+    both_ways = np.concatenate((OTHERS - SCORES, SCORES - OTHERS)) + 0.03
+    theirs = stats.ttest_1samp(both_ways, 0).confidence_interval(0.95)
+
+    found = Means(both_ways)
+
+    assert found.interval(0.05) == Interval(pytest.approx(theirs.low), pytest.approx(theirs.high))
+    assert found.interval(0.01).low < theirs.low  # type: ignore[union-attr]
+
+
+def test_skewed_differences_are_stretched_as_far_as_a_studentised_bootstrap_reaches() -> None:
+    skewed = np.random.default_rng(5).exponential(1, 30)
+    draws = skewed[np.random.default_rng(6).integers(30, size=(20_000, 30))]
+    errors = draws.std(axis=1, ddof=1) / 30**0.5
+    lowest = np.quantile((draws.mean(axis=1) - skewed.mean()) / errors, 0.025)
+    theirs = skewed.mean() - lowest * skewed.std(ddof=1) / 30**0.5
+    symmetric = stats.ttest_1samp(skewed, 0).confidence_interval(0.95)
+
+    found = Means(skewed).interval(0.05)
+
+    assert found is not None and found.low == pytest.approx(symmetric.low)
+    assert symmetric.high < found.high == pytest.approx(theirs, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "truth", [truth for truth in coverage.TRUTHS if "rose" not in truth.name], ids=lambda truth: truth.name
+)
+def test_intervals_of_few_samples_and_clusters_hold_the_truth_as_often_as_they_say(truth: coverage.Truth) -> None:
+    assert coverage.coverage(truth, 10, draws=250).held > 0.9
 
 
 def test_many_pairs_are_permuted_faster_and_as_well() -> None:
@@ -148,18 +176,27 @@ def test_clusters_that_move_as_a_whole_are_not_taken_for_many_independent_sample
     assert found["alone"] >= 24, "which is what taking them for independent does"
 
 
-def test_the_interval_of_clusters_is_scipys_bootstrap_of_their_sums() -> None:
+def test_the_interval_of_clusters_of_equal_size_is_that_of_their_means() -> None:
     names = [f"{number // 3}" for number in range(60)]
     found = paired(SCORES, OTHERS, names)
-    sums = np.add.reduceat(OTHERS - SCORES, np.arange(0, 60, 3))
-    theirs = stats.bootstrap(
-        (sums / 3,), np.mean, method="percentile", rng=np.random.default_rng(statistics.SEED)
-    ).confidence_interval
+    means = np.add.reduceat(OTHERS - SCORES, np.arange(0, 60, 3)) / 3
+    alone = Means(means).interval(0.05)
 
     assert (found.method, found.n) == (Method.CLUSTERS, 60)
     assert found.difference == pytest.approx(np.mean(OTHERS - SCORES))
-    assert found.interval(0.05) == Interval(pytest.approx(theirs.low), pytest.approx(theirs.high))
-    assert found.detectable(0.05) == pytest.approx(Means(sums / 3).detectable(0.05))
+    assert alone is not None and found.interval(0.05) == Interval(pytest.approx(alone.low), pytest.approx(alone.high))
+    assert found.detectable(0.05) == pytest.approx(Means(means).detectable(0.05))
+
+
+def test_scores_between_0_and_1_that_do_not_differ_are_no_certainty() -> None:
+    assert paired(SCORES.clip(0, 1), SCORES.clip(0, 1)).interval(0.05) == Shares(60, 0, 0).interval(0.05)
+    assert paired(SCORES * 9, SCORES * 9).interval(0.05) is None, "nothing says how far they could differ"
+
+
+def test_scores_between_0_and_1_that_all_fall_as_far_have_surely_fallen() -> None:
+    found = paired(np.full(40, 0.75), np.full(40, 0.25)).interval(0.05)
+
+    assert found is not None and -0.6 < found.low < -0.5 < found.high < -0.3
 
 
 def test_clusters_of_one_sample_each_are_samples() -> None:
