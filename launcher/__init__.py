@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as typing has it, which takes a third of a bare Python's time to load
 if TYPE_CHECKING:
+    from typing import Any
+
     from launcher.api import (
         compare,
         detach,

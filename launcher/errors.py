@@ -22,7 +22,6 @@ LauncherError ............. 1   a defect of the launcher itself
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
 
 class LauncherError(Exception):
@@ -137,6 +136,8 @@ class Interrupted(LauncherError):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint for a mistyped name: `; did you mean X?`, or the valid names where they are few, or nothing."""
+    from difflib import get_close_matches
+
     names = sorted(set(valid))
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     if close:

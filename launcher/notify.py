@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from launcher.config.schema import Notify
 from launcher.errors import MissingExtra, PreflightError
 from launcher.orchestrator.reasons import Status
-from launcher.orchestrator.state import RunOutcome
 
 if TYPE_CHECKING:
     from apprise import Apprise
+
+    from launcher.orchestrator.state import RunOutcome
 
 PATIENCE = 15.0
 """Seconds that the last messages may take to be sent when the run is over."""

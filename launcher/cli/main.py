@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from launcher.cli.report import report
 from launcher.cli.text import plain
 from launcher.errors import ConfigError, LauncherError, nearest
+
+TYPE_CHECKING = False  # as typing has it, which takes a third of a bare Python's time to load
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 COMMANDS = {
     "run": "deploy, evaluate, collect scores, tear down",
@@ -55,12 +58,14 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{self.prog}: {message}; see: {self.prog} --help")
 
 
-def build_parser(command: str | None = None) -> Parser:
-    """The parser; with `command`, only that sub-command's arguments are defined."""
+def build_parser(command: str | None = None, *, alone: bool = False) -> Parser:
+    """The parser; with `command`, only that sub-command's arguments are defined, and with `alone` it knows no other."""
     parser = Parser(prog="nv-eval", description="Puts a model on GPUs, runs benchmarks, brings home scores.")
     parser.add_argument("--version", action="store_true", help="print versions and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, summary in COMMANDS.items():
+        if alone and name != command:
+            continue
         sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         sub.add_argument("-v", "--verbose", action="store_true", help="more detail; tracebacks for defects")
         if command in (None, name):
@@ -75,7 +80,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     command = next((word for word in argv if not word.startswith("-")), None)
     if command is not None and command not in (*COMMANDS, *HIDDEN):
         raise ConfigError(f"nv-eval {command}: no such command{nearest(command, COMMANDS)}")
-    parser = build_parser(command or "")
+    parser = build_parser(command or "", alone=command is not None and argv[0] == command)
     behind: list[str] = []
     if command in CARRIERS and "--" in argv:
         cut = list(argv).index("--")

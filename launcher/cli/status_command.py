@@ -9,9 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from launcher.cli import sweep_text
 from launcher.errors import NotFound
-from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, TaskStatus, of
 
@@ -35,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     journal = Journal.default()
-    named = [word for word in args.invocations if sweeps.is_sweep(word)]
+    named = _sweeps_of(args.invocations)
     if named:
         return _sweeps(journal, args, named)
     wanted = [journal.find(prefix) for prefix in args.invocations] or journal.invocations(limit=1)
@@ -48,8 +46,20 @@ def run(args: argparse.Namespace) -> int:
         wanted = _again(journal, wanted)
 
 
+def _sweeps_of(words: list[str]) -> list[str]:
+    """Those of some words that mean sweeps, whose rooms load for them alone."""
+    if not words:
+        return []
+    from launcher.orchestrator import sweeps
+
+    return [word for word in words if sweeps.is_sweep(word)]
+
+
 def _sweeps(journal: Journal, args: argparse.Namespace, named: list[str]) -> int:
     """The same of sweeps."""
+    from launcher.cli import sweep_text
+    from launcher.orchestrator import sweeps
+
     if len(named) < len(args.invocations):
         raise NotFound(f"{', '.join(named)}: sweeps and runs are shown by a command each")
     while True:
@@ -74,7 +84,7 @@ def _again(journal: Journal, wanted: list[Invocation]) -> list[Invocation]:
 def _others(journal: Journal, found: list[RunStatus]) -> list[str]:
     """Ids of those that are not shown and run, or may have left something that does; newest first."""
     shown = {status.invocation for status in found}
-    others = (one for one in journal.invocations() if one.id not in shown and journal.ended(one.id) is None)
+    others = (one for one in journal.unended() if one.id not in shown)
     return [one.id for one in others if any(task.alive is not False for task in of(journal, one).tasks)]
 
 

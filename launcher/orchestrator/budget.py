@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from launcher.orchestrator.state import TaskState
 from launcher.plan.model import Plan
 from launcher.plan.words import amount, beyond_limit
+
+if TYPE_CHECKING:
+    from launcher.orchestrator.state import TaskState
 
 WARN_AT = 0.8
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sqlite3
 import time
 import zlib
@@ -19,13 +18,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from time import sleep
-from typing import Any
-from urllib.parse import quote
 
 from launcher.errors import LauncherError, LeaseHeld, LeaseLost, NotFound
 from launcher.orchestrator import lease as leases
 from launcher.orchestrator import schema, signs
 from launcher.orchestrator.lease import Lease
+
+TYPE_CHECKING = False  # as typing has it, which takes a third of a bare Python's time to load
+if TYPE_CHECKING:
+    from typing import Any
 
 HEARTBEAT = 2.0
 """Seconds between two heartbeats of a live run."""
@@ -195,7 +196,7 @@ class Journal:
 
         Raises LauncherError if it cannot, or if there is one of this id.
         """
-        row = (id_, time.time(), execution, deployment, folder, json.dumps(tasks), socket.gethostname())
+        row = (id_, time.time(), execution, deployment, folder, json.dumps(tasks), leases.host_name())
         try:
             with schema.writing(self._db):
                 self._db.execute(
@@ -382,6 +383,18 @@ class Journal:
         rows = self._query("SELECT * FROM invocations ORDER BY created DESC LIMIT ?", (limit or -1,))
         return [_invocation(row) for row in rows]
 
+    def unended(self) -> list[Invocation]:
+        """Invocations that run, or whose launcher did not say how they ended; newest first. One look for all."""
+        ends = (
+            "SELECT invocation, kind, MAX(seq) FROM facts INDEXED BY ends_of "
+            "WHERE kind IN ('run_started', 'run_ended') GROUP BY invocation"
+        )
+        rows = self._query(
+            f"SELECT invocations.* FROM invocations LEFT JOIN ({ends}) ON invocation = id "  # noqa: S608
+            "WHERE kind IS NOT 'run_ended' ORDER BY created DESC"
+        )
+        return [_invocation(row) for row in rows]
+
     def find(self, prefix: str) -> Invocation:
         """The one invocation whose id begins with `prefix`. Raises NotFound if there is none, or several."""
         refuse_impossible(prefix)
@@ -478,6 +491,8 @@ def _open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def _read_only(path: Path, how: str) -> sqlite3.Connection:
+    from urllib.parse import quote  # for those who only look
+
     address = f"file:{quote(str(path))}?{how}"
     db = sqlite3.connect(address, uri=True, timeout=BUSY_PATIENCE, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA query_only = ON")

@@ -9,9 +9,7 @@ Standard library only.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -38,7 +36,7 @@ class Lease:
     @property
     def is_here(self) -> bool:
         """Whether its holder is, or was, a process of this machine."""
-        return self.host == socket.gethostname()
+        return self.host == host_name()
 
     @property
     def process_lives(self) -> bool:
@@ -88,6 +86,11 @@ def _kill(pid: int, number: int) -> bool:
     return True
 
 
+def host_name() -> str:
+    """This machine's name, as `socket` gives it, which costs a status some milliseconds to load."""
+    return os.uname().nodename
+
+
 def process_start(pid: int) -> str:
     """A mark of one process that a later one with the same pid does not share; empty if there is none."""
     try:
@@ -123,8 +126,8 @@ def write(db: sqlite3.Connection, invocation: str) -> Lease:
     now = time.time()
     lease = Lease(
         invocation=invocation,
-        owner=secrets.token_hex(8),
-        host=socket.gethostname(),
+        owner=os.urandom(8).hex(),  # what secrets.token_hex does; `secrets` loads half of hashlib for it
+        host=host_name(),
         pid=os.getpid(),
         pid_start=process_start(os.getpid()),
         taken=now,

@@ -39,7 +39,10 @@ CREATE INDEX points_alike ON points (identity);
 CREATE TABLE hosts (sweep TEXT NOT NULL, invocation TEXT PRIMARY KEY, serving TEXT NOT NULL)
 """
 
-MIGRATIONS = (_FIRST, _PLANS_AND_LEASES, _SWEEPS)
+_ENDS = "CREATE INDEX ends_of ON facts (invocation, seq, kind) WHERE kind IN ('run_started', 'run_ended')"
+"""So that what has not ended is found without reading all that ever happened."""
+
+MIGRATIONS = (_FIRST, _PLANS_AND_LEASES, _SWEEPS, _ENDS)
 """Migration n makes version n + 1 of version n; version 0 is an empty file."""
 
 VERSION = len(MIGRATIONS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import secrets
 import time
 import zlib
 from collections.abc import Iterable, Sequence
@@ -108,6 +107,8 @@ class SweepStatus:
 
 def new_id() -> str:
     """A fresh id, which no invocation can have."""
+    import secrets  # loads random and hashlib, which a status does without
+
     return "s" + secrets.token_hex(4)[:7]
 
 

@@ -206,7 +206,7 @@ PAUSED = [
 def test_a_holder_that_wakes_up_after_it_was_taken_over_touches_nothing(place: World, label: str) -> None:
     """It is of another machine, as far as the others know, so that nobody could end it."""
     die(place, "fact run_started after")
-    knobs = {"socket:gethostname": other_machine, **AT_ONCE_STALE}
+    knobs = {"launcher.orchestrator.lease:host_name": other_machine, **AT_ONCE_STALE}
     sleeper = place.nv_eval(*RESUME, awaited=Point(label, 1), act=Act.PAUSE, knobs=knobs)
     process = child.start(sleeper)
     wait_until(lambda: is_paused(process.pid))
@@ -226,7 +226,7 @@ def test_a_holder_that_wakes_up_after_it_was_taken_over_touches_nothing(place: W
 def test_a_holder_that_wakes_up_leaves_the_next_attempts_of_the_other_alone(place: World) -> None:
     """To the one that slept they are strays: names that belong to none of its tasks."""
     die(place, "fact run_started after")
-    knobs = {"socket:gethostname": other_machine, **AT_ONCE_STALE}
+    knobs = {"launcher.orchestrator.lease:host_name": other_machine, **AT_ONCE_STALE}
     asleep = Point("GET /deployments before", 3)
     sleeper = child.start(place.nv_eval(*RESUME, awaited=asleep, act=Act.PAUSE, knobs=knobs))
     wait_until(lambda: is_paused(sleeper.pid))

@@ -234,13 +234,14 @@ class Computer:
     def patch(self, patches: pytest.MonkeyPatch) -> None:
         """Put this computer in the place of the real one, until the patches are undone."""
         clock = SimpleNamespace(time=lambda: self.world.now + self.offset)
-        system = SimpleNamespace(getpid=self._pid, kill=self._kill, pidfd_open=_no_descriptors, environ=os.environ)
-        network = SimpleNamespace(gethostname=lambda: self._running.host if self._running else "here")
+        system = SimpleNamespace(
+            getpid=self._pid, kill=self._kill, pidfd_open=_no_descriptors, environ=os.environ, urandom=os.urandom
+        )
         for module in (journals, lease):
             patches.setattr(module, "time", clock)
             patches.setattr(module, "os", system)
-            patches.setattr(module, "socket", network)
         patches.setattr(recover, "time", clock)
+        patches.setattr(lease, "host_name", lambda: self._running.host if self._running else "here")
         patches.setattr(lease, "process_start", self._process_start)
         patches.setattr(run, "Probes", lambda _invocation: WorldProbes(self.world))
         patches.setattr(supervise, "open_for", lambda _plan: self._platform())

@@ -14,6 +14,8 @@ import pytest
 
 from launcher.cli.main import COMMANDS, main
 
+SLOW = ("asyncio", "difflib", "random", "socket", "urllib.request")
+"""Of the standard library, what takes more than a millisecond and a status can do without."""
 HEAVY = ("hydra", "omegaconf", "pandas", "pyarrow", "httpx", "kubernetes", "rich", "lm_eval", "docker")
 
 
@@ -34,17 +36,31 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["version"], ["stop", "--help"]], ids=" ".join)
 def test_quick_commands_load_no_heavy_package(arguments: list[str]) -> None:
+    loaded = loaded_by(*arguments)
+
+    assert "launcher" in loaded
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_a_status_loads_no_more_than_it_shows() -> None:
+    loaded = loaded_by("status")
+
+    assert [name for name in (*SLOW, "launcher.orchestrator.sweeps", "launcher.cli.sweep_text") if name in loaded] == []
+
+
+def loaded_by(*arguments: str) -> list[str]:
+    """Modules that a command has loaded when it ends."""
     script = f"""
 import atexit, sys
-atexit.register(lambda: print("LOADED", *sorted({{name.partition(".")[0] for name in sys.modules}})))
+before = set(sys.modules)
+atexit.register(lambda: print("LOADED", *sorted(set(sys.modules) - before)))
 from launcher.cli.main import main
-sys.exit(main({arguments!r}))
+sys.exit(main({list(arguments)!r}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-
-    loaded = done.stdout.splitlines()[-1].split()
-    assert loaded[0] == "LOADED" and "launcher" in loaded
-    assert [name for name in HEAVY if name in loaded] == []
+    first, *loaded = done.stdout.splitlines()[-1].split()
+    assert first == "LOADED"
+    return loaded
 
 
 # --- a user without any run ---------------------------------------------------------------------------------------

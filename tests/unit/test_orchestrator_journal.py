@@ -105,6 +105,22 @@ def test_a_journal_of_a_later_version_is_left_alone(tmp_path: Path):
         Journal(tmp_path / "j.db")
 
 
+def test_what_did_not_end_is_found_in_one_look_newest_first(tmp_path: Path):
+    journal = Journal(tmp_path / "j.db")
+    for id_, *facts in (
+        ("a0000001", Fact.RUN_STARTED, Fact.RUN_ENDED),
+        ("a0000002", Fact.RUN_STARTED, Fact.RUN_ENDED, Fact.RUN_STARTED),
+        ("a0000003",),
+        ("a0000004", Fact.RUN_STARTED, Fact.TASK_ENDED),
+    ):
+        begin(journal, id_)
+        for fact in facts:
+            journal.record(id_, fact)
+
+    assert [one.id for one in journal.unended()] == ["a0000004", "a0000003", "a0000002"]
+    assert all(journal.ended(one.id) is None for one in journal.unended())
+
+
 # --- earlier versions -------------------------------------------------------------------------------------------------
 
 FIRST_VERSION = """

@@ -115,6 +115,7 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")] if text else []
 
 
+@cache
 def installed_version() -> str | None:
     """Version of the lm-eval beside the launcher; None where there is none."""
     try:
