@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from launcher.cli import clustered
 from launcher.cli.status_command import SCHEMA, SWEEPS, describe
 from launcher.cli.text import plain
 from launcher.errors import Leftover, NotFound
@@ -83,6 +84,7 @@ def _watch(journal: Journal, invocation: Invocation, *, as_json: bool) -> RunSta
     """Show it until it does not run any more."""
     with _view(as_json=as_json) as view:
         while True:
+            clustered.refresh(journal, [invocation])
             status = of(journal, invocation)
             view.show(status)
             if status.state is not RunState.RUNNING:

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from launcher.cli import leftovers
+from launcher.cli import clustered, leftovers
 
 if TYPE_CHECKING:
     from launcher.orchestrator.cleanup import Cleaned, Target, Wish
@@ -106,6 +106,8 @@ def _clean(ids: list[str], wish: Wish) -> tuple[list[Cleaned], str]:
     refused: list[Cleaned] = []
     for word in dict.fromkeys(ids):
         try:
+            if journal is not None and word:
+                clustered.refresh_named(journal, [word])
             targets.append(find(journal, word))
         except NotFound as error:
             refused.append(Cleaned(invocation=word, outcome=Outcome.AMBIGUOUS, message=str(error)))

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from launcher.cli import clustered
 from launcher.cli.text import plain
 from launcher.errors import NotFound, nearest
 from launcher.orchestrator import sweeps
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.invocation and sweeps.is_sweep(args.invocation):
         return _sweep(journal, args)
     invocation = _invocation(journal, args.invocation)
+    clustered.fetch_logs(journal, invocation)
     files = _files(invocation, auxiliary_of(journal.facts(invocation.id)), args)
     write = _as_json if args.json else partial(_write, prefix=len(files) > 1)
     return _show(journal, invocation, files, write, args)
@@ -127,6 +129,7 @@ def _follow(journal: Journal, invocation: Invocation, files: list[Path], write: 
     filters = {path: LogFilter() for path in files}
     running = True
     while running:
+        clustered.fetch_logs(journal, invocation)
         running = journal.state(invocation) is RunState.RUNNING
         for path in files:
             if path.is_file():

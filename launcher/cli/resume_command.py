@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from launcher.cli import clustered
 from launcher.cli.report import report
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _try(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> E
 def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -> Ended:
     from launcher.orchestrator import sweeps
     from launcher.orchestrator.endpoints import refuse_resume
-    from launcher.orchestrator.journal import Journal
+    from launcher.orchestrator.journal import Fact, Journal
 
     if sweeps.is_sweep(prefix):
         return _sweep(args, prefix, overrides)
@@ -87,11 +88,16 @@ def _resume(args: argparse.Namespace, prefix: str, overrides: tuple[str, ...]) -
     found = journal.find(prefix)
     _refuse_point(journal, found.id)
     refuse_resume(journal, found)
+    was_handed_over = journal.last(found.id, Fact.HANDED_OVER) is not None
+    if was_handed_over:
+        clustered.refresh(journal, [found])
     ended = journal.ended(found.id)
     if ended is not None and ended.data.get("exit_code") == 0:
         sys.stdout.write(f"{found.id}: has all its scores; see: nv-eval results {found.id}\n")
         return Ended(0)
     change = _change(args, overrides)
+    if was_handed_over:
+        return Ended(_in_cluster(found.id, change, yes=args.yes, as_json=args.json))
     if args.detach:
         return Ended(_detach(found.id, change, yes=args.yes, as_json=args.json))
     return _foreground(found.id, change, yes=args.yes, as_json=args.json)
@@ -139,6 +145,15 @@ def _detach(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_js
     from launcher.cli.run_command import print_detached
 
     print_detached(invocation, resume_detached(invocation, change=change, yes=yes), as_json=as_json)
+    return 0
+
+
+def _in_cluster(invocation: str, change: Callable[[Plan], Plan], *, yes: bool, as_json: bool) -> int:
+    from launcher.cli.run_command import print_handed_over
+    from launcher.clustered.laptop import resume
+
+    place = resume(invocation, change=change, yes=yes, say=lambda text: print(text, file=sys.stderr))
+    print_handed_over(invocation, place, as_json=as_json)
     return 0
 
 

@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and its checks; create nothing")
     parser.add_argument("-d", "--detach", action="store_true", help="run in the background; see: nv-eval attach")
     parser.add_argument(
+        "--detach=cluster",
+        dest="detach",
+        action="store_const",
+        const="cluster",
+        help="run by a supervisor in the Kubernetes cluster, so that this machine may leave",
+    )
+    parser.add_argument(
         "-y", "--yes", action="store_true", help="run although the worst case breaks a limit, which then ends the run"
     )
     parser.add_argument("--json", action="store_true", help="print the plan, or the results, as JSON")
@@ -129,6 +136,8 @@ def _run(args: argparse.Namespace, made: Plan) -> int:
     from launcher.api import run
     from launcher.cli.live import open_view
 
+    if args.detach == "cluster":
+        return _hand_over(args, made)
     if args.detach:
         from launcher.api import detach
 
@@ -138,6 +147,25 @@ def _run(args: argparse.Namespace, made: Plan) -> int:
         result = run(made, watcher=view.update, say=view.say, yes=args.yes)
     print_result(result, as_json=args.json)
     return result.exit_code
+
+
+def _hand_over(args: argparse.Namespace, made: Plan) -> int:
+    from launcher.clustered.laptop import detach
+
+    place = detach(made, yes=args.yes, say=lambda text: print(text, file=sys.stderr))
+    print_handed_over(made.invocation, place, as_json=args.json)
+    return 0
+
+
+def print_handed_over(invocation: str, place: str, *, as_json: bool) -> None:
+    """Print how to reach a run whose supervisor is in the cluster."""
+    if as_json:
+        import json
+
+        print(json.dumps({"schema": "nv-eval.detached/1", "invocation": invocation, "place": place}))
+        return
+    print(f"{invocation} runs in {place}; this machine may leave.")
+    print(f"Watch it: nv-eval attach {invocation}. End it: nv-eval stop {invocation}.")
 
 
 def print_result(result: RunResult, *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from launcher.cli import clustered
 from launcher.errors import NotFound
 from launcher.orchestrator.journal import Invocation, Journal, RunState
 from launcher.orchestrator.status import RunStatus, TaskStatus, of
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return _sweeps(journal, args, named)
     wanted = [journal.find(prefix) for prefix in args.invocations] or journal.invocations(limit=1)
     while True:
+        clustered.refresh(journal, wanted)
         found = [of(journal, invocation) for invocation in wanted]
         _show(found, _others(journal, found), args)
         if not args.watch or not any(status.state is RunState.RUNNING for status in found):

@@ -80,6 +80,8 @@ def _tell(said: dict[str, str], *, as_json: bool) -> None:
 
 def _ask(journal: Journal, invocation: Invocation, deadline: float) -> Callable[[], str]:
     """Ask its launcher to end; returns what waits until it has, and says how that went."""
+    if journal.is_handed_over(invocation.id):
+        return lambda: _in_cluster(journal, invocation, deadline)
     state = journal.state(invocation)
     if state is RunState.FINISHED:
         return lambda: _concluded(journal, invocation, "had ended already")
@@ -89,6 +91,19 @@ def _ask(journal: Journal, invocation: Invocation, deadline: float) -> Callable[
     if lease is None or not journal.ask_to_stop(lease):
         return lambda: _end(invocation)
     return lambda: _wait(journal, invocation, deadline)
+
+
+def _in_cluster(journal: Journal, invocation: Invocation, deadline: float) -> str:
+    """End one whose supervisor is in the cluster."""
+    from launcher.clustered import laptop
+
+    if laptop.stop(journal, invocation, deadline):
+        if journal.is_handed_over(invocation.id):
+            raise Leftover(f"{invocation.id}: still tearing down; see: nv-eval status {invocation.id}")
+        return _concluded(journal, invocation, "stopped")
+    said = _end(invocation, "its supervisor was gone") if journal.last(invocation.id, Fact.RUN_STARTED) else "removed"
+    laptop.remove(journal, invocation)
+    return said
 
 
 def _wait(journal: Journal, invocation: Invocation, deadline: float) -> str:

@@ -8,11 +8,16 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the arguments."""
     parser.add_argument("invocation", metavar="ID", help="id of an invocation that has been recorded")
+    parser.add_argument("--in-cluster", action="store_true", help="in the pod that run --detach=cluster makes")
     parser.add_argument("--yes", action="store_true", help="run although the worst case breaks a limit")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if args.in_cluster:
+        from launcher.clustered import pod
+
+        return pod.run(args.invocation, yes=args.yes)
     from launcher.orchestrator import sweeps
 
     if sweeps.is_sweep(args.invocation):

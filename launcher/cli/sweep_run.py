@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from launcher.cli.text import plain_lines
+from launcher.errors import ConfigError
 from launcher.orchestrator.sweeps import PointStatus
 from launcher.plan.words import amount, counted, duration, money
 
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace, request: Request) -> int:
     made = build_sweep(request, skip_done=True if args.skip_done else None)
     if args.dry_run:
         return _dry_run(made, as_json=args.json)
+    if args.detach == "cluster":
+        raise ConfigError("--detach=cluster: is for one run, and this is a sweep; see: nv-eval run --help")
     if args.detach:
         from launcher.api import detach_sweep
 

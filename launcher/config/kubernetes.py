@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.config.fields import Gibibytes, Name, Positive, key
+from launcher.config.fields import EnvValue, Gibibytes, Name, NonNegative, Positive, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,20 @@ class KubernetesPod:
     annotations: dict[str, str] = key(factory=dict, doc="annotations of the pod")
     cpus: Positive | None = key(None, "CPU cores requested; default: what the deployment says, if it does")
     memory_gib: Gibibytes | None = key(None, "memory requested; default: what the deployment says, if it does")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesSupervisor(KubernetesPod):
+    """The pod that runs an invocation of `run --detach=cluster`."""
+
+    service_account: str | None = key("nv-eval", "service account; `nv-eval gc --manifest` prints one that suffices")
+    image: Name = key("python:3.11-slim", "image, with Python 3.10 or later")
+    packages: list[str] | None = key(
+        None, "packages that pip installs unless the image has nv-eval; default: nv-eval of this version"
+    )
+    envs: dict[str, EnvValue] = key(factory=dict, doc="variables, for example the keys of exporters")
+    restarts: NonNegative = key(10, "how often the cluster starts it again when it dies")
+    memory_gib: Gibibytes | None = key(1.0, "memory requested")
 
 
 @dataclass(frozen=True, kw_only=True)

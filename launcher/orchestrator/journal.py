@@ -63,6 +63,10 @@ class Fact(StrEnum):
     CLEANED = "cleaned"
     """Somebody removed all of the invocation, and saw that it was gone."""
     STOP_ASKED = "stop_asked"
+    HANDED_OVER = "handed_over"
+    """Its supervisor is a Job of the cluster that it runs in."""
+    COME_HOME = "come_home"
+    """What that one has brought is on this machine."""
 
 
 _KINDS = frozenset(Fact)
@@ -428,6 +432,11 @@ class Journal:
             (invocation, *(kind.value for kind in kinds)),
         )
         return _entry(rows[0]) if rows else None
+
+    def is_handed_over(self, invocation: str) -> bool:
+        """Whether its supervisor is in a cluster, and what it brings has not come home."""
+        last = self.last(invocation, Fact.HANDED_OVER, Fact.COME_HOME)
+        return last is not None and last.kind is Fact.HANDED_OVER
 
     def place(self, invocation: str) -> str:
         """Where an invocation last ran, as its platform calls the place; empty for a machine, or if nobody knows."""

@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from launcher.config.execution import Kubernetes
 from launcher.config.fields import Env, Reference
 from launcher.config.kubernetes import KubernetesPod
+from launcher.config.values import environment
 from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses.spec import HarnessJob
@@ -28,10 +30,18 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MARK = "nv-eval"
 INVOCATION, NAME, KIND, TASK, OWNER = (f"nv-eval/{word}" for word in ("invocation", "name", "kind", "task", "owner"))
 """Labels of everything of ours."""
+SUPERVISOR = "supervisor"
+"""The kind of the Job that runs an invocation."""
 EXPIRES = "nv-eval/expires"
 """Annotation: seconds since 1970 from when nobody needs it whatever happens."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 JOB_SCRIPT = "{job_script}"
+STATE = "/nv-eval-state"
+"""Where the supervisor has its folder of that volume."""
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where a pod has its service account's token."""
+ACCOUNT_VARIABLE = "NV_EVAL_SERVICE_ACCOUNT"
+"""Variable that tells a launcher in a pod where that is."""
 FOLDER = "/nv-eval"
 """Where a job has its folder of the volume for results."""
 SLACK = 300
@@ -113,6 +123,7 @@ def job(
 ) -> JobPlan:
     """One job with its manifest. `wait`: seconds that it may wait for its endpoint. Raises ConfigError."""
     _raise([*_problems(config), *_env_problems("evaluation.envs", run.env)])
+    supervisor_env(config)
     image = image or run.image or config.job_image
     labels = {**_labels(config, invocation, name, "job"), TASK: label_of(task)}
     secrets: Env = {variable: value for variable, value in run.env.items() if isinstance(value, Reference)}
@@ -153,6 +164,86 @@ def job(
             },
         },
     )
+
+
+def supervisor_name(invocation: str) -> str:
+    """Name of the Job that runs an invocation."""
+    return f"{anchor_name(invocation)}-supervisor"
+
+
+def version() -> str:
+    """Version of this program, which the supervisor has to have, too."""
+    from launcher import __version__
+
+    return __version__
+
+
+def supervisor_env(config: Kubernetes) -> Env:
+    """Variables of the supervisor's container. Raises ConfigError for a secret that is given by value."""
+    return environment("execution.supervisor.envs", config.supervisor.envs)
+
+
+def supervisor(config: Kubernetes, invocation: str, secrets: Iterable[Reference], *, life: str, yes: bool) -> Any:
+    """The Job that runs an invocation, with its state on the volume. `secrets` become variables of their own names.
+
+    `life` tells this one from others that ran the same invocation. Raises ConfigError.
+    """
+    own = config.supervisor
+    packages = own.packages if own.packages is not None else [f"nv-eval-launcher[kubernetes]=={version()}"]
+    options = " --yes" if yes else ""
+    command = f"python3 -m launcher.cli.main supervise {invocation} --in-cluster{options}"
+    install = f"python3 -m pip install --quiet --disable-pip-version-check {shlex.join(packages)}"
+    env: Env = {one.env: one for one in secrets if one.env is not None}
+    env |= supervisor_env(config) | {"NV_EVAL_HOME": STATE, "NV_EVAL_LIFE": life, ACCOUNT_VARIABLE: ACCOUNT}
+    container = {
+        "name": "supervisor",
+        "command": [
+            "/bin/sh",
+            "-c",
+            f"python3 -c 'import launcher' 2>/dev/null || {install} || exit 1\nexec {command}",
+        ],
+        "env": _envs(env, invocation),
+        "resources": _resources({}, own.cpus, own.memory_gib),
+        "securityContext": own.container_security_context,
+    }
+    name = supervisor_name(invocation)
+    labels = _labels(config, invocation, name, SUPERVISOR)
+    pod = {**_pod(config, own), "automountServiceAccountToken": True, "restartPolicy": "Never"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "backoffLimit": own.restarts,
+            "completions": 1,
+            "parallelism": 1,
+            "template": {
+                "metadata": _pod_metadata(labels, own),
+                "spec": _on_state(config, pod, container, invocation, read_only=False),
+            },
+        },
+    }
+
+
+def reader(config: Kubernetes, invocation: str, command: str, number: int) -> dict[str, Any]:
+    """A pod that prints something of the supervisor's state, and ends."""
+    name = f"{anchor_name(invocation)}-home-{number}"
+    container = {"name": "home", "command": ["/bin/sh", "-c", command]}
+    pod = {**_pod(config, config.supervisor), "restartPolicy": "Never", "activeDeadlineSeconds": SLACK}
+    del pod["serviceAccountName"]
+    labels = _labels(config, invocation, name, "fetch")
+    spec = _on_state(config, pod, container, invocation, read_only=True)
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def _on_state(
+    config: Kubernetes, pod: dict[str, Any], container: dict[str, Any], invocation: str, *, read_only: bool
+) -> dict[str, Any]:
+    """The pod with its container, which has the supervisor's folder of the volume."""
+    mount = {"name": "state", "mountPath": STATE, "subPath": f"{storage(config, invocation)}/{SUPERVISOR}"}
+    container = {"image": config.supervisor.image, **container, "volumeMounts": [mount | {"readOnly": read_only}]}
+    claim = {"name": "state", "persistentVolumeClaim": {"claimName": config.storage.claim}}
+    return _without_empty({**pod, "volumes": [claim], "containers": [_without_empty(container)]})
 
 
 def notes(config: Kubernetes, server: ServerSpec | None) -> list[str]:

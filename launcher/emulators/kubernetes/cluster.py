@@ -15,6 +15,7 @@ from typing import Any
 
 from launcher.emulators.common.clock import Clock
 from launcher.emulators.common.faults import FaultBook, SlowDelete
+from launcher.emulators.kubernetes.accounts import Accounts
 from launcher.emulators.kubernetes.config import GPU, Config, User
 from launcher.emulators.kubernetes.controllers import (
     FOREGROUND,
@@ -64,6 +65,8 @@ class Cluster:
     ever: list[tuple[Kind, Json]] = field(default_factory=list)
     """Everything that was ever created through the API, as it was created."""
     tokens: dict[str, User] = field(default_factory=dict)
+    api: Callable[[], int] = lambda: 0
+    """Port of the API server."""
     _slow: dict[str, float] = field(default_factory=dict)
     _logs: dict[str, RunningPod] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -74,6 +77,7 @@ class Cluster:
         self.store = Store(self.clock)
         self.tokens |= {user.token: user for user in config.users}
         self._dice = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
+        self.accounts = Accounts(self.root, self._spawn, self.add_account, self.api)
         self.machine = Machine(
             config=config,
             clock=self.clock,
@@ -83,6 +87,7 @@ class Cluster:
             owner=f"kubernetes-{secrets.token_hex(4)}",
             simulation=self._simulation,
             spawn=self._spawn,
+            accounts=self.accounts,
         )
         self.network = Network(self.store, self.pods, self._spawn)
         self._controllers = Controllers(
@@ -183,10 +188,14 @@ class Cluster:
     # --- what the API does --------------------------------------------------------------------------------------------
 
     def admit(self, kind: Kind, thing: Json) -> None:
-        """Raises ApiError for a pod that no quota has room for."""
+        """Raises ApiError for a pod that no quota has room for, or whose service account does not exist."""
         if kind is not PODS:
             return
         namespace = thing["metadata"]["namespace"]
+        account = thing["spec"].get("serviceAccountName") or "default"
+        if self.store.find(ACCOUNTS, namespace, account) is None:
+            lacking = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+            raise forbidden("pods", thing["metadata"]["name"], lacking)
         for quota in self.store.all(QUOTAS, namespace):
             why = over_quota(quota, thing, self.store.all(PODS, namespace))
             if why is not None:

@@ -139,9 +139,10 @@ class KubernetesEmulator(Loopback):
         return self._in_loop(self._cluster.used)
 
     def _open(self) -> tuple[World, Sequence[Starlette]]:
-        self._cluster = Cluster(self.config, self.clock, self._root, self._simulations)
+        self._cluster = Cluster(self.config, self.clock, self._root, self._simulations, api=lambda: self._ports[0])
         self._api = ApiServer(self._cluster, self._disconnect)
         return self._cluster, (self._api.application(),)
 
     async def _release(self) -> None:
         await self._cluster.network.close()
+        await self._cluster.accounts.close()

@@ -78,18 +78,10 @@ class Network:
 
     async def _pass_on(self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         backend = self._backend(address)
-        opened = [writer]
-        try:
-            if backend is not None:
-                port = backend.port or await self._simulated(backend)
-                there, onwards = await asyncio.open_connection(HOST, port)
-                opened.append(onwards)
-                await asyncio.gather(_copy(reader, onwards), _copy(there, writer))
-        except OSError:
+        if backend is None:
+            writer.transport.abort()
             return
-        finally:
-            for one in opened:
-                one.transport.abort()
+        await carry(reader, writer, HOST, backend.port or await self._simulated(backend))
 
     def _backend(self, address: str) -> RunningPod | None:
         for service in self._store.all(SERVICES):
@@ -136,6 +128,20 @@ class Network:
             server.should_exit = True
         for address in [*self._open]:
             self._close(address)
+
+
+async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
+    """Pass a connection on, both ways, until it ends."""
+    opened = [writer]
+    try:
+        there, onwards = await asyncio.open_connection(host, port)
+        opened.append(onwards)
+        await asyncio.gather(_copy(reader, onwards), _copy(there, writer))
+    except OSError:
+        return
+    finally:
+        for one in opened:
+            one.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -13,6 +13,8 @@ from launcher.emulators.common.clock import Clock
 from launcher.emulators.common.faults import FaultBook
 from launcher.emulators.common.logbook import LogBook
 from launcher.emulators.common.simulated import Script, SimulatedUnit
+from launcher.emulators.kubernetes import accounts
+from launcher.emulators.kubernetes.accounts import Accounts
 from launcher.emulators.kubernetes.config import Config
 from launcher.emulators.kubernetes.faults import Crash, Evict, PullError
 from launcher.emulators.kubernetes.kinds import SECRETS
@@ -49,6 +51,7 @@ class Machine:
     simulation: Callable[[str], Simulation | None]
     spawn: Callable[[Callable[[], object]], None]
     """Starts a coroutine function beside everything."""
+    accounts: Accounts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +212,9 @@ class RunningPod:
         container, config = self.container, self.machine.config
         image = config.image(container["image"])
         folders = self._folders()
+        if self._has_account():
+            folders[accounts.FOLDER] = folder / "account"
+            env |= self.machine.accounts.give(self.pod, folders[accounts.FOLDER])
         argv = tuple(
             with_folders(word, folders) for word in (*container.get("command", ()), *container.get("args", ()))
         )
@@ -297,6 +303,9 @@ class RunningPod:
             source = (variable.get("valueFrom") or {}).get("secretKeyRef")
             found[variable["name"]] = variable.get("value", "") if source is None else self._secret(source)
         return found
+
+    def _has_account(self) -> bool:
+        return bool(self.pod["spec"].get("automountServiceAccountToken", True))
 
     def _secret(self, source: Mapping[str, str]) -> str:
         from base64 import b64decode

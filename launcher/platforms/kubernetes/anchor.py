@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import getpass
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,11 +76,16 @@ def who() -> str:
         return "unknown"
 
 
-async def make(client: KubeClient, plan: Plan, now: float, secrets: Secrets) -> Anchor:
-    """The anchor, and a Secret with the values of the plan's references; adopted where they exist. PlatformError."""
+async def make(
+    client: KubeClient, plan: Plan, now: float, secrets: Secrets, *, also: Iterable[Reference] = ()
+) -> Anchor:
+    """The anchor, and a Secret with the values of the plan's references and of `also`; adopted where they exist.
+
+    Raises PlatformError.
+    """
     made = await _once(client, "configmaps", manifest(plan, now), plan.invocation)
     anchor = Anchor(name=made["metadata"]["name"], uid=made["metadata"]["uid"], owner=who())
-    names = sorted({str(one.env) for one in references(plan) if one.env is not None})
+    names = sorted({str(one.env) for one in (*references(plan), *also) if one.env is not None})
     if names and await client.get("secrets", anchor.name) is None:
         data = {name: b64encode(secrets.resolve(Reference(env=name)).encode()).decode() for name in names}
         labels = {MANAGED_BY: MARK, INVOCATION: plan.invocation, KIND: "secret"}

@@ -20,7 +20,7 @@ import msgspec
 from launcher.config.execution import Kubernetes
 from launcher.errors import MissingExtra, PreflightError
 from launcher.platforms.http import Api, RequestFailed, RetryPolicy, make_client
-from launcher.platforms.kubernetes.reach import ACCOUNT, default_file, has_kubeconfig, is_inside
+from launcher.platforms.kubernetes.reach import account, default_file, has_kubeconfig, is_inside
 
 Json = dict[str, Any]
 THREADS = 24
@@ -56,8 +56,9 @@ def access(config: Kubernetes) -> Access:
     try:
         if config.context is None and config.kubeconfig is None and not has_kubeconfig() and is_inside():
             found = official.Configuration()
-            loader.load_incluster_config(client_configuration=found)
-            namespace, context = (ACCOUNT / "namespace").read_text(encoding="utf-8").strip(), "in-cluster"
+            files = [str(account() / name) for name in ("token", "ca.crt")]
+            loader.incluster_config.InClusterConfigLoader(*files).load_and_set(found)
+            namespace, context = (account() / "namespace").read_text(encoding="utf-8").strip(), "in-cluster"
             return _access(official.ApiClient(found), config, namespace, context)
         file = str(Path(config.kubeconfig).expanduser()) if config.kubeconfig else default_file()
         contexts, current = loader.list_kube_config_contexts(config_file=file)
@@ -216,10 +217,10 @@ class KubeClient:
         path = self.path(plural, namespace="" if cluster else None)
         return await self.api.call("POST", path, dict[str, Any], body=thing, only_reads=cluster)
 
-    async def apply(self, plural: str, thing: Json) -> Json:
-        """Server-side apply in our name."""
+    async def apply(self, plural: str, thing: Json, *, manager: str = "nv-eval") -> Json:
+        """Server-side apply in our name; what other managers set stays."""
         path = self.path(plural, thing["metadata"]["name"])
-        params: dict[str, str | int | list[str]] = {"fieldManager": "nv-eval", "force": "true"}
+        params: dict[str, str | int | list[str]] = {"fieldManager": manager, "force": "true"}
         return await self.api.call("PATCH", path, dict[str, Any], params=params, body=thing)
 
     async def delete(self, plural: str, name: str, *, uid: str = "", foreground: bool = True) -> bool:

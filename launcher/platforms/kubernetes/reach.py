@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from launcher.errors import MissingExtra, PreflightError
-
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+from launcher.plan.kubernetes import ACCOUNT, ACCOUNT_VARIABLE
 
 
 def has_kubeconfig() -> bool:
@@ -27,9 +26,14 @@ def default_file() -> str:
     return os.environ.get("KUBECONFIG") or str(_home())
 
 
+def account() -> Path:
+    """The folder of this pod's service account."""
+    return Path(os.environ.get(ACCOUNT_VARIABLE) or ACCOUNT)
+
+
 def is_inside() -> bool:
     """Whether this process is in a pod that may speak with its cluster."""
-    return "KUBERNETES_SERVICE_HOST" in os.environ and (ACCOUNT / "token").is_file()
+    return "KUBERNETES_SERVICE_HOST" in os.environ and (account() / "token").is_file()
 
 
 def find() -> None:

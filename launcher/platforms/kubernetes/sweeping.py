@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from time import time as now
 from typing import Any
 
-from launcher.plan.kubernetes import INVOCATION, MANAGED_BY, MARK, OWNER, anchor_name
+from launcher.plan.kubernetes import INVOCATION, KIND, MANAGED_BY, MARK, OWNER, SUPERVISOR, anchor_name, supervisor_name
 from launcher.platforms.base import Leftover, ResourceState
 from launcher.platforms.kubernetes import states
 from launcher.platforms.kubernetes.anchor import expires
@@ -21,7 +22,7 @@ _PLURALS = {"endpoint": "deployments", "job": "jobs"}
 async def sweep(client: KubeClient, invocation: str) -> list[Leftover]:
     """What invocations whose id begins with `invocation` have in the namespace. Raises RequestFailed."""
     anchors, deployments, jobs, pods = await asyncio.gather(
-        client.every("configmaps", labels=OURS),
+        client.every("configmaps", labels=f"{OURS},{KIND}=anchor"),
         client.every("deployments", labels=OURS),
         client.every("jobs", labels=OURS),
         client.every("pods", labels=OURS),
@@ -29,13 +30,20 @@ async def sweep(client: KubeClient, invocation: str) -> list[Leftover]:
     until = {_invocation(one): expires(one) for one in anchors}
     found = [_leftover("endpoint", one, pods, until) for one in deployments]
     found += [_leftover("job", one, pods, until) for one in jobs]
+    supervised = {_invocation(one) for one in jobs if _supervises(one, until)}
+    found = [replace(left, launcher_alive=True) if left.invocation in supervised else left for left in found]
     busy = {left.invocation for left in found}
     found += [_anchor(one, until) for one in anchors if _invocation(one) not in busy]
     return [left for left in found if left.invocation and left.invocation.startswith(invocation)]
 
 
 async def remove(client: KubeClient, leftover: Leftover) -> None:
-    """Ask for its removal; with the last thing of an invocation its anchor goes, too. Raises RequestFailed."""
+    """Ask for its removal; with the last thing of an invocation its anchor goes, too. Raises RequestFailed.
+
+    With a supervisor goes everything at once: it would make again what is taken from it.
+    """
+    if leftover.name == supervisor_name(leftover.invocation):
+        await client.delete("configmaps", anchor_name(leftover.invocation), foreground=False)
     if leftover.kind in _PLURALS:
         await client.delete(_PLURALS[leftover.kind], leftover.name, uid=leftover.id)
     await remove_anchor(client, leftover.invocation)
@@ -45,9 +53,22 @@ async def remove_anchor(client: KubeClient, invocation: str) -> bool:
     """Delete the anchor of an invocation that has nothing else, or only what is on its way out; whether it goes."""
     labels = f"{OURS},{INVOCATION}={invocation}"
     rest = await asyncio.gather(*(client.every(plural, labels=labels) for plural in ("deployments", "jobs")))
-    if any(not states.is_leaving(one) for found in rest for one in found):
+    if any(not states.is_leaving(one) and not _has_supervised(one) for found in rest for one in found):
         return False
     return await client.delete("configmaps", anchor_name(invocation), foreground=False)
+
+
+def _supervises(job: Json, until: dict[str, float | None]) -> bool:
+    """Whether it is the Job of a supervisor that may run, of an invocation that has not expired."""
+    is_one = (job["metadata"].get("labels") or {}).get(KIND) == SUPERVISOR
+    when = until.get(_invocation(job))
+    return is_one and not states.is_leaving(job) and not _has_supervised(job) and when is not None and when > now()
+
+
+def _has_supervised(thing: Json) -> bool:
+    """Whether it is the Job of a supervisor that has ended."""
+    is_one = (thing["metadata"].get("labels") or {}).get(KIND) == SUPERVISOR
+    return is_one and any(states.condition(thing, how) is not None for how in ("Complete", "Failed"))
 
 
 def _leftover(kind: Any, thing: Json, pods: list[Json], until: dict[str, float | None]) -> Leftover:

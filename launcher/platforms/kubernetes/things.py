@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.errors import PlatformError
-from launcher.plan.kubernetes import INVOCATION, KIND, NAME
+from launcher.plan.kubernetes import INVOCATION, KIND, NAME, SUPERVISOR
 from launcher.platforms.background import Background
 from launcher.platforms.base import Progress, Resource, ResourceState, RunnerEnd
 from launcher.platforms.creation import create_once
@@ -67,7 +67,7 @@ class Things:
         self._background = Background()
         self._progress_pace = Pace(now, EXTRAS)
         self._why_pace = Pace(now, EXTRAS)
-        labels = f"{INVOCATION}={invocation}"
+        labels = f"{INVOCATION}={invocation},{KIND}!={SUPERVISOR}"
         self.deployments = Watched(client, "deployments", labels, self._see)
         self.jobs = Watched(client, "jobs", labels, self._see)
         self.pods = Watched(client, "pods", labels, self._see_pod)

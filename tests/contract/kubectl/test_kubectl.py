@@ -20,9 +20,11 @@ pytest.importorskip("kubernetes", reason="pip install 'nv-eval-launcher[kubernet
 
 from launcher.config.deployment import ONLY_ON_LEPTON
 from launcher.config.execution import Kubernetes
+from launcher.config.fields import Reference
 from launcher.config.validate import validate
 from launcher.emulators.kubernetes import KubernetesEmulator
 from launcher.plan.build import build
+from launcher.plan.kubernetes import reader, supervisor
 from launcher.platforms.base import ResourceState
 from launcher.platforms.kubernetes import anchor, rbac
 from launcher.platforms.kubernetes.platform import helper
@@ -152,6 +154,11 @@ def manifests() -> Iterator[dict[str, Any]]:
         yield made.owned(task.job.request or {})
         yield made.owned(helper(task))
         yield anchor.manifest(plan, 0.0)
+        config = plan.execution_config()
+        assert isinstance(config, Kubernetes)
+        secret = Reference(env="HF_TOKEN")
+        yield made.owned(supervisor(config, plan.invocation, [secret], life="1", yes=True))
+        yield made.owned(reader(config, plan.invocation, "true", 0))
     yield from rbac.manifests("evaluations")
 
 

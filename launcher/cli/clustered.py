@@ -1,0 +1,46 @@
+"""Runs whose supervisor is in a cluster, for commands that read the journal: it is brought up to date first.
+
+What speaks with the cluster is imported only where there is such a run: all others answer without paying for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
+
+from launcher.cli.text import plain
+from launcher.errors import LauncherError
+from launcher.orchestrator.journal import Invocation, Journal
+
+
+def laptop() -> Any:
+    """`launcher.clustered.laptop`."""
+    return import_module("launcher.clustered.laptop")
+
+
+def refresh(journal: Journal, invocations: Iterable[Invocation]) -> None:
+    """Have the journal say of these runs what the cluster says; one that cannot be asked is told of."""
+    for invocation in invocations:
+        if journal.is_handed_over(invocation.id):
+            try:
+                laptop().look(journal, invocation)
+            except LauncherError as error:
+                sys.stderr.write(plain(f"nv-eval: {invocation.id}: {error}; this is what was last known\n"))
+
+
+def refresh_named(journal: Journal, words: Iterable[str]) -> None:
+    """The same for all runs whose id begins with one of these words."""
+    wanted = tuple(words)
+    refresh(journal, [one for one in journal.invocations() if one.id.startswith(wanted)])
+
+
+def fetch_logs(journal: Journal, invocation: Invocation) -> None:
+    """Have the output of a run that was handed over in its folder, as it is now."""
+    refresh(journal, [invocation])
+    if journal.is_handed_over(invocation.id):
+        try:
+            laptop().fetch_logs(journal, invocation)
+        except LauncherError as error:
+            sys.stderr.write(plain(f"nv-eval: {invocation.id}: {error}; this is what came last\n"))

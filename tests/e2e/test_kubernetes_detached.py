@@ -1,0 +1,154 @@
+"""Runs whose supervisor is a Job of the cluster: the machine that began them leaves, looks, stops, goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("kubernetes", reason="pip install 'nv-eval-launcher[kubernetes]'")
+
+from launcher.emulators.kubernetes import Config, KubernetesEmulator, Timing
+from launcher.emulators.lepton.config import Image
+from launcher.platforms.kubernetes.rbac import NEEDED, role
+from tests.e2e.cli import ROOT, Home, wait_for
+from tests.e2e.scenario import benchmark
+from tests.e2e.test_kubernetes_runs import delete, deployment, running_jobs, write_config
+
+pytestmark = pytest.mark.e2e
+PYTHON = Image(path=(str(Path(sys.executable).parent),), env={"PYTHONPATH": str(ROOT)})
+"""Every image is this Python."""
+SUPERVISED = {"storage": {"claim": "results"}}
+STATE = "volumes/results/nv-eval"
+
+
+@pytest.fixture
+def emulator() -> Iterator[KubernetesEmulator]:
+    config = Config(images=(PYTHON,), timing=Timing(tick=0.02, restart_delay=0.1))
+    with KubernetesEmulator(config) as running:
+        for manifest in role("nv-eval", "default", NEEDED):
+            group = "api/v1" if manifest["kind"] == "ServiceAccount" else "apis/rbac.authorization.k8s.io/v1"
+            plural = f"{manifest['kind'].lower()}s"
+            httpx.post(f"{running.url}/{group}/namespaces/default/{plural}", json=manifest).raise_for_status()
+        yield running
+
+
+@pytest.fixture
+def laptop(home: Home, emulator: KubernetesEmulator) -> Home:
+    home.extra |= {"KUBECONFIG": str(emulator.kubeconfig), "CANARY_TOKEN": "canary-5e1f0c77"}
+    return home
+
+
+def detach(laptop: Home, *tasks: dict[str, Any], **sections: Any) -> str:
+    """Begin a run in the cluster; returns its id."""
+    served = deployment(envs={"HF_TOKEN": "${oc.env:CANARY_TOKEN}"})
+    write_config(laptop, [*tasks], served, execution=SUPERVISED, **sections)
+    done = laptop.run("run", "--detach=cluster", "--config-dir", ".", "--config-name", "config", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(json.loads(done.stdout)["invocation"])
+
+
+def status(laptop: Home, invocation: str) -> dict[str, Any]:
+    done = laptop.run("status", invocation, "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["invocations"]
+    return dict(found)
+
+
+def supervisors(emulator: KubernetesEmulator) -> list[dict[str, Any]]:
+    pods = [pod for pod in emulator.objects("Pod") if pod["metadata"]["labels"].get("nv-eval/kind") == "supervisor"]
+    return [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
+
+
+def test_the_machine_leaves_and_the_scores_come_home(laptop: Home, emulator: KubernetesEmulator) -> None:
+    invocation = detach(laptop, benchmark("a", seconds=4), benchmark("b"))
+    wait_for(lambda: any("-a-" in name for name in running_jobs(emulator)), "the job runs")
+
+    running = status(laptop, invocation)
+    logs = laptop.run("logs", invocation, "a", "--job")
+    watched = laptop.run("attach", invocation)
+    scores = laptop.run("results", invocation, "--format", "json")
+
+    assert running["state"] == "running"
+    assert "in namespace default of http://127.0.0.1" in running["host"]
+    assert logs.returncode == 0, logs.stderr
+    assert watched.returncode == 0, watched.stdout + watched.stderr
+    (record,) = json.loads(scores.stdout)
+    assert [task["scores"][0]["value"] for task in record["tasks"]] == [0.5, 0.5]
+    assert status(laptop, invocation)["state"] == "finished"
+    assert (laptop.results / invocation / "a" / "job.log").is_file()
+    wait_for(lambda: not emulator.left(), "nothing is left")
+    assert "canary-5e1f0c77" not in json.dumps([made.manifest for made in emulator.made() if made.kind != "Secret"])
+    texts = [path for path in [*laptop.results.rglob("*"), *(emulator.root / STATE).rglob("*")] if path.is_file()]
+    assert not [path for path in texts if b"canary-5e1f0c77" in path.read_bytes()]
+
+
+def test_a_supervisor_that_dies_is_started_again_and_goes_on(laptop: Home, emulator: KubernetesEmulator) -> None:
+    invocation = detach(laptop, benchmark("a", seconds=4), benchmark("b", seconds=4))
+    wait_for(lambda: len(running_jobs(emulator)) == 2, "the jobs run")
+
+    (pod,) = supervisors(emulator)
+    delete(emulator, f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}")
+    watched = laptop.run("attach", invocation)
+
+    assert watched.returncode == 0, watched.stdout + watched.stderr
+    made = [one.name for one in emulator.made() if one.kind in ("Deployment", "Job")]
+    assert len(made) == len(set(made)) == 5, "nothing was made twice"
+    wait_for(lambda: not emulator.left(), "nothing is left")
+
+
+def test_stop_ends_it_and_resume_goes_on_in_the_cluster(laptop: Home, emulator: KubernetesEmulator) -> None:
+    invocation = detach(laptop, benchmark("a"), benchmark("b", seconds=60))
+    wait_for(lambda: any("-b-" in name for name in running_jobs(emulator)), "the long job runs")
+
+    stopped = laptop.run("stop", invocation)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert [task["reason"] for task in status(laptop, invocation)["tasks"]] == ["completed", "stopped"]
+    wait_for(lambda: not emulator.left(), "nothing is left")
+
+    quick = (laptop.folder / "bench.py").read_text().replace("time.monotonic() + seconds", "0")
+    (laptop.folder / "bench.py").write_text(quick)
+    resumed = laptop.run("resume", invocation)
+    watched = laptop.run("attach", invocation)
+    assert resumed.returncode == watched.returncode == 0, resumed.stderr + watched.stdout
+    assert [task["reason"] for task in status(laptop, invocation)["tasks"]] == ["completed", "completed"]
+    jobs = [made.name for made in emulator.made() if made.kind == "Job" and "-a-" in made.name]
+    assert len(jobs) == 1, "what has scores is not run again"
+    wait_for(lambda: not emulator.left(), "nothing is left")
+
+
+def test_another_machine_removes_it(laptop: Home, emulator: KubernetesEmulator) -> None:
+    invocation = detach(laptop, benchmark("a", seconds=60))
+    wait_for(lambda: running_jobs(emulator) != [], "the job runs")
+    laptop.extra["NV_EVAL_HOME"] = str(laptop.folder / "elsewhere")
+
+    polite = laptop.run("cleanup", invocation, "--place", "kubernetes")
+    done = laptop.run("cleanup", invocation, "--place", "kubernetes", "--force")
+
+    assert polite.returncode == 10, polite.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_for(lambda: not emulator.left(), "nothing is left")
+
+
+@pytest.mark.parametrize(
+    ("execution", "code", "words"),
+    [
+        ({}, 3, "set execution.storage.claim"),
+        ({**SUPERVISED, "supervisor": {"service_account": "nobody"}}, 3, "there is no nobody in default"),
+    ],
+    ids=["no volume", "no account"],
+)
+def test_what_cannot_be_handed_over_is_refused_before_anything_is_made(
+    execution: dict[str, Any], code: int, words: str, laptop: Home, emulator: KubernetesEmulator
+) -> None:
+    write_config(laptop, [benchmark("a")], deployment(), execution=execution)
+
+    done = laptop.run("run", "--detach=cluster", "--config-dir", ".", "--config-name", "config")
+
+    assert (done.returncode, words in done.stderr) == (code, True), done.stderr
+    assert emulator.left() == []

@@ -1,0 +1,96 @@
+"""What one journal says of a run in another journal, and what a supervisor packs for the way home."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from launcher.clustered import mirror
+from launcher.clustered.pod import pack
+from launcher.errors import PlatformError
+from launcher.orchestrator.journal import Fact, Journal, RunState
+from launcher.orchestrator.status import of
+
+RUN = "a1b2c3d4"
+
+
+@pytest.fixture
+def pod(tmp_path: Path):
+    journal = begun(tmp_path / "pod.db")
+    journal.record(RUN, Fact.RUN_STARTED, pid=1, place="namespace x of https://10.0.0.1")
+    journal.record(RUN, Fact.INTEND_CREATE_ENDPOINT, "a", "vllm-a")
+    journal.beat(RUN, [{"task": "a", "usd": 1.5}])
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def laptop(tmp_path: Path):
+    journal = begun(tmp_path / "laptop.db")
+    journal.record(RUN, Fact.HANDED_OVER)
+    yield journal
+    journal.close()
+
+
+def begun(path: Path) -> Journal:
+    journal = Journal(path)
+    journal.begin(RUN, execution="kubernetes", deployment="vllm", folder="x", tasks=["a"], hold=False)
+    return journal
+
+
+def copy(pod: Journal, laptop: Journal, *, lives: bool) -> None:
+    mirror.put(laptop, RUN, mirror.read(mirror.take(pod, RUN)), place="namespace x of https://cluster", lives=lives)
+
+
+def test_a_run_in_the_cluster_looks_as_one_on_another_machine(pod: Journal, laptop: Journal) -> None:
+    copy(pod, laptop, lives=True)
+    copy(pod, laptop, lives=True)
+
+    status = of(laptop, laptop.find(RUN))
+
+    assert (status.state, status.usd, status.tasks[0].endpoint) == (RunState.RUNNING, 1.5, "vllm-a")
+    assert status.host.endswith("in namespace x of https://cluster")
+    assert laptop.place(RUN) == "namespace x of https://cluster"
+    assert [fact.kind for fact in laptop.facts(RUN)] == [
+        Fact.HANDED_OVER,
+        Fact.RUN_STARTED,
+        Fact.INTEND_CREATE_ENDPOINT,
+    ]
+    assert laptop.is_handed_over(RUN)
+
+
+def test_the_end_counts_when_what_it_brings_is_packed(pod: Journal, laptop: Journal) -> None:
+    pod.record(RUN, Fact.RUN_ENDED, exit_code=4)
+
+    copy(pod, laptop, lives=True)
+    before = laptop.state(laptop.find(RUN))
+    copy(pod, laptop, lives=False)
+
+    assert (before, laptop.state(laptop.find(RUN))) == (RunState.RUNNING, RunState.FINISHED)
+
+
+def test_a_supervisor_that_is_gone_has_left_an_interrupted_run(pod: Journal, laptop: Journal) -> None:
+    copy(pod, laptop, lives=True)
+    copy(pod, laptop, lives=False)
+
+    assert laptop.state(laptop.find(RUN)) is RunState.INTERRUPTED
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", mirror.gzip.compress(b"{}"), mirror.gzip.compress(b"[1")])
+def test_a_damaged_report_is_told(content: bytes) -> None:
+    with pytest.raises(PlatformError, match="what the supervisor says of itself is damaged"):
+        mirror.read(content)
+
+
+def test_what_comes_home_is_all_but_caches_and_what_the_machine_has(tmp_path: Path) -> None:
+    for name in ("results.json", "plan.json", "a/job.log", "a/output/cache/answers/x", "a/output/samples.jsonl"):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+
+    pack(tmp_path / "run", b"facts", tmp_path / "home.zip")
+
+    with zipfile.ZipFile(tmp_path / "home.zip") as archive:
+        assert sorted(archive.namelist()) == ["a/job.log", "a/output/samples.jsonl", "facts.json.gz", "results.json"]
