@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launcher.config.fields import Count, Gibibytes, Name, NonNegative, Seconds, UsdPerHour, key
-from launcher.config.kubernetes import KubernetesPod, KubernetesStorage, KubernetesSupervisor
+from launcher.config.kubernetes import KubernetesAccess, KubernetesPod, KubernetesStorage, KubernetesSupervisor
 from launcher.config.lepton import (
     LeptonAccess,
     LeptonAutoscale,
@@ -139,6 +139,7 @@ class Kubernetes(Execution):
     )
     job_ttl: SecondsKept = key(259_200, "time a finished job is kept, should it not be removed")
     storage: KubernetesStorage = key(factory=KubernetesStorage, doc="volumes")
+    access: KubernetesAccess = key(factory=KubernetesAccess, doc="how people reach endpoints of nv-eval endpoints up")
     supervisor: KubernetesSupervisor = key(
         factory=KubernetesSupervisor, doc="the pod that runs everything, with --detach=cluster"
     )

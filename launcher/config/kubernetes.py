@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from launcher.config.fields import EnvValue, Gibibytes, Name, NonNegative, Positive, key
+from launcher.config.fields import EnvValue, Gibibytes, Name, NonNegative, Port, Positive, key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,23 @@ class KubernetesSupervisor(KubernetesPod):
     envs: dict[str, EnvValue] = key(factory=dict, doc="variables, for example the keys of exporters")
     restarts: NonNegative = key(10, "how often the cluster starts it again when it dies")
     memory_gib: Gibibytes | None = key(1.0, "memory requested")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesAccess:
+    """How `nv-eval endpoints up` makes an endpoint reachable."""
+
+    by: Literal["auto", "service", "port_forward", "gateway"] = key(
+        "auto",
+        "service: by its address in the cluster; port_forward: by a port of this machine; gateway: by an HTTPRoute; "
+        "auto: service inside the cluster, else port_forward",
+    )
+    port: Port | None = key(
+        None, "port of this machine, default any that is free; with gateway: the Gateway's, if not that of the scheme"
+    )
+    gateway: Name | None = key(None, "the Gateway, by name, or as namespace/name")
+    hostname: Name | None = key(None, "name in the DNS that the Gateway answers for; {name} is that of the endpoint")
+    scheme: Literal["http", "https"] = key("https", "how the Gateway is spoken with")
 
 
 @dataclass(frozen=True, kw_only=True)

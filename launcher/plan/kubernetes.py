@@ -109,6 +109,25 @@ def endpoint(
     )
 
 
+def route(config: Kubernetes, spec: EndpointPlan, invocation: str) -> tuple[dict[str, Any], str]:
+    """The HTTPRoute that leads from the Gateway to an endpoint, and the URL that it has then."""
+    access = config.access
+    host = str(access.hostname).replace("{name}", spec.name)
+    namespace, _, gateway = str(access.gateway).rpartition("/")
+    parent = {"name": gateway} | ({"namespace": namespace} if namespace else {})
+    manifest = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": spec.name, "labels": _labels(config, invocation, spec.name, "endpoint")},
+        "spec": {
+            "parentRefs": [parent],
+            "hostnames": [host],
+            "rules": [{"backendRefs": [{"name": spec.name, "port": spec.server.port}]}],
+        },
+    }
+    return manifest, f"{access.scheme}://{host}{f':{access.port}' if access.port else ''}"
+
+
 def job(
     config: Kubernetes,
     run: HarnessJob,
@@ -407,6 +426,9 @@ def _problems(config: Kubernetes) -> Iterator[str]:
             yield f"execution.labels.{name}: is set by the launcher; choose another name"
         elif not _LABEL.fullmatch(value):
             yield f"execution.labels.{name}: {value!r} is no label: at most 63 letters, digits, -, _ and ."
+    for word in ("gateway", "hostname"):
+        if config.access.by == "gateway" and getattr(config.access, word) is None:
+            yield f"execution.access.{word}: is missing, and execution.access.by is gateway"
     parts = config.storage.folder.split("/")
     if config.storage.folder.startswith("/") or ".." in parts or not any(parts):
         yield f"execution.storage.folder: {config.storage.folder!r} must be a path on the volume, without .. or / first"

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -227,7 +228,7 @@ def _uvicorn_config(application: Starlette) -> uvicorn.Config:
         log_config=None,
         log_level="critical",
         access_log=False,
-        ws="none",
+        ws="wsproto" if find_spec("wsproto") else "none",
         timeout_keep_alive=600,
         timeout_graceful_shutdown=0,
     )

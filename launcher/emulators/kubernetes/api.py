@@ -6,15 +6,16 @@ import asyncio
 import copy
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from launcher.emulators.common.faults import Refuse
 from launcher.emulators.common.front import METHODS, Disconnect, Front, RequestRecord, bearer
@@ -25,7 +26,8 @@ from launcher.emulators.kubernetes.config import User
 from launcher.emulators.kubernetes.controllers import name_taking
 from launcher.emulators.kubernetes.errors import ApiError, conflict, forbidden, invalid, not_found
 from launcher.emulators.kubernetes.faults import Deny
-from launcher.emulators.kubernetes.kinds import DEPLOYMENTS, NAMESPACES, PODS, SELF_REVIEWS, Kind, find
+from launcher.emulators.kubernetes.forwarding import forward
+from launcher.emulators.kubernetes.kinds import DEPLOYMENTS, NAMESPACES, PODS, SELF_REVIEWS, Kind, find, served
 from launcher.emulators.kubernetes.patches import json_patch, leaves, merge, strategic, without
 from launcher.emulators.kubernetes.running import RunningPod
 from launcher.emulators.kubernetes.selectors import Selector, selector
@@ -105,6 +107,7 @@ class ApiServer:
     def __post_init__(self) -> None:
         self.front = Front(self.cluster.clock, self.cluster.faults, self.disconnect)
         self._dice = random.Random(self.cluster.config.seed + 1)  # noqa: S311
+        self._kinds = served(self.cluster.config.extensions)
 
     @property
     def requests(self) -> list[RequestRecord]:
@@ -113,7 +116,21 @@ class ApiServer:
 
     def application(self) -> Starlette:
         """What to serve."""
-        return Starlette(routes=[Route("/{rest:path}", self._respond, methods=METHODS)])
+        socket = WebSocketRoute("/{rest:path}", self._forward)
+        return Starlette(routes=[Route("/{rest:path}", self._respond, methods=METHODS), socket])
+
+    async def _forward(self, socket: WebSocket) -> None:
+        """Connections to a port of a pod: `portforward`, as the official client asks for it."""
+        parts = [part for part in socket.url.path.split("/") if part]
+        user = self._user(socket)
+        match parts:
+            case ["api", "v1", "namespaces", namespace, "pods", name, "portforward"] if user is not None:
+                allowed = all(self.cluster.may(user, v, "", "pods/portforward", namespace) for v in ("get", "create"))
+                port = socket.query_params.get("ports", "")
+                if allowed and port.isdecimal() and self.cluster.store.find(PODS, namespace, name) is not None:
+                    await forward(socket, self.cluster, namespace, name, int(port))
+                    return
+        await socket.close(1008)
 
     async def _respond(self, request: Request) -> Response:
         if self.cluster.clock.now() < self.down_until:
@@ -144,36 +161,37 @@ class ApiServer:
         said = self._about_itself(parts)
         if said is not None:
             return _json(said)
-        call = _call(request, parts, body, user)
+        call = _call(self._kinds, request, parts, body, user)
         if call.kind is SELF_REVIEWS:
             return _json(self._review(call), 201)
         self._check(call)
         return self._do(call)
 
-    def _user(self, request: Request) -> User | None:
+    def _user(self, request: HTTPConnection) -> User | None:
         """Who asks. kubectl gives no token away over plain HTTP: whoever shows none is the first user."""
         token = bearer(request.headers.get("authorization", ""))
         return self.cluster.config.users[0] if token is None else self.cluster.tokens.get(token)
 
     def _about_itself(self, parts: list[str]) -> Json | None:
         said: Json | None = None
+        kinds = self._kinds
         match parts:
             case ["version"]:
                 said = discovery.version_info(self.cluster.config.version)
             case ["api"]:
                 said = discovery.versions()
             case ["apis"]:
-                said = discovery.groups()
+                said = discovery.groups(kinds)
             case ["apis", name]:
                 said = discovery.group(name)
             case ["api", version]:
-                said = discovery.resources("", version)
+                said = discovery.resources(kinds, "", version)
             case ["apis", name, version]:
-                said = discovery.resources(name, version)
+                said = discovery.resources(kinds, name, version)
             case ["openapi", "v3"]:
-                said = discovery.openapi_index()
+                said = discovery.openapi_index(kinds)
             case ["openapi", "v3", *rest]:
-                said = discovery.openapi("/".join(rest))
+                said = discovery.openapi(kinds, "/".join(rest))
         return said
 
     def _check(self, call: Call) -> None:
@@ -453,7 +471,7 @@ class ApiServer:
         self.cluster.begin_deletion(call.kind, thing, policy, grace)
 
 
-def _call(request: Request, parts: list[str], body: bytes, user: User) -> Call:
+def _call(kinds: Sequence[Kind], request: Request, parts: list[str], body: bytes, user: User) -> Call:
     if parts[:1] == ["api"] and len(parts) >= 3:
         (group, version), rest = ("", parts[1]), parts[2:]
     elif parts[:1] == ["apis"] and len(parts) >= 4:
@@ -463,7 +481,7 @@ def _call(request: Request, parts: list[str], body: bytes, user: User) -> Call:
     namespace = ""
     if rest[0] == "namespaces" and len(rest) >= 3 and rest[2] != "status":
         namespace, rest = rest[1], rest[2:]
-    kind = find(group, version, rest[0])
+    kind = find(kinds, group, version, rest[0])
     if kind is None or len(rest) > 3:
         raise ApiError(404, "NotFound", "the server could not find the requested resource")
     name, part = (*rest[1:], "", "")[:2]

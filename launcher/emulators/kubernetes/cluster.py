@@ -34,6 +34,7 @@ from launcher.emulators.kubernetes.kinds import (
     BINDINGS,
     CLAIMS,
     EVENTS,
+    GATEWAYS,
     JOBS,
     NAMESPACES,
     NODES,
@@ -109,6 +110,12 @@ class Cluster:
             spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "100Gi"}}}
             metadata = {"name": claim, "namespace": "default"}
             self.store.create(CLAIMS, {"metadata": metadata, "spec": spec, "status": {"phase": "Bound"}})
+        for name in self.config.gateways:
+            port = self.network.open_gateway(name)
+            gateway: Json = {"metadata": {"name": name, "namespace": "default"}}
+            listener = {"name": "http", "port": port, "protocol": "HTTP"}
+            gateway["spec"] = {"gatewayClassName": "emulated", "listeners": [listener]}
+            self.store.create(GATEWAYS, gateway)
         for node in self.config.nodes:
             room = {"cpu": shown(node.cpus), "memory": f"{node.memory_gib:g}Gi", "pods": "1000"}
             room |= {GPU: str(node.gpus)} if node.gpus else {}

@@ -12,6 +12,7 @@ from launcher.emulators.common import configfile
 from launcher.emulators.common.faults import Fault
 from launcher.emulators.common.rehearsal import SHOWN
 from launcher.emulators.kubernetes.faults import KINDS
+from launcher.emulators.kubernetes.kinds import EXTENSIONS
 from launcher.emulators.lepton.config import Image
 
 GPU = "nvidia.com/gpu"
@@ -63,6 +64,10 @@ class Config:
     users: tuple[User, ...] = (User(),)
     claims: tuple[str, ...] = ("results", "models")
     """Claims of volumes in the namespace default."""
+    extensions: tuple[str, ...] = EXTENSIONS
+    """Groups that are installed beside those that every cluster has."""
+    gateways: tuple[str, ...] = ()
+    """Gateways of the namespace default; each listens on a port of this machine."""
     quota: Mapping[str, str] = field(default_factory=dict)
     """What the namespace default may use in all: `requests.nvidia.com/gpu: "4"`, `pods: "10"`."""
     images: tuple[Image, ...] = ()

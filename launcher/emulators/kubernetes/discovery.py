@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from launcher.emulators.kubernetes.kinds import ALL, Kind
+from launcher.emulators.kubernetes.kinds import Kind
 
 Json = dict[str, Any]
 _TYPES = {"FieldValidation": "fieldValidation", "DryRun": "dryRun"}
@@ -15,9 +16,9 @@ def versions() -> Json:
     return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
 
 
-def groups() -> Json:
+def groups(kinds: Sequence[Kind]) -> Json:
     """The other groups."""
-    names = dict.fromkeys(kind.group for kind in ALL if kind.group)
+    names = dict.fromkeys(kind.group for kind in kinds if kind.group)
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [group(name) for name in names]}
 
 
@@ -27,9 +28,9 @@ def group(name: str) -> Json:
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
-def resources(group: str, version: str) -> Json | None:
+def resources(kinds: Sequence[Kind], group: str, version: str) -> Json | None:
     """The resources of a group and version."""
-    found = [kind for kind in ALL if (kind.group, kind.version) == (group, version)]
+    found = [kind for kind in kinds if (kind.group, kind.version) == (group, version)]
     if not found:
         return None
     listed = [entry for kind in found for entry in _entries(kind)]
@@ -48,7 +49,12 @@ def _entries(kind: Kind) -> list[Json]:
         whole["shortNames"] = [*kind.short]
     if kind.categories:
         whole["categories"] = [*kind.categories]
-    verbs = {"log": ["get"], "scale": ["get", "patch", "update"], "status": ["get", "patch", "update"]}
+    verbs = {
+        "log": ["get"],
+        "portforward": ["get", "create"],
+        "scale": ["get", "patch", "update"],
+        "status": ["get", "patch", "update"],
+    }
     parts: list[Json] = [{**base, "name": f"{kind.plural}/{part}", "verbs": verbs[part]} for part in kind.subresources]
     for part in parts:
         if part["name"].endswith("/scale"):
@@ -62,15 +68,15 @@ def version_info(version: str) -> Json:
     return {"major": major, "minor": minor, "gitVersion": version, "platform": "linux/amd64"}
 
 
-def openapi_index() -> Json:
+def openapi_index(kinds: Sequence[Kind]) -> Json:
     """Where the schemas of each group are."""
-    paths = dict.fromkeys(kind.path.removeprefix("/") for kind in ALL)
+    paths = dict.fromkeys(kind.path.removeprefix("/") for kind in kinds)
     return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
 
 
-def openapi(path: str) -> Json | None:
+def openapi(kinds: Sequence[Kind], path: str) -> Json | None:
     """The schema of a group: the kinds with fields of any name, and that fields are validated when objects change."""
-    found = [kind for kind in ALL if kind.path.removeprefix("/") == path]
+    found = [kind for kind in kinds if kind.path.removeprefix("/") == path]
     if not found:
         return None
     options = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in _TYPES.values()]

@@ -14,7 +14,7 @@ from launcher.emulators.common.loopback import Loopback, World
 from launcher.emulators.kubernetes.api import ApiServer
 from launcher.emulators.kubernetes.cluster import Cluster
 from launcher.emulators.kubernetes.config import Config
-from launcher.emulators.kubernetes.kinds import BY_KIND, QUOTAS, Kind
+from launcher.emulators.kubernetes.kinds import BY_KIND, GATEWAYS, QUOTAS, Kind
 from launcher.emulators.kubernetes.running import Simulation
 from launcher.emulators.kubernetes.selectors import Json
 
@@ -115,6 +115,11 @@ class KubernetesEmulator(Loopback):
         """A quota of the namespace default from now on."""
         quota = {"metadata": {"name": "team", "namespace": "default"}, "spec": {"hard": dict(hard)}}
         self._in_loop(lambda: self._cluster.store.create(QUOTAS, quota))
+
+    def gateway_port(self, name: str) -> int:
+        """Where a Gateway of the config listens."""
+        found = self._in_loop(lambda: self._cluster.store.get(GATEWAYS, "default", name))
+        return int(found["spec"]["listeners"][0]["port"])
 
     def outage(self, seconds: float) -> None:
         """The API server is killed, and is back so many seconds later: connections break, nobody answers meanwhile."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -71,7 +72,7 @@ def _review(kind: str, plural: str) -> Kind:
     )
 
 
-PODS = _core("Pod", "pods", "po", sub=("status", "log"))
+PODS = _core("Pod", "pods", "po", sub=("status", "log", "portforward"))
 NODES = _core("Node", "nodes", "no", namespaced=False, sub=("status",))
 SERVICES = _core("Service", "services", "svc", sub=("status",))
 EVENTS = _core("Event", "events", "ev")
@@ -87,6 +88,9 @@ JOBS = _of("batch", "Job", "jobs", sub=("status",))
 CRON_JOBS = _of("batch", "CronJob", "cronjobs", "cj", sub=("status",))
 ROLES = _of("rbac.authorization.k8s.io", "Role", "roles")
 BINDINGS = _of("rbac.authorization.k8s.io", "RoleBinding", "rolebindings")
+GATEWAYS = _of("gateway.networking.k8s.io", "Gateway", "gateways", "gtw", sub=("status",))
+HTTP_ROUTES = _of("gateway.networking.k8s.io", "HTTPRoute", "httproutes", sub=("status",))
+LEADER_WORKER_SETS = _of("leaderworkerset.x-k8s.io", "LeaderWorkerSet", "leaderworkersets", "lws", sub=("status",))
 SELF_REVIEWS = _review("SelfSubjectAccessReview", "selfsubjectaccessreviews")
 
 ALL = (
@@ -106,11 +110,21 @@ ALL = (
     CRON_JOBS,
     ROLES,
     BINDINGS,
+    GATEWAYS,
+    HTTP_ROUTES,
+    LEADER_WORKER_SETS,
     SELF_REVIEWS,
 )
+EXTENSIONS = (GATEWAYS.group, LEADER_WORKER_SETS.group)
+"""Groups that a cluster may lack."""
 BY_KIND = {(kind.api_version, kind.kind): kind for kind in ALL}
 
 
-def find(group: str, version: str, plural: str) -> Kind | None:
+def served(extensions: Collection[str]) -> tuple[Kind, ...]:
+    """The kinds of a cluster that has these extensions."""
+    return tuple(kind for kind in ALL if kind.group not in EXTENSIONS or kind.group in extensions)
+
+
+def find(kinds: Iterable[Kind], group: str, version: str, plural: str) -> Kind | None:
     """The kind of a path."""
-    return next((k for k in ALL if (k.group, k.version, k.plural) == (group, version, plural)), None)
+    return next((k for k in kinds if (k.group, k.version, k.plural) == (group, version, plural)), None)

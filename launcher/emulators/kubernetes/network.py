@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from launcher.emulators.kubernetes.kinds import PODS, SERVICES
+from launcher.emulators.kubernetes.kinds import HTTP_ROUTES, PODS, SERVICES
 from launcher.emulators.kubernetes.selectors import Json, matches
 from launcher.emulators.kubernetes.store import Store
 from launcher.platforms.local.ports import HOST
@@ -34,6 +34,7 @@ class Network:
         self._given = 0
         self._open: dict[str, list[socket.socket]] = {}
         self._servers: dict[str, list[Any]] = {}
+        self._gateways: set[str] = set()
         self._connections: set[asyncio.Task[Any]] = set()
 
     def give_address(self, service: Json) -> None:
@@ -61,13 +62,23 @@ class Network:
             else:
                 return address, made
 
+    def open_gateway(self, name: str) -> int:
+        """The port of a Gateway that listens from now on."""
+        listener = socket.create_server((HOST, 0))
+        self._open[f"gateway {name}"] = [listener]
+        self._gateways.add(f"gateway {name}")
+        self._spawn(partial(self._serve, f"gateway {name}", listener))
+        return int(listener.getsockname()[1])
+
     async def _serve(self, address: str, listener: socket.socket) -> None:
+        pass_on = self._route if address in self._gateways else self._pass_on
+
         async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._connections.add(task)
             try:
-                await self._pass_on(address, reader, writer)
+                await pass_on(address, reader, writer)
             except asyncio.CancelledError:
                 return  # the network is closed
             finally:
@@ -83,6 +94,32 @@ class Network:
             return
         await carry(reader, writer, HOST, backend.port or await self._simulated(backend))
 
+    async def _route(self, gateway: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass a connection on by the host that its first request names."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
+            writer.transport.abort()
+            return
+        hosts = [line.partition(b":")[2] for line in head.lower().splitlines() if line.startswith(b"host:")]
+        host = hosts[0].strip().decode().partition(":")[0] if hosts else ""
+        backend = self._backend(self._routed(gateway.removeprefix("gateway "), host))
+        if backend is None:
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            writer.close()
+            return
+        await carry(reader, writer, HOST, backend.port or await self._simulated(backend), head)
+
+    def _routed(self, gateway: str, host: str) -> str:
+        """The address of the service that a gateway has for a host; empty if it has none."""
+        for route in self._store.all(HTTP_ROUTES):
+            spec, namespace = route["spec"], route["metadata"]["namespace"]
+            parents = [parent["name"] for parent in spec.get("parentRefs", ())]
+            if gateway in parents and host in spec.get("hostnames", ()):
+                service = self._store.find(SERVICES, namespace, spec["rules"][0]["backendRefs"][0]["name"])
+                return str(service["spec"]["clusterIP"]) if service is not None else ""
+        return ""
+
     def _backend(self, address: str) -> RunningPod | None:
         for service in self._store.all(SERVICES):
             if service["spec"].get("clusterIP") == address:
@@ -92,6 +129,13 @@ class Network:
                     if running and running.is_ready and matches(service["spec"].get("selector") or {}, labels):
                         return running
         return None
+
+    async def port_of(self, uid: str) -> int | None:
+        """Where a pod listens on this machine; None if it does not."""
+        running = self._pods.get(uid)
+        if running is None or not running.is_alive:
+            return None
+        return running.port or (await self._simulated(running) if running.application is not None else None)
 
     async def _simulated(self, backend: RunningPod) -> int:
         """The port of a server for a simulated pod, which is started when somebody first asks."""
@@ -108,7 +152,7 @@ class Network:
         """Stop listening where a service is gone."""
         if not self._open:
             return
-        present = {service["spec"].get("clusterIP") for service in self._store.all(SERVICES)}
+        present = {service["spec"].get("clusterIP") for service in self._store.all(SERVICES)} | self._gateways
         for address in [address for address in self._open if address not in present]:
             self._close(address)
 
@@ -130,12 +174,15 @@ class Network:
             self._close(address)
 
 
-async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
-    """Pass a connection on, both ways, until it ends."""
+async def carry(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int, head: bytes = b""
+) -> None:
+    """Pass a connection on, both ways, until it ends; `head` has been read of it."""
     opened = [writer]
     try:
         there, onwards = await asyncio.open_connection(host, port)
         opened.append(onwards)
+        onwards.write(head)
         await asyncio.gather(_copy(reader, onwards), _copy(there, writer))
     except OSError:
         return

@@ -27,8 +27,12 @@ THREADS = 24
 CHUNK = 65536
 CONNECT_TIME = 10.0
 NOT_FOUND = 404
+IN_CLUSTER = "in-cluster"
+"""Name of the context of a pod's own account."""
 PATHS = {
     "deployments": "/apis/apps/v1",
+    "httproutes": "/apis/gateway.networking.k8s.io/v1",
+    "gateways": "/apis/gateway.networking.k8s.io/v1",
     "jobs": "/apis/batch/v1",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1",
 }
@@ -58,7 +62,7 @@ def access(config: Kubernetes) -> Access:
             found = official.Configuration()
             files = [str(account() / name) for name in ("token", "ca.crt")]
             loader.incluster_config.InClusterConfigLoader(*files).load_and_set(found)
-            namespace, context = (account() / "namespace").read_text(encoding="utf-8").strip(), "in-cluster"
+            namespace, context = (account() / "namespace").read_text(encoding="utf-8").strip(), IN_CLUSTER
             return _access(official.ApiClient(found), config, namespace, context)
         file = str(Path(config.kubeconfig).expanduser()) if config.kubeconfig else default_file()
         contexts, current = loader.list_kube_config_contexts(config_file=file)

@@ -10,13 +10,14 @@ import copy
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from launcher.config.execution import Kubernetes
 from launcher.errors import NotFound, PlatformError
-from launcher.plan.kubernetes import FOLDER, JOB_SCRIPT, KIND, NAME
+from launcher.plan.kubernetes import FOLDER, JOB_SCRIPT, KIND, NAME, route
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms import home
 from launcher.platforms.background import Background
@@ -27,6 +28,7 @@ from launcher.platforms.kept import KeptLogs
 from launcher.platforms.kubernetes import anchor, preflight, states, sweeping
 from launcher.platforms.kubernetes.anchor import Anchor, Json
 from launcher.platforms.kubernetes.client import Access, KubeClient, access, host_of
+from launcher.platforms.kubernetes.forwarding import Forward
 from launcher.platforms.kubernetes.things import Things
 from launcher.platforms.secrets import Secrets
 
@@ -70,6 +72,8 @@ class KubernetesPlatform:
         self._session: Session | None = None
         self._background = Background()
         self._renewed = 0.0
+        self._forwards: dict[str, Forward] = {}
+        self._addresses: dict[str, str] = {}
 
     @property
     def place(self) -> str:
@@ -114,7 +118,32 @@ class KubernetesPlatform:
         owned["metadata"]["ownerReferences"].append(reference)
         owned["metadata"]["ownerReferences"] = [reference]
         await session.things.serve(spec.name, owned)
-        return session.things.endpoint(spec.name)
+        if session.plan.expires is not None:
+            await self._open_to_people(session, spec, reference)
+        return self._reachable(session.things.endpoint(spec.name))
+
+    async def _open_to_people(self, session: Session, spec: EndpointPlan, owner: Json) -> None:
+        """Have an endpoint that a person made to use where that person reaches it."""
+        if preflight.is_forwarded(self._execution, self._access):
+            self._forward(session.things, spec)
+        elif self._execution.access.by == "gateway":
+            manifest, url = route(self._execution, spec, session.plan.invocation)
+            owned = session.anchor.owned(manifest)
+            owned["metadata"]["ownerReferences"] = [owner]
+            await session.things.serve_by(owned)
+            self._addresses[spec.name] = url
+
+    def _forward(self, things: Things, spec: EndpointPlan) -> None:
+        """Have an endpoint that a person made to use at a port of this machine."""
+        pod = partial(things.ready_pod, spec.name)
+        forward = Forward(self._access, pod, spec.server.port, self._execution.access.port)
+        self._forwards.setdefault(spec.name, forward)
+
+    def _reachable(self, endpoint: Resource) -> Resource:
+        """An endpoint with the address by which it is reached; none while nobody listens there."""
+        if endpoint.name not in self._forwards and endpoint.name not in self._addresses:
+            return endpoint
+        return replace(endpoint, url=self._addresses.get(endpoint.name) if endpoint.url else None)
 
     async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
         """Idempotent by name. Raises PlatformError if the cluster refuses or cannot say whether it exists."""
@@ -139,7 +168,10 @@ class KubernetesPlatform:
             self._renewed = now
             self._background.start(self._renew(session.plan))
         endpoints, jobs = session.things.resources()
-        return Observation(endpoints=endpoints, jobs=jobs)
+        for name, forward in self._forwards.items():
+            if name in endpoints and endpoints[name].url and name not in self._addresses:
+                self._addresses[name] = await forward.open()
+        return Observation(endpoints={n: self._reachable(e) for n, e in endpoints.items()}, jobs=jobs)
 
     async def _renew(self, plan: Plan) -> None:
         with contextlib.suppress(PlatformError):  # what is wrong will be seen where it matters
@@ -285,6 +317,7 @@ class KubernetesPlatform:
     async def close(self, *, at_once: bool = False) -> None:
         """Let go of the watches; the anchor goes if nothing is left that it owns."""
         session, self._session = self._session, None
+        await asyncio.gather(*(forward.close() for forward in self._forwards.values()))
         if session is not None:
             await session.things.close()
             if not at_once:

@@ -11,8 +11,9 @@ from launcher.errors import PlatformError
 from launcher.plan.model import Plan
 from launcher.platforms.base import Check, CheckState
 from launcher.platforms.http import RequestFailed, patience
-from launcher.platforms.kubernetes.client import Json, KubeClient, host_of
-from launcher.platforms.kubernetes.rbac import NEEDED, Right
+from launcher.platforms.kubernetes.client import IN_CLUSTER, Access, Json, KubeClient, host_of
+from launcher.platforms.kubernetes.forwarding import is_free, taken
+from launcher.platforms.kubernetes.rbac import FORWARDING, NEEDED, ROUTING, Right
 from launcher.platforms.secrets import Secrets, references
 
 FIRST_PATIENCE = 15.0
@@ -40,6 +41,7 @@ async def check(client: KubeClient, config: Kubernetes, plan: Plan, environment:
         _secrets(client, config, plan),
         _gpus(client, config, plan),
         _quota(client, config, plan),
+        _access(client, config, plan),
     ]
     found = await asyncio.gather(*parts)
     return [*rights, *(one for part in found for one in part), *_variables(plan, environment)]
@@ -64,6 +66,10 @@ async def _rights(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Ch
     """Whether each verb is allowed that a run needs, one review each."""
     has_env = any(one.env is not None for one in references(plan))
     wanted = [right for right in NEEDED if _is_used(right, config, has_env)]
+    if plan.expires is not None and is_forwarded(config, client.access):
+        wanted += FORWARDING
+    if plan.expires is not None and config.access.by == "gateway":
+        wanted += ROUTING
     answers = await asyncio.gather(*(allowed(client, right) for right in wanted), return_exceptions=True)
     missing = [str(right) for right, answer in zip(wanted, answers, strict=True) if answer is False]
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -75,6 +81,12 @@ async def _rights(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Ch
     text = f"Kubernetes: not allowed in {client.access.namespace}: {told}; "
     text += "`nv-eval gc --manifest` prints a role that allows it"
     return [_problem("rights", text)]
+
+
+def is_forwarded(config: Kubernetes, access: Access) -> bool:
+    """Whether people reach an endpoint by a port of this machine."""
+    by = config.access.by
+    return by == "port_forward" or (by == "auto" and access.context != IN_CLUSTER)
 
 
 def _is_used(right: Right, config: Kubernetes, has_env: bool) -> bool:
@@ -182,6 +194,42 @@ def _is_chosen(node: Json, wanted: Mapping[str, str]) -> bool:
     labels = node["metadata"].get("labels") or {}
     cordoned = (node.get("spec") or {}).get("unschedulable", False)
     return not cordoned and all(labels.get(name) == value for name, value in wanted.items())
+
+
+async def _access(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Check]:
+    """Whether people will reach an endpoint that is kept for them."""
+    if plan.expires is not None and config.access.by == "gateway":
+        return await _gateway(client, config)
+    port = config.access.port
+    if plan.expires is None or not is_forwarded(config, client.access) or port is None or is_free(port):
+        return []
+    return [_problem("access", taken(port))]
+
+
+async def _gateway(client: KubeClient, config: Kubernetes) -> list[Check]:
+    """Whether there is the Gateway that is to lead to endpoints."""
+    if not await has_group(client, "gateway.networking.k8s.io/v1"):
+        text = "Kubernetes: execution.access.by: the cluster has no gateway.networking.k8s.io/v1; use port_forward"
+        return [_problem("access", text)]
+    namespace, _, name = str(config.access.gateway).rpartition("/")
+    try:
+        if await client.get("gateways", name, namespace=namespace or None) is not None:
+            return [Check("access", CheckState.OK, f"gateway {name}")]
+    except RequestFailed as error:
+        return [Check("access", CheckState.SKIPPED, error.message)]
+    where = namespace or client.access.namespace
+    return [_problem("access", f"Kubernetes: execution.access.gateway: there is no Gateway {name} in {where}")]
+
+
+async def has_group(client: KubeClient, version: str) -> bool:
+    """Whether discovery shows a group, as GROUP/VERSION. Raises RequestFailed."""
+    try:
+        await client.api.get(f"/apis/{version}", dict[str, Any])
+    except RequestFailed as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
 
 
 async def _quota(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Check]:

@@ -37,6 +37,10 @@ NEEDED = (
     *_rights("batch", "jobs", "create", "get", "list", "watch", "delete"),
 )
 """What a run does. What preflight further looks at, as nodes and quotas, it goes without if it may not."""
+FORWARDING = _rights("", "pods/portforward", "get", "create")
+"""What `nv-eval endpoints up` needs beside, outside the cluster."""
+ROUTING = _rights("gateway.networking.k8s.io", "httproutes", "create", "get")
+"""The same where a Gateway leads to endpoints."""
 COLLECTING = (
     *_rights("", "configmaps", "list", "delete"),
     *_rights("", "pods", "list"),

@@ -111,6 +111,10 @@ class Things:
     def _entry(self, name: str) -> Entry:
         return self._entries.setdefault(name, Entry(_now()))
 
+    def ready_pod(self, name: str) -> str | None:
+        """Name of a pod of an endpoint that answers."""
+        return next((str(pod["metadata"]["name"]) for pod in self.pods_of(name) if states.is_ready(pod)), None)
+
     def known(self, name: str) -> bool:
         """Whether there is, or was, something of this name."""
         return name in self._entries
@@ -157,6 +161,10 @@ class Things:
         spec = service["spec"]
         host, port = spec["clusterIP"], spec["ports"][0]["port"]
         self._entry(name).url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def serve_by(self, manifest: Json) -> None:
+        """Make a route to an endpoint, once. Raises PlatformError."""
+        await self._once("httproutes", manifest)
 
     async def find_service(self, name: str) -> None:
         """Note the address of a Service that an earlier launcher made, if it did."""
