@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -98,8 +99,9 @@ def engines(rest: list[str]) -> int:
 def lep(rest: list[str]) -> int:
     """Lepton's own command line, in two versions, against the emulator: environments of their own"""
     install("dev")
-    for version, variable in LEP.items():
-        os.environ.setdefault(variable, str(install_lep(version)))
+    with ThreadPoolExecutor() as both:
+        for variable, program in zip(LEP.values(), both.map(install_lep, LEP), strict=True):
+            os.environ.setdefault(variable, str(program))
     os.environ["NV_EVAL_TEST_NO_SKIPS"] = "1"
     return run("-m", "pytest", "-n", "2", "tests/contract/lepton", *rest)
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from launcher.errors import NotComparable, ResultsError
 from launcher.results import pairing, samples
+from launcher.results.means import SEED
 from launcher.results.pairing import Choice, Difference, Matched, Pairs, Run
-from launcher.results.statistics import POWER, RESAMPLES, SEED, Method, Shares, holm
+from launcher.results.statistics import POWER, RESAMPLES, Method, Shares, holm
 from launcher.results.table import label
 
 SCHEMA = "nv-eval.compare/1"

@@ -12,10 +12,11 @@ from launcher.errors import Inconclusive, NoGo, nearest
 from launcher.harnesses.spec import Score
 from launcher.results import compare, pairing
 from launcher.results.compare import RunInfo
+from launcher.results.means import SEED
 from launcher.results.model import TaskRecord
 from launcher.results.pairing import Choice, Matched, Run
 from launcher.results.policy import Limits, Policy
-from launcher.results.statistics import RESAMPLES, SEED, Interval
+from launcher.results.statistics import RESAMPLES, Interval
 from launcher.results.table import label
 
 SCHEMA = "nv-eval.gate/1"

@@ -24,12 +24,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from launcher.results.means import are_alike, of_mean
+from launcher.results.means import SEED, Draws, are_alike, of_mean
 
 Values = npt.NDArray[np.float64]
 
-SEED = 20240229
-"""Of every resampling, so that the same samples give the same figures."""
 RESAMPLES = 9_999
 MOST_TO_PERMUTE = 1_000
 """Pairs above which signs are drawn for `monte_carlo_test`: the same test as `permutation_test`, many times faster."""
@@ -185,11 +183,15 @@ class Means:
         return float(result.pvalue)
 
     def interval(self, alpha: float) -> Interval | None:
-        """Student's t, stretched where the differences are skewed; None where too few are known, or all are alike.
+        """Percentile bootstrap of many pairs, Student's t of few; None where too few are known, or all are alike.
 
         Differences of values between 0 and 1 that are all alike have that of shares: chance moves also those.
         """
-        return _interval(self.differences, np.ones_like(self.differences), alpha, are_within_one=self.are_within_one)
+        return _interval(self._draws, alpha, are_within_one=self.are_within_one)
+
+    @cached_property
+    def _draws(self) -> Draws:
+        return Draws(self.differences, np.ones_like(self.differences), RESAMPLES)
 
     def detectable(self, alpha: float, power: float = POWER) -> float | None:
         """Of the paired t-test, which these tests equal but for small samples; None if all differences are equal."""
@@ -232,8 +234,12 @@ class Clustered:
         return Means(self.sums).p
 
     def interval(self, alpha: float) -> Interval | None:
-        """As of Means, with the variance of cluster-robust standard errors, each cluster being one pair."""
-        return _interval(self.sums, self.sizes, alpha, are_within_one=self.are_within_one)
+        """As of Means, of whole clusters: drawn together, or with the variance of cluster-robust standard errors."""
+        return _interval(self._draws, alpha, are_within_one=self.are_within_one)
+
+    @cached_property
+    def _draws(self) -> Draws:
+        return Draws(self.sums, self.sizes, RESAMPLES)
 
     def detectable(self, alpha: float, power: float = POWER) -> float | None:
         """Of the paired t-test on clusters, each weighed by its size; None if it would find none."""
@@ -298,10 +304,10 @@ def paired(baseline: Values, candidate: Values, clusters: Sequence[str] = ()) ->
     return Means(candidate - baseline, are_within_one=within_one)
 
 
-def _interval(sums: Values, sizes: Values, alpha: float, *, are_within_one: bool) -> Interval | None:
-    found = of_mean(sums, sizes, alpha)
-    if found is None and are_within_one and are_alike(sums / sizes):
-        each = sums / sizes
+def _interval(draws: Draws, alpha: float, *, are_within_one: bool) -> Interval | None:
+    found = of_mean(draws.sums, draws.sizes, alpha, draws)
+    each = draws.sums / draws.sizes
+    if found is None and are_within_one and are_alike(each):
         return _adjusted(float(each.sum()), float((each**2).sum()), len(each), alpha)
     return None if found is None else Interval(*found)
 

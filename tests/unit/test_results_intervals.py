@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from launcher.harnesses.lm_eval import clusters
 from launcher.harnesses.spec import Score
-from launcher.results import intervals, samples
+from launcher.results import intervals, means, samples
 from tests.unit.past_runs import PastTask, write_samples
 
 SCORE = Score(task="t", metric="m", filter="none", value=0.5, stderr=0.1, n=10)
@@ -42,7 +42,21 @@ def test_all_answers_wrong_is_no_certainty(tmp_path: Path):
     assert found.high == pytest.approx(0.2775, abs=1e-4)
 
 
-def test_a_mean_of_other_numbers_has_the_interval_of_student_stretched_to_its_skew(tmp_path: Path):
+def test_a_mean_of_many_other_numbers_has_the_interval_that_scipy_bootstraps(tmp_path: Path):
+    values = np.random.default_rng(1).gamma(2.0, size=means.MANY)
+    found = with_interval(tmp_path, PastTask("t", {"f1": values.tolist()}))
+    theirs = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=means.RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(means.SEED),
+    ).confidence_interval
+    assert found.interval == "bootstrap"
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_a_mean_of_few_other_numbers_has_the_interval_of_student_stretched_to_its_skew(tmp_path: Path):
     values = np.random.default_rng(1).gamma(2.0, size=60)
     found = with_interval(tmp_path, PastTask("t", {"f1": values.tolist()}))
     theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)

@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from benchmarks import coverage
-from launcher.results import statistics
+from launcher.results import means, statistics
 from launcher.results.statistics import Interval, Means, Method, Shares, Untested, holm, paired, unpaired
 
 RNG = np.random.default_rng(7)
@@ -34,7 +34,7 @@ def test_the_permutation_test_is_scipys_on_the_same_samples() -> None:
     def mean_difference(new: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.mean(new, axis=axis) - np.mean(base, axis=axis)
 
-    seed = np.random.default_rng(statistics.SEED)
+    seed = np.random.default_rng(means.SEED)
     tested = stats.permutation_test((OTHERS - SCORES,), np.mean, permutation_type="samples", rng=seed)
     swapped = stats.permutation_test((OTHERS, SCORES), mean_difference, permutation_type="samples", rng=1)
 
@@ -52,6 +52,26 @@ def test_the_interval_of_differences_without_skew_is_scipys_t() -> None:
 
     assert found.interval(0.05) == Interval(pytest.approx(theirs.low), pytest.approx(theirs.high))
     assert found.interval(0.01).low < theirs.low  # type: ignore[union-attr]
+
+
+def test_the_interval_of_many_differences_is_the_one_that_scipy_bootstraps() -> None:
+    many = np.random.default_rng(8).exponential(1, means.MANY) - 0.9
+
+    theirs = [
+        stats.bootstrap(
+            (many,),
+            np.mean,
+            n_resamples=statistics.RESAMPLES,
+            confidence_level=1 - alpha,
+            method="percentile",
+            rng=np.random.default_rng(means.SEED),
+        ).confidence_interval
+        for alpha in (0.05, 0.01)
+    ]
+    found = Means(many)
+
+    for alpha, expected in zip((0.05, 0.01), theirs, strict=True):
+        assert found.interval(alpha) == Interval(pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_skewed_differences_are_stretched_as_far_as_a_studentised_bootstrap_reaches() -> None:
