@@ -360,10 +360,11 @@ def test_examples_that_lm_eval_would_pass_over_are_refused_before_anything_is_as
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     folder = _user_folder(tmp_path / "mine")
-    with (folder / "warm.yaml").open("a") as definition:
-        definition.write("num_fewshot: 0\n")
     chosen = settings(limit=2, include_path=str(folder), num_fewshot=2)
-    status, output = run(make_job("colours_warm", chosen), endpoint, tmp_path)
+    planned = make_job("colours_warm", chosen)
+    with (folder / "warm.yaml").open("a") as definition:
+        definition.write("num_fewshot: 0\n")  # which a plan refuses that can see it
+    status, output = run(planned, endpoint, tmp_path)
     assert status == 1
     assert last_line(output).startswith("evaluation.num_fewshot=2: colours_warm would have none all the same")
     assert not endpoint.asked

@@ -105,6 +105,42 @@ def test_every_line_of_the_index_is_found_by_name() -> None:
     assert all(entry.output_types and entry.folders for entry in entries if entry.kind == "task")
 
 
+@pytest.mark.parametrize(
+    ("name", "is_zero_shot"),
+    [
+        ("gsm8k", False),
+        ("mmlu", False),
+        ("truthfulqa_mc1", True),
+        ("truthfulqa", True),
+        ("ifeval", True),
+        ("tinyBenchmarks", True),
+        ("no_such", None),
+    ],
+)
+def test_tasks_whose_definition_allows_no_examples_are_known(name: str, is_zero_shot: bool | None) -> None:
+    found = index.load_index().get(name)
+    assert (found and found.is_zero_shot) is is_zero_shot
+
+
+def test_a_group_of_the_users_own_says_how_many_examples_its_tasks_have(tmp_path: Path) -> None:
+    groups = {
+        "plain": "[none, gsm8k]",
+        "fixed": "[none, fixed_task]",
+        "freed": "[{task: fixed_task, num_fewshot: 4}, {task: truthfulqa_mc1, num_fewshot: 4}]",
+        "bound": "[{task: gsm8k, num_fewshot: 0}]",
+        "theirs": "[truthfulqa_mc1]",
+    }
+    (tmp_path / "none.yaml").write_text("task: none\n")
+    (tmp_path / "fixed_task.yaml").write_text("task: fixed_task\nnum_fewshot: 0\ntag: fixed_tag\n")
+    for name, tasks in groups.items():
+        (tmp_path / f"{name}.yaml").write_text(f"group: {name}\ntask: {tasks}\n")
+
+    found = {name: find(name, str(tmp_path)).is_zero_shot for name in (*groups, "none", "fixed_task", "fixed_tag")}
+
+    fixed = {name for name, is_zero_shot in found.items() if is_zero_shot}
+    assert fixed == {"fixed", "bound", "theirs", "fixed_task", "fixed_tag"}
+
+
 def test_search_ignores_case() -> None:
     assert search("HellaSwag") == search("hellaswag") != []
 
@@ -181,9 +217,9 @@ def test_the_index_of_another_version_is_used_only_where_it_was_made(
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
-        ({"NV_EVAL_HOME": "/a", "XDG_CACHE_HOME": "/b"}, "/a/cache/lm_eval-1.txt"),
-        ({"XDG_CACHE_HOME": "/b"}, "/b/nv-eval/lm_eval-1.txt"),
-        ({"HOME": "/c"}, "/c/.cache/nv-eval/lm_eval-1.txt"),
+        ({"NV_EVAL_HOME": "/a", "XDG_CACHE_HOME": "/b"}, "/a/cache/lm_eval-1.2.txt"),
+        ({"XDG_CACHE_HOME": "/b"}, "/b/nv-eval/lm_eval-1.2.txt"),
+        ({"HOME": "/c"}, "/c/.cache/nv-eval/lm_eval-1.2.txt"),
     ],
 )
 def test_indexes_are_kept_in_the_cache_folder(
@@ -197,7 +233,7 @@ def test_indexes_are_kept_in_the_cache_folder(
 
 
 def test_a_file_that_is_no_index_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("nv-eval.lm-eval-index/2 0.4.13\n")
+    (tmp_path / "x").write_text("nv-eval.lm-eval-index/1 0.4.13\n")
     with pytest.raises(ValueError, match="is not an index of"):
         index.Index(tmp_path / "x")
 

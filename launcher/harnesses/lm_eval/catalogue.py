@@ -110,6 +110,7 @@ def _user_entry(name: str, folder: UserFolder, index: Index) -> IndexEntry | Non
         folders=tuple(sorted(walk.folders)),
         tasks=walk.tasks,
         include_path=folder.path,
+        is_zero_shot=walk.is_zero_shot,
     )
 
 
@@ -122,35 +123,38 @@ class _Walk:
         self.output_types: set[str] = set()
         self.folders: set[str] = set()
         self.tasks = 0
+        self.is_zero_shot = False
 
-    def visit(self, name: str, output_type: str | None = None) -> None:
+    def visit(self, name: str, output_type: str | None = None, shots: int | None = None) -> None:
         if name in self._seen:
             return
         self._seen.add(name)
         config = self._folder.configs.get(name)
         if config is None and name in self._folder.tags:
             for task in self._folder.tags[name]:
-                self.visit(task)
+                self.visit(task, shots=shots)
         elif config is None:
-            self._visit_known(name, output_type)
+            self._visit_known(name, output_type, shots)
         elif "group" in config:
             for member in group_members(config):
-                self.visit(member.name, member.output_type)
+                self.visit(member.name, member.output_type, shots if member.num_fewshot is None else member.num_fewshot)
         else:
-            self._add(output_type or output_type_of(config))
+            self._add(output_type or output_type_of(config), config.get("num_fewshot") if shots is None else shots)
 
-    def _visit_known(self, name: str, output_type: str | None) -> None:
+    def _visit_known(self, name: str, output_type: str | None, shots: int | None) -> None:
         """A member that the folder does not define: lm-eval's own, or one written inside the group."""
         entry = self._index.get(name)
         if entry is None:
-            self._add(output_type or "generate_until")
+            self._add(output_type or "generate_until", shots)
             return
+        self.is_zero_shot |= entry.is_zero_shot if shots is None else shots == 0
         self.tasks += entry.tasks
         self.folders.update(entry.folders)
         self.output_types.update([output_type] if output_type else entry.output_types)
 
-    def _add(self, output_type: str) -> None:
+    def _add(self, output_type: str, shots: int | None) -> None:
         self.tasks += 1
+        self.is_zero_shot |= shots == 0
         self.output_types.add(output_type)
 
 

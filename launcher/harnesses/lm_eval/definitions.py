@@ -9,10 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Member:
-    """A task or group that a group lists; `output_type` where the group overrides it or defines the task itself."""
+    """A task or group that a group lists; what else there is where the group overrides it or defines the task itself."""
 
     name: str
     output_type: str | None = None
+    num_fewshot: int | None = None
 
 
 def output_type_of(config: dict[str, Any]) -> str:
@@ -22,12 +23,13 @@ def output_type_of(config: dict[str, Any]) -> str:
 
 def group_members(config: dict[str, Any]) -> Iterator[Member]:
     """Members of a group's config, and those of groups written inside it."""
-    override = config.get("output_type")
+    override, shots = config.get("output_type"), config.get("num_fewshot")
     members = config.get("task")
     for item in members if isinstance(members, list) else []:
         if not isinstance(item, dict):
-            yield Member(str(item), override)
+            yield Member(str(item), override, shots)
         elif isinstance(item.get("task"), list):
-            yield from group_members({"output_type": override} | item)
+            yield from group_members({"output_type": override, "num_fewshot": shots} | item)
         else:
-            yield Member(str(item.get("task") or item.get("group") or ""), item.get("output_type") or override)
+            name = str(item.get("task") or item.get("group") or "")
+            yield Member(name, item.get("output_type") or override, item.get("num_fewshot", shots))

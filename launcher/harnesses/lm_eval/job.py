@@ -131,6 +131,12 @@ def _document(entry: IndexEntry, settings: Settings, target: TargetInfo) -> dict
         raise ConfigError(
             f"evaluation.num_fewshot: {entry.name} has no examples to show; leave the key out, or set it to 0"
         )
+    if settings.num_fewshot and entry.is_zero_shot:
+        who = entry.name if entry.kind == "task" else f"tasks of {entry.name}"
+        raise ConfigError(
+            f"evaluation.num_fewshot: {who} would have no examples all the same, because the definition says "
+            "num_fewshot: 0; leave the key out, or set it to 0"
+        )
     template = _chat_template(settings, target)
     model_args = _model_args(entry, settings, target, template)
     evaluate = {

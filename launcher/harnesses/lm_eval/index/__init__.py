@@ -1,15 +1,15 @@
 """What lm-eval knows, without importing lm-eval: a text file with one line per task and group.
 
-The file has four sections, each sorted, after a first line `nv-eval.lm-eval-index/1 VERSION`:
+The file has four sections, each sorted, after a first line `nv-eval.lm-eval-index/2 VERSION`:
 
     [folders]  one folder below lm_eval/tasks per line; its number is its place, from 0
     [groups]   name, output types, folders (numbers), parents (numbers of groups), count of tasks
     [tasks]    name, output types, folders, parents
     [end]
 
-Fields are separated by tabs, numbers by commas. Output types are letters (see OUTPUT_TYPES). The folders of a group are
-its own and those of everything in it, so that one line says all that must be loaded to run it. A group here is
-whatever stands for several tasks: lm-eval's groups and its tags.
+Fields are separated by tabs, numbers by commas. Output types are letters (see OUTPUT_TYPES), followed by ZERO_SHOT where
+a definition says `num_fewshot: 0`. The folders of a group are its own and those of everything in it, so that one line
+says all that must be loaded to run it. A group here is whatever stands for several tasks: lm-eval's groups and its tags.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-SCHEMA = "nv-eval.lm-eval-index/1"
+_FORM = 2
+SCHEMA = f"nv-eval.lm-eval-index/{_FORM}"
 
 SHIPPED_VERSION = "0.4.13"
 """Version of lm-eval that the index inside this package describes."""
 
 OUTPUT_TYPES = {"g": "generate_until", "l": "loglikelihood", "m": "multiple_choice", "r": "loglikelihood_rolling"}
 """Letter in the index file: lm-eval's word."""
+ZERO_SHOT = "0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,7 @@ class IndexEntry:
     `output_types` are lm-eval's words. `groups` are the groups and tags it is directly in. `folders` are those below
     lm_eval/tasks that must be loaded to run it, its own first. `tasks` counts what a group expands to, 1 for a task.
     `include_path` is the user's folder that defines it, if one does. `samples` is None where it is not known.
+    `is_zero_shot`: the definition, or one in the group, says `num_fewshot: 0`, which lm-eval lets no setting change.
     """
 
     name: str
@@ -48,6 +51,7 @@ class IndexEntry:
     tasks: int = 1
     include_path: str | None = None
     samples: int | None = None
+    is_zero_shot: bool = False
 
     @property
     def needs_loglikelihood(self) -> bool:
@@ -92,10 +96,11 @@ class Index:
         return IndexEntry(
             name=name,
             kind="group" if count else "task",
-            output_types=tuple(OUTPUT_TYPES[letter] for letter in types),
+            output_types=tuple(OUTPUT_TYPES[letter] for letter in types.rstrip(ZERO_SHOT)),
             groups=tuple(self._group_names[number] for number in _numbers(parents)),
             folders=tuple(self._folders[number] for number in _numbers(folders)),
             tasks=int(count[0]) if count else 1,
+            is_zero_shot=types.endswith(ZERO_SHOT),
         )
 
     @cached_property
@@ -128,7 +133,7 @@ def cache_file(lm_eval_version: str) -> Path:
     """Where the index of another version than the shipped one is kept."""
     own, xdg = os.environ.get("NV_EVAL_HOME"), os.environ.get("XDG_CACHE_HOME")
     folder = Path(own) / "cache" if own else (Path(xdg) if xdg else Path.home() / ".cache") / "nv-eval"
-    return folder / f"lm_eval-{lm_eval_version}.txt"
+    return folder / f"lm_eval-{lm_eval_version}.{_FORM}.txt"
 
 
 def shipped_file() -> Path:

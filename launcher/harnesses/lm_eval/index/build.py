@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 
 from launcher.harnesses.lm_eval.definitions import group_members, output_type_of
-from launcher.harnesses.lm_eval.index import OUTPUT_TYPES, SCHEMA
+from launcher.harnesses.lm_eval.index import OUTPUT_TYPES, SCHEMA, ZERO_SHOT
 
 _TASKS = Path(lm_eval.tasks.__file__).parent
 _LETTERS = {word: letter for letter, word in OUTPUT_TYPES.items()}
@@ -48,6 +48,7 @@ class _Builder:
         self._groups = sorted(name for name, entry in entries.items() if entry.kind in (Kind.GROUP, Kind.TAG))
         self._tasks = sorted(entries.keys() - set(self._groups))
         self._closures: dict[str, _Closure] = {}
+        self._zero_shots: dict[tuple[str, int | None], bool] = {}
 
     def text(self) -> str:
         lines = [
@@ -66,7 +67,28 @@ class _Builder:
         closure = self._closure(name)
         folders = [self._folder_number[folder] for folder in self._ordered_folders(name, closure)]
         parents = sorted(self._group_number[parent] for parent in self._parents[name])
-        return "\t".join([name, "".join(sorted(closure.letters)), _joined(folders), _joined(parents)])
+        letters = "".join(sorted(closure.letters)) + (ZERO_SHOT if self._is_zero_shot(name) else "")
+        return "\t".join([name, letters, _joined(folders), _joined(parents)])
+
+    def _is_zero_shot(self, name: str, override: int | None = None) -> bool:
+        """Whether a task's number of examples, or that of one in a group, is 0 by definition."""
+        key = name, override
+        if key not in self._zero_shots:
+            self._zero_shots[key] = False  # a group that contains itself ends here
+            self._zero_shots[key] = self._find_zero_shot(name, override)
+        return self._zero_shots[key]
+
+    def _find_zero_shot(self, name: str, override: int | None) -> bool:
+        entry = self._entries.get(name)
+        if entry is None or entry.kind not in (Kind.GROUP, Kind.TAG):  # none: a task written inside its group
+            own = (entry.cfg or {}).get("num_fewshot") if entry else None
+            return (own if override is None else override) == 0
+        if entry.kind is Kind.TAG:
+            return any(self._is_zero_shot(member, override) for member in entry.tags)
+        return any(
+            self._is_zero_shot(member.name, override if member.num_fewshot is None else member.num_fewshot)
+            for member in group_members(entry.cfg or {})
+        )
 
     def _ordered_folders(self, name: str, closure: _Closure) -> list[str]:
         own = _folder(self._entries[name])
