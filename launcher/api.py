@@ -441,11 +441,24 @@ def _complete_sweep(supervision: SweepSupervision) -> SweepResult:
 
 
 def expanded(*words: str) -> list[str]:
-    """Ids of invocations for words of which some may be ids of sweeps, which stand for their points that have begun."""
+    """Ids of invocations for words of which some may be ids of sweeps, which stand for their points that have begun.
+
+    A point that was not run because its results were there is the invocation that has them.
+    """
     from launcher.orchestrator import sweeps
     from launcher.orchestrator.journal import Journal
 
-    return sweeps.expand(Journal.default(), words) if any(map(sweeps.is_sweep, words)) else list(words)
+    if not any(map(sweeps.is_sweep, words)):
+        return list(words)
+    return sweeps.expand(Journal.default(), words, taken_over=True)
+
+
+def _taken_over(*words: str) -> frozenset[str]:
+    """Invocations whose results a sweep among `words` has taken over."""
+    from launcher.orchestrator import sweeps
+    from launcher.orchestrator.journal import Journal
+
+    return frozenset(sweeps.taken_over(Journal.default(), words)) if any(map(sweeps.is_sweep, words)) else frozenset()
 
 
 def status(invocation: str) -> RunStatus:
@@ -623,7 +636,8 @@ def compare(
         from launcher.errors import ConfigError
 
         raise ConfigError("compare: takes at least two runs, or a sweep with two points that have begun")
-    found: Comparison = comparing.compare(folders, tasks=tasks, force=force, flips=flips)
+    taken_over = _taken_over(baseline, *candidates)
+    found: Comparison = comparing.compare(folders, tasks=tasks, force=force, flips=flips, taken_over=taken_over)
     return found
 
 
@@ -673,7 +687,13 @@ def report(
 
         raise NotFound("report: no point of the sweep has begun")
     written: Written = writing.write(
-        folders, Path(output), form=form, max_bytes=max_bytes, text_limit=max_text, force=force
+        folders,
+        Path(output),
+        form=form,
+        max_bytes=max_bytes,
+        text_limit=max_text,
+        force=force,
+        taken_over=_taken_over(*invocations),
     )
     return written
 

@@ -93,6 +93,8 @@ def _print(records: Sequence[Record], form: str, args: argparse.Namespace) -> No
 
         print_table(records, macro=args.macro)
         _print_points(records, args.invocations)
+        return
+    _say_taken_over(args.invocations)
 
 
 def _print_points(records: Sequence[Record], words: Sequence[str]) -> None:
@@ -105,10 +107,25 @@ def _print_points(records: Sequence[Record], words: Sequence[str]) -> None:
     from launcher.orchestrator.journal import Journal
 
     journal = Journal.default()
+    known = sweeps.taken_over(journal, words)
     for record in records:
-        point = sweeps.point_of(journal, record.invocation)
+        point = known.get(record.invocation) or sweeps.point_of(journal, record.invocation)
         if point is not None:
-            sys.stdout.write(plain(f"{record.invocation}: {point.words}") + "\n")
+            mark = ", taken over" if record.invocation in known else ""
+            sys.stdout.write(plain(f"{record.invocation}: {point.words}{mark}") + "\n")
+
+
+def _say_taken_over(words: Sequence[str]) -> None:
+    """Which runs of a table for other programs are not the sweep's own."""
+    from launcher.orchestrator import sweeps
+
+    if not any(map(sweeps.is_sweep, words)):
+        return
+    from launcher.cli.text import plain
+    from launcher.orchestrator.journal import Journal
+
+    for invocation, point in sweeps.taken_over(Journal.default(), words).items():
+        sys.stderr.write(plain(f"nv-eval: {invocation}: taken over as point {point.number} ({point.words})") + "\n")
 
 
 def _write(path: str | None, text: str) -> None:

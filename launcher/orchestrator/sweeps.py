@@ -210,10 +210,11 @@ def is_sweep(word: str) -> bool:
     return _ID.fullmatch(word) is not None and not Path(word).is_dir()
 
 
-def expand(journal: Journal, words: Sequence[str], *, endpoints: bool = False) -> list[str]:
+def expand(journal: Journal, words: Sequence[str], *, endpoints: bool = False, taken_over: bool = False) -> list[str]:
     """Ids of invocations for words that may be ids of sweeps: those of a sweep's points that have begun.
 
-    `endpoints`: also those that keep the endpoints of a sweep. Other words stay as they are. Raises NotFound.
+    `endpoints`: also those that keep the endpoints of a sweep. `taken_over`: in the place of a point that was not run
+    because its results were there, the invocation that has them. Other words stay as they are. Raises NotFound.
     """
     found: list[str] = []
     for word in words:
@@ -221,9 +222,25 @@ def expand(journal: Journal, words: Sequence[str], *, endpoints: bool = False) -
             found.append(word)
             continue
         sweep = find(journal, word)
-        ids = [*(hosts(journal, sweep.id) if endpoints else []), *(p.invocation for p in points(journal, sweep.id))]
+        ids = hosts(journal, sweep.id) if endpoints else []
+        for point in points(journal, sweep.id):
+            ids.append((taken_over and holder(journal, point)) or point.invocation)
         found += [one for one in ids if _exists(journal, one)]
     return list(dict.fromkeys(found))
+
+
+def holder(journal: Journal, point: Point) -> str | None:
+    """The invocation whose results a point has taken over, if it was not run for their sake and they are still there."""
+    if not point.is_skipped:
+        return None
+    named = point.note.rpartition(" ")[2]
+    return named if is_complete(journal, named) else completed(journal, point.identity)
+
+
+def taken_over(journal: Journal, words: Iterable[str]) -> dict[str, Point]:
+    """By the invocation that has the results: points of the sweeps among `words` that took them over. Raises NotFound."""
+    found = [point for word in words if is_sweep(word) for point in points(journal, find(journal, word).id)]
+    return {invocation: point for point in found if (invocation := holder(journal, point)) is not None}
 
 
 def begun(journal: Journal, invocations: Iterable[str]) -> list[Invocation]:

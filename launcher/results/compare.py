@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -38,12 +38,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunInfo:
-    """Which run is meant. `complete`: whether all of its tasks have scores."""
+    """Which run is meant. `complete`: whether all of its tasks have scores.
+
+    `taken_over`: whether it stands for a point of a sweep that was not run because these results were there.
+    """
 
     invocation: str
     model: str | None
     deployment: str
     complete: bool
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +132,12 @@ def compare(
     force: bool = False,
     flips: int = 0,
     partial: bool = False,
+    taken_over: Collection[str] = (),
 ) -> Comparison:
     """Compare runs with the first of them, by the folders they lie in.
 
     `tasks`: patterns of names; `flips`: at most so many samples of each row that scored differently; `partial`: what
-    cannot be compared, or read, is left out and said in `refused`.
+    cannot be compared, or read, is left out and said in `refused`; `taken_over`: ids of runs that are marked as that.
 
     Raises:
         NotComparable: runs measure different things, and `force` is not given.
@@ -146,9 +151,16 @@ def compare(
     found = [versus(baseline, candidate, choice, force=force, flips=flips) for candidate in candidates]
     rows = [row for versus in found for row in versus.rows]
     corrected = iter(holm([row.p for row in rows], ALPHA))
-    judged = [replace(versus, rows=[_judged(row, next(corrected)) for row in versus.rows]) for versus in found]
+    judged = [
+        replace(
+            versus,
+            candidate=_marked(versus.candidate, taken_over),
+            rows=[_judged(row, next(corrected)) for row in versus.rows],
+        )
+        for versus in found
+    ]
     tests = sum(row.p is not None for row in rows)
-    return Comparison(baseline=info(baseline), candidates=judged, tests=tests)
+    return Comparison(baseline=_marked(info(baseline), taken_over), candidates=judged, tests=tests)
 
 
 def matches(baseline: Run, candidate: Run, choice: Choice, *, force: bool) -> Iterator[Matched]:
@@ -223,6 +235,10 @@ def info(run: Run) -> RunInfo:
     record = run.record
     model = record.model.served_name or record.model.model_id
     return RunInfo(invocation=run.name, model=model, deployment=record.deployment, complete=record.complete)
+
+
+def _marked(run: RunInfo, taken_over: Collection[str]) -> RunInfo:
+    return replace(run, taken_over=True) if run.invocation in taken_over else run
 
 
 def _scored(run: Run) -> str:

@@ -80,7 +80,8 @@ def probability(p: float | None) -> str:
 def title(run: RunInfo) -> str:
     """A run with its model, and whether it is whole."""
     names = ", ".join(name for name in (run.model, run.deployment) if name)
-    return run.invocation + (f" ({names})" if names else "") + ("" if run.complete else ", not complete")
+    state = (", taken over" if run.taken_over else "") + ("" if run.complete else ", not complete")
+    return run.invocation + (f" ({names})" if names else "") + state
 
 
 def remarks(versus: Versus) -> Iterator[str]:

@@ -102,7 +102,7 @@ def _named(ids: Sequence[str], filters: Filters) -> Iterator[Picked]:
             yield Picked(folder.resolve().name, folder, filters)
             continue
         journal = journal or Journal.default()
-        for id_ in sweeps.expand(journal, [name]):
+        for id_ in sweeps.expand(journal, [name], taken_over=True):
             invocation = journal.find(id_)
             yield Picked(invocation.id, Path(invocation.folder), filters)
 

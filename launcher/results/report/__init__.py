@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -53,11 +53,13 @@ def write(
     max_bytes: int = MAX_BYTES,
     text_limit: int = TEXT_LIMIT,
     force: bool = False,
+    taken_over: Collection[str] = (),
 ) -> Written:
     """Write a report of runs by their folders, the first of which is the baseline of the others.
 
     `max_bytes`: of the HTML file; texts of samples are left out, and said, where they would not fit. `text_limit`:
-    characters of one text; `force`: compare also what measures different things, and say so.
+    characters of one text; `force`: compare also what measures different things, and say so. `taken_over`: as `compare`
+    has it.
 
     Raises:
         ConfigError: no such form, or the file cannot be written.
@@ -67,7 +69,7 @@ def write(
     if not output.parent.is_dir():
         raise ConfigError(f"-o {output}: there is no folder {output.parent}")
     unique = list(dict.fromkeys(folder.resolve() for folder in folders))
-    report = gather(unique, flips=0 if asked is Form.HTML else FLIPS, force=force)
+    report = gather(unique, flips=0 if asked is Form.HTML else FLIPS, force=force, taken_over=taken_over)
     made = _render(report, asked, max_bytes, text_limit)
     try:
         write_atomically(output, made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ _NOTHING = "-"
 class RunView:
     """One run. `mark`: the letter that stands for it; `record`: None where it cannot be read, for `problem`.
 
-    `is_broken`: there are results and they are damaged, rather than none.
+    `is_broken`: there are results and they are damaged, rather than none. `is_taken_over`: see `compare.RunInfo`.
     """
 
     mark: str
@@ -49,6 +49,7 @@ class RunView:
     is_broken: bool = False
     timeline: Timeline | None = None
     no_timeline: str = ""
+    is_taken_over: bool = False
 
     @property
     def model(self) -> str:
@@ -92,6 +93,7 @@ class RunView:
             if tokens
             else "",
             "left running": ", ".join(record.left),
+            "taken over": "the sweep did not run this point, as these results were there" if self.is_taken_over else "",
         }
         return [(name, text) for name, text in said.items() if text]
 
@@ -253,12 +255,12 @@ class Report:
         return ", ".join(dict.fromkeys(run.model for run in self.readable))
 
 
-def gather(folders: Sequence[Path], *, flips: int = 0, force: bool = False) -> Report:
-    """Read runs; one that is broken is in the report as that. `flips`, `force`: as `compare` has them.
+def gather(folders: Sequence[Path], *, flips: int = 0, force: bool = False, taken_over: Collection[str] = ()) -> Report:
+    """Read runs; one that is broken is in the report as that. `flips`, `force`, `taken_over`: as `compare` has them.
 
     Raises, if none can be read, NotFound where nothing came home of any, else ResultsError.
     """
-    runs = [_run(_mark(place), folder) for place, folder in enumerate(folders)]
+    runs = [_run(_mark(place), folder, taken_over) for place, folder in enumerate(folders)]
     readable = [run for run in runs if run.record is not None]
     if not readable:
         kind = ResultsError if any(run.is_broken for run in runs) else NotFound
@@ -285,7 +287,7 @@ def _mark(place: int) -> str:
     return (_mark(before - 1) if before else "") + ascii_uppercase[last]
 
 
-def _run(mark: str, folder: Path) -> RunView:
+def _run(mark: str, folder: Path, taken_over: Collection[str]) -> RunView:
     try:
         record = read.load(folder)
     except (ResultsError, NotFound) as error:
@@ -302,6 +304,7 @@ def _run(mark: str, folder: Path) -> RunView:
         record=record,
         timeline=line,
         no_timeline="" if line else none,
+        is_taken_over=record.invocation in taken_over,
     )
 
 
