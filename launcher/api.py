@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from launcher.config import Config, Request
+    from launcher.errors import LauncherError
     from launcher.orchestrator.endpoints import EndpointStatus
     from launcher.orchestrator.journal import Journal
     from launcher.orchestrator.run import Watcher
@@ -651,6 +652,13 @@ def gate(baseline: str, candidate: str, *, policy: str | Path, force: bool = Fal
 
     asked = load(Path(policy))
     found: Decision = deciding.gate(_folder(baseline), _folder(candidate), asked, force=force)
+    return found
+
+
+def gate_refusal(baseline: str, candidate: str, error: LauncherError) -> Decision:
+    """What is written for CI where `gate` raises this: INCONCLUSIVE, and why."""
+    deciding = _statistics("gate")
+    found: Decision = deciding.refusal(_folder(baseline), _folder(candidate), error)
     return found
 
 

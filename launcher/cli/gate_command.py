@@ -26,9 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 for GO, 12 for NO-GO, 13 for INCONCLUSIVE."""
-    from launcher.api import gate
+    from launcher.api import gate, gate_refusal
+    from launcher.errors import ResultsError
 
-    found = gate(args.baseline, args.candidate, policy=args.policy, force=args.force)
+    try:
+        found = gate(args.baseline, args.candidate, policy=args.policy, force=args.force)
+    except ResultsError as error:
+        _write(gate_refusal(args.baseline, args.candidate, error), junit=args.junit, markdown=args.markdown)
+        raise
     _write(found, junit=args.junit, markdown=args.markdown)
     if args.json:
         import msgspec

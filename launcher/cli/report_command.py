@@ -65,8 +65,13 @@ def run(args: argparse.Namespace) -> int:
     )
     for problem in made.problems:
         sys.stderr.write(f"nv-eval: {problem}\n")
-    print(f"{made.path}: {made.size / 1e6:.1f} MB")
+    print(f"{made.path}: {_shown(made.size)}")
     return 0
+
+
+def _shown(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def _newest() -> list[str]:

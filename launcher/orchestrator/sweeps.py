@@ -230,7 +230,7 @@ def expand(journal: Journal, words: Sequence[str], *, endpoints: bool = False, t
 
 
 def holder(journal: Journal, point: Point) -> str | None:
-    """The invocation whose results a point has taken over, if it was not run for their sake and they are still there."""
+    """The invocation whose results a point was left out for, if they are still there."""
     if not point.is_skipped:
         return None
     named = point.note.rpartition(" ")[2]
@@ -238,7 +238,7 @@ def holder(journal: Journal, point: Point) -> str | None:
 
 
 def taken_over(journal: Journal, words: Iterable[str]) -> dict[str, Point]:
-    """By the invocation that has the results: points of the sweeps among `words` that took them over. Raises NotFound."""
+    """Points that were left out of the sweeps among `words`, by the invocation that has the results. Raises NotFound."""
     found = [point for word in words if is_sweep(word) for point in points(journal, find(journal, word).id)]
     return {invocation: point for point in found if (invocation := holder(journal, point)) is not None}
 

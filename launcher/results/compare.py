@@ -13,7 +13,7 @@ from launcher.errors import NotComparable, ResultsError
 from launcher.results import pairing, samples
 from launcher.results.means import SEED
 from launcher.results.pairing import Choice, Difference, Matched, Pairs, Run
-from launcher.results.statistics import POWER, RESAMPLES, Method, Shares, holm
+from launcher.results.statistics import POWER, RESAMPLES, Estimate, Method, Shares, holm
 from launcher.results.table import label
 
 SCHEMA = "nv-eval.compare/1"
@@ -68,7 +68,8 @@ class Row:
     """One metric of one task in two runs. `difference`: candidate minus baseline.
 
     `low`, `high`: its 95 % interval; `p`, `p_holm`: before and after Holm's correction; `detectable`: the smallest
-    difference that as many samples show with 80 % power; `n`: pairs; `rose`, `fell`: pairs whose value did;
+    difference that as many samples show with 80 % power, also as the first of all that Holm's correction is for, which
+    is at ALPHA / tests; `n`: pairs; `rose`, `fell`: pairs whose value did;
     `forced`: what makes the two measure different things. All null where they cannot be told.
     """
 
@@ -149,17 +150,20 @@ def compare(
     choice.check([baseline, *candidates])
     versus = _partial if partial else _versus
     found = [versus(baseline, candidate, choice, force=force, flips=flips) for candidate in candidates]
-    rows = [row for versus in found for row in versus.rows]
-    corrected = iter(holm([row.p for row in rows], ALPHA))
+    estimates = [estimate for _, of_rows in found for estimate in of_rows]
+    ps = [estimate.p if estimate else None for estimate in estimates]
+    tests = sum(p is not None for p in ps)
+    level = ALPHA / max(tests, 1)
+    detectable = iter([estimate.detectable(level) if estimate else None for estimate in estimates])
+    corrected = iter(holm(ps, ALPHA))
     judged = [
         replace(
             versus,
             candidate=_marked(versus.candidate, taken_over),
-            rows=[_judged(row, next(corrected)) for row in versus.rows],
+            rows=[replace(_judged(row, next(corrected)), detectable=next(detectable)) for row in versus.rows],
         )
-        for versus in found
+        for versus, _ in found
     ]
-    tests = sum(row.p is not None for row in rows)
     return Comparison(baseline=_marked(info(baseline), taken_over), candidates=judged, tests=tests)
 
 
@@ -245,33 +249,41 @@ def _scored(run: Run) -> str:
     return ", ".join(key for key, task in run.tasks.items() if task.scores) or "none"
 
 
-def _versus(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips: int) -> Versus:
-    return Versus(
+Estimates = list[Estimate | None]
+"""Of rows, one each; None where there is no value."""
+
+
+def _versus(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips: int) -> tuple[Versus, Estimates]:
+    found = [(_row(one, flips), one.estimate) for one in matches(baseline, candidate, choice, force=force)]
+    versus = Versus(
         candidate=info(candidate),
-        rows=[_row(matched, flips) for matched in matches(baseline, candidate, choice, force=force)],
+        rows=[row for row, _ in found],
         only_baseline=pairing.unmatched(baseline, candidate, choice),
         only_candidate=pairing.unmatched(candidate, baseline, choice),
     )
+    return versus, [estimate for _, estimate in found]
 
 
-def _partial(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips: int) -> Versus:
+def _partial(baseline: Run, candidate: Run, choice: Choice, *, force: bool, flips: int) -> tuple[Versus, Estimates]:
     """One candidate as far as it can be compared."""
-    rows: list[Row] = []
+    found: list[tuple[Row, Estimate | None]] = []
     refused: list[str] = []
     for key in _common(baseline, candidate, choice):
         refusal = _Refusal()
         try:
-            rows += [_row(one, flips) for one in _of_task(baseline, candidate, key, choice, refusal, force=force)]
+            matched = _of_task(baseline, candidate, key, choice, refusal, force=force)
+            found += [(_row(one, flips), one.estimate) for one in matched]
         except ResultsError as error:
             refused.append(str(error))
         refused += refusal.lines
-    return Versus(
+    versus = Versus(
         candidate=info(candidate),
-        rows=rows,
+        rows=[row for row, _ in found],
         only_baseline=pairing.unmatched(baseline, candidate, choice),
         only_candidate=pairing.unmatched(candidate, baseline, choice),
         refused=refused,
     )
+    return versus, [estimate for _, estimate in found]
 
 
 def _row(matched: Matched, flips: int) -> Row:
@@ -295,7 +307,7 @@ def _row(matched: Matched, flips: int) -> Row:
         high=interval.high if interval else None,
         p=estimate.p if estimate else None,
         p_holm=None,
-        detectable=estimate.detectable(ALPHA) if estimate else None,
+        detectable=None,
         method=estimate.method if estimate else Method.NONE,
         n=estimate.n if estimate else None,
         rose=moves[0] if moves else None,

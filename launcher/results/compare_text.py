@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from launcher.plan.words import counted
 from launcher.results.compare import Comparison, Flip, Row, RunInfo, Versus
 from launcher.results.table import number, whole
 
@@ -105,9 +106,12 @@ def _metric(row: Row) -> str:
 
 def footer(comparison: Comparison) -> str:
     """How the numbers came about."""
+    if not comparison.tests:
+        return "Nothing could be tested: no row has samples that pair, or standard errors."
+    level = f"{comparison.alpha:g}" + (f" / {comparison.tests}" if comparison.tests > 1 else "")
     return (
-        f"p corrected by Holm for {comparison.tests} tests; detectable: the smallest change that as many samples show "
-        f"with {comparison.power:.0%} power at {comparison.alpha:g}; {comparison.resamples} resamples, "
+        f"p corrected by Holm for {counted(comparison.tests, 'test')}; detectable: the smallest change that as many "
+        f"samples show with {comparison.power:.0%} power at {level}; {comparison.resamples} resamples, "
         f"seed {comparison.seed}."
     )
 

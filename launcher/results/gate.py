@@ -8,7 +8,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from launcher.errors import Inconclusive, NoGo, nearest
+from launcher.errors import Inconclusive, LauncherError, NoGo, NotFound, ResultsError, nearest
 from launcher.harnesses.spec import Score
 from launcher.results import compare, pairing
 from launcher.results.compare import RunInfo
@@ -92,6 +92,27 @@ def gate(baseline: Path, candidate: Path, policy: Policy, *, force: bool = False
         checks=checks,
         unchecked=found.unchecked,
     )
+
+
+def refusal(baseline: Path, candidate: Path, error: LauncherError) -> Decision:
+    """What CI is told where `gate` raises: that nothing could be decided, and why. The exit code is the error's."""
+    check = Check(rule="runs", kind="compare", subject="all scores", verdict=Verdict.INCONCLUSIVE, reason=str(error))
+    return Decision(
+        baseline=_called(baseline),
+        candidate=_called(candidate),
+        verdict=Verdict.INCONCLUSIVE,
+        exit_code=error.exit_code,
+        checks=[check],
+        unchecked=[],
+    )
+
+
+def _called(folder: Path) -> RunInfo:
+    """A run that may be broken."""
+    try:
+        return compare.info(pairing.load(folder))
+    except (NotFound, ResultsError, OSError):
+        return RunInfo(invocation=folder.name, model=None, deployment="", complete=False)
 
 
 def _overall(checks: Iterable[Check]) -> Verdict:

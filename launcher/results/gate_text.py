@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from launcher.results.compare_text import remark_list, safe, table, title
 from launcher.results.gate import Check, Decision, Verdict
 
 HEADS = ("verdict", "score", "check", "base", "new", "reason")
 LEFT = ("verdict", "score", "check", "reason")
+_NO_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+"""Characters that XML 1.0 has no way to write."""
 
 
 def cells(check: Check) -> list[str]:
@@ -37,15 +41,20 @@ def junit(decision: Decision) -> bytes:
     """The decision in JUnit's XML: NO-GO is a failure, INCONCLUSIVE an error, so that neither passes unseen."""
     from junitparser import Error, Failure, JUnitXml, TestCase, TestSuite
 
-    suite = TestSuite(f"nv-eval gate {decision.baseline.invocation} {decision.candidate.invocation}")
+    suite = TestSuite(_xml(f"nv-eval gate {decision.baseline.invocation} {decision.candidate.invocation}"))
     for check in decision.checks:
-        case = TestCase(f"{check.subject} {check.kind}", classname=f"nv-eval.gate.{check.rule}", time=0.0)
+        case = TestCase(_xml(f"{check.subject} {check.kind}"), classname=f"nv-eval.gate.{check.rule}", time=0.0)
         if check.verdict is not Verdict.GO:
             kind = Failure if check.verdict is Verdict.NO_GO else Error
-            case.result = [kind(f"{check.verdict.value}: {check.reason}", check.verdict.value)]
-        case.system_out = "\n".join([check.reason, *check.notes])
+            case.result = [kind(_xml(f"{check.verdict.value}: {check.reason}"), check.verdict.value)]
+        case.system_out = _xml("\n".join([check.reason, *check.notes]))
         suite.add_testcase(case)
     document = JUnitXml("nv-eval gate")
     document.add_testsuite(suite)
     xml: bytes = document.tostring()  # type: ignore[no-untyped-call]
     return xml
+
+
+def _xml(text: str) -> str:
+    """Text of others without what would make the file no XML."""
+    return _NO_XML.sub("", text)

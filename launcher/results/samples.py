@@ -60,7 +60,7 @@ class SampleSet:
         metrics = _metrics(line)
         for metric in metrics - self.values.keys():
             self.values[metric] = array("d", [NO_VALUE] * len(self.ids))
-        self.ids.append(line["doc_id"])
+        self.ids.append(_id(line["doc_id"]))
         for digests, key in ((self.docs, "doc_hash"), (self.prompts, "prompt_hash"), (self.targets, "target_hash")):
             digests.append(str(line.get(key) or ""))
         self.offsets.append(offset)
@@ -68,6 +68,11 @@ class SampleSet:
             self.clusters.append(_cluster(line.get("doc"), cluster_by))
         for metric, values in self.values.items():
             values.append(number(line.get(metric)) if metric in metrics else NO_VALUE)
+
+
+def _id(found: int | str) -> int | str:
+    """An id that can be written anywhere: half characters, which no file can hold, by their numbers."""
+    return found if isinstance(found, int) or found.isascii() else found.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -183,10 +188,15 @@ def _text(line: dict[str, Any], metric: str) -> SampleText:
     target, answers = line.get("target"), line.get("filtered_resps")
     chosen = _chosen(answers, choices, metric) if len(choices) > 1 else None
     return SampleText(
-        prompt=_part(requests[0], 0) if requests else "",
-        target=_choice(target, choices) if len(choices) > 1 else _plain(target),
-        answer=choices[chosen].strip() if chosen is not None else _plain(_only(answers)),
+        prompt=_whole(_part(requests[0], 0)) if requests else "",
+        target=_whole(_choice(target, choices) if len(choices) > 1 else _plain(target)),
+        answer=_whole(choices[chosen].strip() if chosen is not None else _plain(_only(answers))),
     )
+
+
+def _whole(text: str) -> str:
+    """A text without half characters."""
+    return text if text.isascii() else text.encode(errors="ignore").decode()
 
 
 def _requests(arguments: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from launcher.errors import LauncherError, NotFound
 from launcher.orchestrator import status, sweeps
 from launcher.orchestrator.journal import Journal, RunState
 from launcher.orchestrator.status import RunStatus
+from launcher.results.model import BROKEN
 
 PERIOD = 1.0
 """Seconds between two looks."""
@@ -241,6 +242,6 @@ def _model(journal: Journal, invocation: str) -> str:
     """The name under which the model is served, as the plan says it; of several, all."""
     try:
         plan = msgspec.json.decode(journal.plan(invocation), type=_Plan)
-    except (NotFound, msgspec.DecodeError):
+    except (NotFound, *BROKEN):
         return ""
     return ", ".join(dict.fromkeys(task.target.model for task in plan.tasks if task.target.model))

@@ -38,7 +38,7 @@ def test_it_prints_a_row_for_each_score_and_how_it_was_tested(runs: Desk) -> Non
 
     assert (code, err) == (0, "")
     assert re.search(r"t +acc ↑ +none +40 +0\.7500 +0\.3750 +-0\.3750 .* 0 +15 +exact McNemar .* worse", out)
-    assert "Holm for 1 tests" in out and "seed 20240229" in out
+    assert "Holm for 1 test;" in out and "seed 20240229" in out
 
 
 def test_flips_are_shown_as_many_as_asked_for(runs: Desk) -> None:
@@ -54,6 +54,38 @@ def test_what_a_model_wrote_cannot_command_the_terminal(runs: Desk) -> None:
     _, out, _ = runs.nv_eval("compare", "dddd", "cccc", "--flips")
 
     assert "\x1b" not in out and "\x07" not in out and "[red]0[/red]" in out
+
+
+def test_half_characters_in_ids_and_texts_are_no_defect_in_any_form(runs: Desk) -> None:
+    for name, task in (("cccc", TASK), ("dddd", WORSE)):
+        (path,) = write_run(runs.cwd, name, task).rglob("samples_*.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        halves = [
+            line | {"doc_id": f"q\ud800{line['doc_id']}", "target": "t\ud801t", "filtered_resps": ["a\udc00a"]}
+            for line in lines
+        ]
+        path.write_text("".join(json.dumps(line) + "\n" for line in halves))
+
+    found = {
+        form: runs.nv_eval("compare", "cccc", "dddd", "--flips", "1", "--format", form)
+        for form in ("table", "markdown", "json")
+    }
+
+    assert {code for code, _, _ in found.values()} == {0}
+    (flip,) = json.loads(found["json"][1])["candidates"][0]["rows"][0]["flips"]
+    assert (flip["id"], flip["target"], flip["baseline_answer"]) == (r"q\ud8000", "tt", "aa")
+    assert r"q\ud8000" in found["table"][1]
+
+
+def test_a_comparison_without_a_single_test_says_so(runs: Desk) -> None:
+    bare = replace(TASK, score={"stderr": None}, logged=False)
+    for name in ("cccc", "dddd"):
+        write_run(runs.cwd, name, bare)
+
+    _, out, _ = runs.nv_eval("compare", "cccc", "dddd")
+
+    assert "0 tests" not in out
+    assert out.endswith("Nothing could be tested: no row has samples that pair, or standard errors.\n")
 
 
 def test_json_has_the_documented_keys(runs: Desk) -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from junitparser import JUnitXml
 
 from launcher import errors
 from launcher.results import gate, policy
@@ -45,6 +46,29 @@ def test_what_is_not_sure_has_a_code_of_its_own_and_files_for_ci(runs: Desk) -> 
     assert found["schema"] == "nv-eval.gate/1" and found["verdict"] == "INCONCLUSIVE"
     assert "<error" in (runs.cwd / "gate.xml").read_text()
     assert (runs.cwd / "gate.md").read_text().startswith("## INCONCLUSIVE: odd")
+
+
+def test_runs_that_cannot_be_compared_are_told_to_ci_as_undecided(runs: Desk) -> None:
+    write_run(runs.cwd, "other", replace(TASK, prompt="Another question {id}?"))
+    files = ("--junit", "gate.xml", "--markdown", "gate.md")
+
+    code, _, err = runs.nv_eval("gate", "aaaa", "other", "--policy", "policy.yaml", *files)
+
+    assert code == errors.NotComparable.exit_code == 8 and "do not measure the same" in err
+    (suite,) = JUnitXml.fromstring((runs.cwd / "gate.xml").read_bytes())
+    (case,) = suite
+    assert case.result[0].type == "INCONCLUSIVE" and "prompts (100 of 100 differ" in case.result[0].message
+    text = (runs.cwd / "gate.md").read_text()
+    assert text.startswith("## INCONCLUSIVE: other") and "prompts (100 of 100 differ" in text
+
+
+def test_broken_results_are_told_to_ci_as_undecided(runs: Desk) -> None:
+    (runs.cwd / "worse" / "results.json").write_text("{")
+
+    code, _, _ = runs.nv_eval("gate", "aaaa", "worse", "--policy", "policy.yaml", "--markdown", "gate.md")
+
+    assert code == 8
+    assert (runs.cwd / "gate.md").read_text().startswith("## INCONCLUSIVE: worse, not complete against aaaa")
 
 
 def test_a_summary_that_cannot_be_written_does_not_pass(runs: Desk) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,6 +276,17 @@ def test_the_time_limit_of_one_call_replaces_that_of_the_config(folder: Path) ->
     assert found == [60.0, 7.5]
     with pytest.raises(ConfigError, match="timeout: expected a number above 0"):
         registry.wanted(folder, ["leaderboard"], {}, timeout=0.0)
+
+
+def test_exports_at_the_same_time_lose_no_receipt(tmp_path: Path) -> None:
+    def keep(exporter: str) -> None:
+        for number in range(10):
+            receipts.keep(tmp_path, exporter, f"place {number}", content="c")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(keep, "abcd"))
+
+    assert len(receipts.load(tmp_path).exports) == 40
 
 
 def test_a_broken_list_of_receipts_counts_as_none(folder: Path, tmp_path: Path) -> None:

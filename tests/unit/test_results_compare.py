@@ -17,7 +17,7 @@ from launcher.errors import NotComparable, NotFound, ResultsError
 from launcher.harnesses.spec import Score
 from launcher.results.compare import Comparison, Row, Verdict, compare
 from launcher.results.compare_text import markdown
-from launcher.results.statistics import Method
+from launcher.results.statistics import Method, Shares
 from tests.unit.past_runs import PastTask, write_run
 
 RNG = np.random.default_rng(0)
@@ -72,6 +72,10 @@ def test_holm_is_over_all_rows_of_all_candidates(tmp_path: Path) -> None:
     assert found.tests == 4
     assert [row.p_holm for row in rows] == pytest.approx(multipletests([row.p for row in rows], method="holm")[1])
     assert rows[3].verdict is Verdict.BETTER
+    alone = [compare([folders[0], tmp_path / name], tasks=["t"]).candidates[0].rows[0] for name in ("bbbb", "cccc")]
+    assert rows[0].detectable == Shares(100, 0, rows[0].fell or 0).detectable(0.05 / 4)
+    assert (rows[0].detectable or 0.0) > (alone[0].detectable or 1.0), "more tests show less"
+    assert "with 80% power at 0.05 / 4;" in markdown(found)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,17 @@ def test_junit_and_markdown_tell_ci_every_check(tmp_path: Path) -> None:
     assert text.startswith("## NO-GO: bbbb") and "&#60;b&#62;&#124;&#38;" in text and text.count("\n| ") == 4
 
 
+def test_junit_is_xml_whatever_the_names_hold(tmp_path: Path) -> None:
+    evil = replace(TASK, name="t\x1b[31m\x00\ud800\ufffe", key="t")
+    found = decided(tmp_path, {"default": {"max_drop": 0.0}}, new(0))
+    check = replace(found.checks[0], subject=evil.name, reason="a\x08b", notes=["c\x0bd"])
+
+    text = gate_text.junit(replace(found, checks=[check]))
+
+    (case,) = (case for suite in JUnitXml.fromstring(text) for case in suite)
+    assert (case.name, case.system_out) == ("t[31m max_drop", "ab\ncd")
+
+
 WRONG = [
     ("rules:\n- task: t\n  max_dropp: 0.1\n", "policy.yaml:3: rules[0].max_dropp: unknown key; did you mean max_drop?"),
     ("rule: []\n", "policy.yaml:1: rule: unknown key; did you mean rules?"),

@@ -382,3 +382,13 @@ def test_a_thousand_invocations_are_a_page_at_once(office: Office) -> None:
     page = office.text("/?page=3")
 
     assert time.perf_counter() - began < 0.3 and "Page 3 of 20" in page
+
+
+@pytest.mark.parametrize("plan", [b"[" * 100_000, b'{"tasks": [{"target": {"model": "\xff"}}]}', b"{"])
+def test_a_plan_that_cannot_be_read_is_a_run_without_a_model(office: Office, plan: bytes) -> None:
+    office.journal.begin(
+        "damaged1", execution="local", deployment="d", folder="gone", tasks=["t"], plan=plan, hold=False
+    )
+    office.journal.record("damaged1", Fact.RUN_STARTED)
+
+    assert "damaged1" in office.text("/")

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Member:
-    """A task or group that a group lists; what else there is where the group overrides it or defines the task itself."""
+    """A task or group that a group lists; the rest where the group overrides it or defines the task itself."""
 
     name: str
     output_type: str | None = None

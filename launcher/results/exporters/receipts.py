@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -59,6 +64,23 @@ def load(folder: Path) -> Receipts:
 
 def keep(folder: Path, exporter: str, destination: str, *, content: str, reason: str | None = None) -> None:
     """Write down how it went; `reason`: it failed. Raises OSError where the folder cannot be written."""
+    with _alone(folder):
+        _keep(folder, exporter, destination, content, reason)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process changes the receipts of a folder; on file systems that know locks."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _keep(folder: Path, exporter: str, destination: str, content: str, reason: str | None) -> None:
     before = load(folder)
     old = before.of(exporter, destination)
     receipt = Receipt(

@@ -7,9 +7,10 @@ The file has four sections, each sorted, after a first line `nv-eval.lm-eval-ind
     [tasks]    name, output types, folders, parents
     [end]
 
-Fields are separated by tabs, numbers by commas. Output types are letters (see OUTPUT_TYPES), followed by ZERO_SHOT where
-a definition says `num_fewshot: 0`. The folders of a group are its own and those of everything in it, so that one line
-says all that must be loaded to run it. A group here is whatever stands for several tasks: lm-eval's groups and its tags.
+Fields are separated by tabs, numbers by commas. Output types are letters (see OUTPUT_TYPES), followed by ZERO_SHOT
+where a definition says `num_fewshot: 0`. The folders of a group are its own and those of everything in it, so that one
+line says all that must be loaded to run it. A group here is whatever stands for several tasks: lm-eval's groups and its
+tags.
 """
 
 from __future__ import annotations
