@@ -238,7 +238,7 @@ def holder(journal: Journal, point: Point) -> str | None:
 
 
 def taken_over(journal: Journal, words: Iterable[str]) -> dict[str, Point]:
-    """Points that were left out of the sweeps among `words`, by the invocation that has the results. Raises NotFound."""
+    """Points that were left out of the sweeps among `words`, by the run that has the results. Raises NotFound."""
     found = [point for word in words if is_sweep(word) for point in points(journal, find(journal, word).id)]
     return {invocation: point for point in found if (invocation := holder(journal, point)) is not None}
 
