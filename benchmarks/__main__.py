@@ -1,9 +1,10 @@
 """What the program costs, as ratios taken in one run: `python -m benchmarks [NAME …] [--quick] [--json] [--keep]`.
 
-startup   commands against a bare Python, the dry run against Hydra
-fleet     N endpoints on the emulated Lepton workspace against the bound: time, billed time, requests, processor, memory
-recovery  a launcher that is killed in the middle of a fleet, and how soon another goes on
-paper     the orchestrator alone with thousands of tasks, on a virtual clock
+startup     commands against a bare Python, the dry run against Hydra
+fleet       N endpoints on the emulated Lepton workspace against the bound: time, billed time, requests, memory
+recovery    a launcher that is killed in the middle of a fleet, and how soon another goes on
+paper       the orchestrator alone with thousands of tasks, on a virtual clock
+throughput  lm-eval through the runner against lm-eval by hand, and `concurrency: auto` against fixed numbers
 
 Without names all of them, which takes about half an hour; --quick takes small sizes. The change beside a figure is
 against those that were kept last, in benchmarks/figures.json; --keep keeps these. A sweep's costs: benchmarks.sweep.
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import figures, fleet, paper, recovery, startup
+from benchmarks import figures, fleet, paper, recovery, startup, throughput
 from benchmarks.figures import Figure
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
@@ -26,6 +27,7 @@ BENCHES: dict[str, Callable[[bool], Result]] = {
     "fleet": lambda quick: fleet.measure(quick=quick),
     "recovery": lambda quick: (recovery.run(quick=quick), []),
     "paper": lambda quick: paper.run(quick=quick),
+    "throughput": lambda quick: throughput.run(quick=quick),
 }
 
 

@@ -24,6 +24,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,7 @@ from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompleti
 from lm_eval.tasks import TaskManager
 
 from launcher.harnesses.lm_eval.answers import Answers
-from launcher.harnesses.lm_eval.pacing import OVERLOAD, Pacer, patience
+from launcher.harnesses.lm_eval.pacing import OVERLOAD, Pacer, Turn, patience
 
 WORTH_A_RETRY = {408, 409, 425, 429}
 """Client errors that may pass; all others are final."""
@@ -185,7 +186,7 @@ class Endpoint:
         missing = [index for index, answer in enumerate(answers) if answer is None]
         self._count(asked=len(answers), from_cache=len(answers) - len(missing))
         if missing:
-            self._turns = self.pacer or asyncio.Semaphore(self._at_once)
+            self._turns = asyncio.Semaphore(self._at_once)
             batches = await super().get_batched_requests(  # type: ignore[misc]
                 [requests[index] for index in missing],
                 [keys[index] for index in missing],
@@ -215,29 +216,27 @@ class Endpoint:
 
     async def amodel_call(self, session: Any, sem: Any, messages: Any, *, cache_keys: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """One request. What it answers is kept once it is known to be an answer."""
-        refusing = Refusing(session, self._refused)
-        ask = partial(super().amodel_call, refusing, self._turns, messages, **kwargs)  # type: ignore[misc]
-        answers = await (ask() if self.pacer is None else self._unless_overloaded(ask, self.pacer))
+        turn = None if self.pacer is None else Turn(self.pacer)
+        refusing = Refusing(session, self._refused, turn)
+        ask = partial(super().amodel_call, refusing, turn or self._turns, messages, **kwargs)  # type: ignore[misc]
+        answers = await (ask() if turn is None else self._unless_overloaded(ask, turn))
         check_count(len(answers), len(messages))
         self.counts.sent += len(answers)
         for key, answer in zip(cache_keys, answers, strict=True):
             self.answers.keep(key, answer)
         return answers
 
-    async def _unless_overloaded(self, ask: Callable[[], Any], pacer: Pacer) -> Any:
+    async def _unless_overloaded(self, ask: Callable[[], Any], turn: Turn) -> Any:
         """An answer; a server that has too much to do is asked again later, by fewer at once."""
         for number in range(OVERLOAD_TRIES):
             try:
                 return await ask()
-            except TimeoutError:
-                pacer.refused()
-                raise  # which counts as a try: it may be another thing than too much to do
             except aiohttp.ClientResponseError as error:
                 if error.status not in OVERLOAD:
                     raise
-                pacer.refused()
                 asked = patience(error.headers.get("Retry-After") if error.headers else None)
-            await asyncio.sleep(max(asked, OVERLOAD_WAIT * (1 + number / 4)) * random.uniform(1.0, 1.25))  # noqa: S311
+            if asked or number or not turn.others:  # else there is room as soon as one of the others is answered
+                await asyncio.sleep(delay(number, asked))
         return await ask()
 
     def _count_usage(self, outputs: Any) -> None:
@@ -267,18 +266,33 @@ class Endpoint:
 class Refusing:
     """An aiohttp session that ends the run at a final error, with what the server said; lm-eval only logs that."""
 
-    def __init__(self, session: aiohttp.ClientSession, refused: Callable[[str, str], Failed]) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, refused: Callable[[str, str], Failed], turn: Turn | None
+    ) -> None:
         self._session = session
         self._refused = refused
+        self._turn = turn
 
     @contextlib.asynccontextmanager
     async def post(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """As ClientSession.post. Raises Failed."""
-        async with self._session.post(*args, **kwargs) as response:
-            if is_final(response.status):
-                status = f"{response.status} {response.reason}"
-                raise self._refused(status, await response.text(errors="replace"))
-            yield response
+        try:
+            async with self._session.post(*args, **kwargs) as response:
+                if is_final(response.status):
+                    status = f"{response.status} {response.reason}"
+                    raise self._refused(status, await response.text(errors="replace"))
+                if self._turn is not None and response.status in OVERLOAD:
+                    await self._turn.refused()
+                yield response
+        except TimeoutError:  # which counts as a try: it may be another thing than too much to do
+            if self._turn is not None:
+                self._turn.timed_out()
+            raise
+
+
+def delay(number: int, asked: float = 0.0) -> float:
+    """Seconds before a request is asked again that was refused for the so-manieth time, `asked` at least."""
+    return max(asked, OVERLOAD_WAIT * (1 + number / 4)) * random.uniform(1.0, 1.25)  # noqa: S311
 
 
 def is_final(status: int) -> bool:
@@ -354,6 +368,7 @@ class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.tokenizer_backend == "remote":
+            self.tokenizer.session.hooks["response"].append(refuse_overload)
             ask, of = self.tokenizer.encode, self.tokenizer.tokenizer_info
             self.tokenizer.encode = cache(partial(self._tokens, ask, self.answers.key(["tokenizer", of])))
 
@@ -362,7 +377,7 @@ class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
         key = self.answers.key(["tokenize", tokenizer, text])
         tokens: list[int] | None = self.answers.take(key)
         if tokens is None:
-            tokens = ask(text)
+            tokens = patiently(partial(ask, text))
             self.answers.keep(key, tokens)
         return tokens
 
@@ -400,6 +415,30 @@ class Completions(Endpoint, LocalCompletionsAPI):  # type: ignore[misc]
         if not source:
             raise Failed(f"the server behind {self.base_url} tells no chat template; evaluate its chat route instead")
         return chat_template(source, bos_token=self.tokenizer.bos_token or "", eos_token=self.tokenizer.eos_token or "")
+
+
+class Overloaded(Exception):
+    """The server has too much to do to split a text into tokens. lm-eval asks again at once, and gives up."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__(f"HTTP {response.status_code} from {response.url}")
+        self.asked = patience(response.headers.get("Retry-After"))
+
+
+def refuse_overload(response: requests.Response, **_: Any) -> None:
+    """Hook of a session of requests. Raises Overloaded."""
+    if response.status_code in OVERLOAD:
+        raise Overloaded(response)
+
+
+def patiently(ask: Callable[[], list[int]]) -> list[int]:
+    """Tokens; a server that has too much to do is asked again later. Raises Overloaded after many tries."""
+    for number in range(OVERLOAD_TRIES):
+        try:
+            return ask()
+        except Overloaded as error:
+            time.sleep(delay(number, error.asked))
+    return ask()
 
 
 def chat_template(source: str, **tokens: str) -> Callable[..., str]:
@@ -677,7 +716,7 @@ def reason(error: Exception, base: str) -> str:
     """Why an evaluation failed, in one line."""
     if isinstance(error, ImportError):
         return lacking(error)
-    if isinstance(error, (requests.RequestException, aiohttp.ClientError, TimeoutError)):
+    if isinstance(error, (requests.RequestException, aiohttp.ClientError, TimeoutError, Overloaded)):
         return f"the endpoint at {base} failed every try: {one_line(error)}"
     if isinstance(error, NoAnswer):
         return str(error)
