@@ -21,9 +21,11 @@ from launcher.config.pricing import Pricing
 from launcher.errors import LauncherError, LeaseHeld, NotFound, PlatformError, PreflightError
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState, refuse_impossible
 from launcher.orchestrator.removal import Cleared, Removal, opened
+from launcher.plan.model import Plan
 from launcher.platforms import RENTED, places_of, within_reach
 from launcher.platforms.base import Leftover, Platform, identified
 from launcher.platforms.pair import BOTH
+from launcher.platforms.secrets import Secrets, search, unsearched
 
 SHORTEST_PREFIX = 4
 """Characters of an id that the journal does not know: a workspace is shared, and a slip would hit somebody else's."""
@@ -152,6 +154,13 @@ def _plan_of(journal: Journal, invocation: Invocation) -> _Plan | None:
         return None
 
 
+def _search(journal: Journal, invocation: Invocation) -> None:
+    """Take secrets out of what jobs have left whose launcher was killed, where the journal knows what they knew."""
+    with contextlib.suppress(NotFound, msgspec.DecodeError):
+        plan = msgspec.json.decode(journal.plan(invocation.id), type=Plan)
+        search(Secrets(), plan, unsearched(plan, Path(invocation.folder)))
+
+
 class _Plan(msgspec.Struct):
     """As much of a plan as is needed here."""
 
@@ -169,7 +178,10 @@ async def cleanup(target: Target, wish: Wish, journal: Journal | None = None) ->
             alive = target.state if wish.force else None  # with the lease in hand nobody else runs it
             place = journal.place(target.word)
             cleaned = await _cleanup(dataclasses.replace(target, state=alive, place=place), wish)
-            if cleaned.outcome in (Outcome.REMOVED, Outcome.NOTHING_LEFT) and not _left_out(target, wish):
+            is_gone = cleaned.outcome in (Outcome.REMOVED, Outcome.NOTHING_LEFT)
+            if is_gone:
+                await asyncio.to_thread(_search, journal, target.known)
+            if is_gone and not _left_out(target, wish):
                 with contextlib.suppress(LauncherError):  # what is gone is gone, whoever knows
                     journal.record(target.word, Fact.CLEANED)
             return cleaned

@@ -20,8 +20,7 @@ from launcher.orchestrator.reasons import Reason
 from launcher.orchestrator.state import Attempt, EndpointClock, TaskState
 from launcher.plan.attempts import attempt, generation_of
 from launcher.plan.model import Plan, TaskPlan
-
-SCORES = "scores.json"
+from launcher.platforms.kept import SCORES
 
 _ANSWERS = (
     (Fact.INTEND_CREATE_ENDPOINT, Fact.ENDPOINT_CREATED),

@@ -1,4 +1,4 @@
-"""Where `nv-eval logs` looks for what was read of the logs of endpoints and jobs."""
+"""What lies where in an invocation's folder; what was read of the logs of endpoints and jobs, for `nv-eval logs`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from launcher.plan.model import Plan
 from launcher.platforms.progress import without_results
 
 ENDPOINT_LOG, JOB_LOG = "endpoint.log", "job.log"
+OUTPUT = "output"
+"""Folder of a task into which its harness writes."""
+SCORES = "scores.json"
+"""Beside it once the scores are home."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Values exist in this process's memory, in the environment of the process that ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,9 +16,10 @@ from urllib.parse import quote, urlsplit
 from launcher.config.fields import Env, Reference
 from launcher.errors import PlatformError
 from launcher.plan.model import Plan, TaskPlan
+from launcher.platforms.kept import OUTPUT, SCORES
 from launcher.platforms.local.supervisor import Redactor
 
-__all__ = ["Redactor", "Secrets", "reference_in", "references", "unresolvable"]
+__all__ = ["Redactor", "Secrets", "reference_in", "references", "search", "unresolvable", "unsearched"]
 
 MIN_LENGTH = 6
 """Shorter values are not looked for in text: `true` or `8000` would make logs and JSON files unreadable."""
@@ -76,6 +78,12 @@ class Secrets:
         self.remember(value)
         return value
 
+    def remember_all(self, plan: Plan) -> None:
+        """Treat what the references of a plan stand for as secret, as far as this environment has it."""
+        for reference in references(plan):
+            if unresolvable(reference, self._environment) is None:
+                self.resolve(reference)
+
     def fill(self, text: str) -> str:
         """The value where the text is a reference, `${oc.env:NAME}`; else the text. Raises PlatformError without it."""
         reference = reference_in(text)
@@ -115,6 +123,20 @@ class Secrets:
     def _redact(self, data: bytes) -> bytes:
         redactor = Redactor(form.encode() for form in self.forms())
         return redactor.feed(data) + redactor.flush()
+
+
+def unsearched(plan: Plan, folder: Path) -> list[Path]:
+    """Outputs of jobs in an invocation's folder whose launcher died before it could search them for secrets."""
+    outputs = [folder / task.key / OUTPUT for task in plan.tasks if not (folder / task.key / SCORES).exists()]
+    return [output for output in outputs if output.is_dir() and any(output.iterdir())]
+
+
+def search(secrets: Secrets, plan: Plan, outputs: Iterable[Path]) -> None:
+    """Take secrets out of what jobs have left that failed, were stopped or lost their launcher, as far as possible."""
+    secrets.remember_all(plan)
+    for output in outputs:
+        with contextlib.suppress(OSError):
+            secrets.scrub(output)
 
 
 def is_searchable(value: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from launcher.config.execution import Local
 from launcher.plan.document import API_KEY_ENV, job_document, runner_source
 from launcher.plan.model import Plan, TaskPlan
-from launcher.platforms.kept import ENDPOINT_LOG
+from launcher.platforms.kept import ENDPOINT_LOG, OUTPUT
 from launcher.platforms.local import environment
 from launcher.platforms.local.gpulocks import GpuLocks
 from launcher.platforms.secrets import Secrets, url_passwords
@@ -41,7 +41,7 @@ class Invocation:
 
     def output(self, task: TaskPlan) -> Path:
         """Where a task's harness writes its results."""
-        return self.task_folder(task) / "output"
+        return self.task_folder(task) / OUTPUT
 
     def work(self, task: TaskPlan) -> Path:
         """Where a task's runner has its files."""

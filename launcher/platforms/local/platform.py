@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -24,7 +24,7 @@ from launcher.platforms.local.machine import Gpu, GpuPool
 from launcher.platforms.local.process import ProcessRuntime
 from launcher.platforms.local.unit import Ending, Unit
 from launcher.platforms.progress import ProgressReader
-from launcher.platforms.secrets import Secrets
+from launcher.platforms.secrets import Secrets, search, unsearched
 
 CLOSE_POLL = 0.02
 GPU_POLL = 0.2
@@ -155,6 +155,7 @@ class LocalPlatform:
             threads=max(1, cores // at_once),
             gpu_locks=locks,
         )
+        self._unsearched.update(unsearched(plan, folder))
         invocation.make_folders()
         runtime = _make_runtime(invocation)
         self._opened = (invocation, runtime)
@@ -295,7 +296,7 @@ class LocalPlatform:
         invocation, runtime = self._session()
         try:
             await runtime.close()
-            await asyncio.to_thread(_search, invocation.secrets, self._unsearched)
+            await asyncio.to_thread(search, invocation.secrets, invocation.plan, self._unsearched)
             left = [entry.name for entry in self._entries.values() if not entry.is_gone]
         finally:
             self._opened = None
@@ -330,13 +331,6 @@ def _make_runtime(invocation: Invocation) -> Runtime:
     except ModuleNotFoundError as error:
         raise MissingExtra("the docker client", "docker") from error
     return DockerRuntime(invocation)
-
-
-def _search(secrets: Secrets, folders: Iterable[Path]) -> None:
-    """Take secrets out of what jobs have left that failed or were stopped, as far as it can be written."""
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            secrets.scrub(folder)
 
 
 def _bring_home(secrets: Secrets, output: Path, folder: Path) -> None:
