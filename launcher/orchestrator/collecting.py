@@ -13,11 +13,11 @@ from launcher.errors import LauncherError, ResultsError
 from launcher.harnesses import load_harness
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import Reason
-from launcher.orchestrator.recover import SCORES
 from launcher.orchestrator.retry import diagnosed
 from launcher.orchestrator.state import Evidence, TaskState
 from launcher.plan.model import TaskPlan
 from launcher.platforms.base import Platform
+from launcher.platforms.kept import SCORES
 from launcher.platforms.progress import readable
 
 TAIL_LINES = 20
