@@ -6,10 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from launcher.platforms.local import gpulocks
+
+UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_configure() -> None:
@@ -36,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("e2e") is not None:
             item.add_marker(pytest.mark.no_cover)
-        if any(item.get_closest_marker(name) is not None for name in ("e2e", "engine", "browser")):
+        if UNIT not in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
         if item.get_closest_marker("engine") is not None:
             item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.nodeid else "docker"))
