@@ -85,7 +85,8 @@ def login_node(folder: Path, port: int = 18022) -> Iterator[Login]:
     (folder / "sshd_config").write_text(SSHD.format(port=port, folder=folder, conf=conf))
     (folder / "config").write_text(CLIENT.format(port=port, folder=folder))
     program = folder / "bin" / "ssh"
-    program.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F "{folder}/config" "$@"\n')
+    ssh = f'/usr/bin/ssh -F "{folder}/config" "$@"\ncode=$?'
+    program.write_text(f'#!/bin/sh\n{ssh}\necho $code >> "{folder}/bin/codes"\nexit $code\n')
     program.chmod(0o755)
     made = Login(folder, port)
     made.start()
