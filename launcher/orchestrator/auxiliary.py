@@ -55,6 +55,11 @@ class Auxiliaries:
                     return step
         return None
 
+    def precede(self, task: TaskState) -> bool:
+        """Whether one of them has to be made before the endpoint of a task, and is not yet."""
+        evaluates = task.plan.endpoint is not None and task.plan.endpoint.evaluates
+        return evaluates and not all(auxiliary.endpoint_created for auxiliary in self.of(task))
+
     def awaited(self, task: TaskState) -> bool:
         """Whether one of them has no URL yet."""
         return any(auxiliary.url is None for auxiliary in self.of(task))

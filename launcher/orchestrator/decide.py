@@ -80,6 +80,8 @@ class World:
     """A task was evaluated on its shared endpoint."""
     auxiliary: Step | None = None
     """How a task ends whose auxiliary endpoint has failed or died."""
+    follows_auxiliary: bool = False
+    """The task's endpoint is made with all that its evaluation needs to know, and an auxiliary one is not made yet."""
     awaits_auxiliary: bool = False
     """An auxiliary endpoint of a task has no URL yet: its job cannot be told of it."""
     is_needed: bool = True
@@ -123,7 +125,7 @@ def _forward(task: TaskState, world: World) -> Step | None:
     if not task.admitted:
         return None
     if task.plan.endpoint is not None and not task.endpoint_created:
-        return Step(Action.CREATE_ENDPOINT)
+        return None if world.follows_auxiliary else Step(Action.CREATE_ENDPOINT)
     if task.is_auxiliary:
         return Step(Action.PROBE) if _url(task, world) and not (task.ready or task.probing) else None
     return _job(task, world)

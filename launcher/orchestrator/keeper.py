@@ -70,7 +70,7 @@ class Vigil:
         self._expires = plan.expires
         self._endpoints = endpoints
         self._journal = journal
-        self._probes = Probes(plan.invocation)
+        self._probes = Probes(plan.invocation, endpoints)
         self._name = ""
         self._watching: asyncio.Task[None] | None = None
         self._progress = Progress(phase="waiting")

@@ -13,7 +13,7 @@ from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.keeper import PRICE_TIME, open_endpoints
 from launcher.plan.endpoint import TASK
 from launcher.plan.model import Plan
-from launcher.platforms.base import LogLine, Metrics, Operable, Platform, Priced, Sharing, identified
+from launcher.platforms.base import KeyMaking, LogLine, Metrics, Operable, Platform, Priced, Sharing, identified
 from launcher.platforms.secrets import Secrets
 
 
@@ -70,8 +70,9 @@ async def key(plan: Plan, journal: Journal) -> str:
     reference = plan.tasks[0].target.api_key
     if reference is None:
         raise PlatformError(f"{plan.invocation}: its endpoint needs no key")
-    async with _opened(plan, journal):  # a platform may make the key, and sets its variable then
-        return Secrets().resolve(reference)
+    async with _opened(plan, journal) as platform:  # a platform may make the key, and sets its variable then
+        made = await platform.key(_name(plan)) if isinstance(platform, KeyMaking) else None
+        return made or Secrets().resolve(reference)
 
 
 @asynccontextmanager

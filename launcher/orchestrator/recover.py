@@ -121,7 +121,7 @@ class _Shared:
         elif fact.kind is Fact.INTEND_DELETE_ENDPOINT:
             clock.leaving = True
         elif fact.kind is Fact.TASK_GONE and not fact.data.get("left"):
-            clock.gone_at, clock.usd = fact.time, fact.data.get("usd")
+            clock.gone_at, clock.usd, clock.ran = fact.time, fact.data.get("usd"), fact.data.get("ran")
 
 
 def _past(fact: Entry) -> Attempt:
@@ -168,7 +168,7 @@ def _ending(state: TaskState, facts: list[Entry], first: dict[Fact, Entry], scor
         state.gone_at = gone.time
         state.let_go = bool(gone.data.get("left"))
         if not state.shared:
-            state.metered_usd = gone.data.get("usd")
+            state.metered_usd, state.ran = gone.data.get("usd"), gone.data.get("ran")
     said = [fact for fact in facts if fact.kind in (Fact.TASK_ENDED, Fact.TASK_COLLECTED) and "reason" in fact.data]
     state.ended_at = said[0].time if said else None
     home = read_scores(scores)

@@ -88,7 +88,7 @@ class Run:
         self._warned: set[str] = set()
         self._has_looked = False
         self._strays = Strays(platform, DELETE_PATIENCE, self._may_remove)
-        self._probes = Probes(plan.invocation)
+        self._probes = Probes(plan.invocation, platform)
         self.capacity = Capacity()
         self._admission = admission or Alone()
         self._looking: asyncio.Future[Observation] | None = None
@@ -317,6 +317,7 @@ class Run:
         if made is not None:
             task.url, task.model = made.url or task.url, made.model or task.model
             task.note_cost(made.usd)
+            task.note_ran(made.ran)
             queues = task.plan.job.queue_timeout > 0  # elsewhere what waits may cost already
             task.note_queue(_now(), waits=queues and made.state is ResourceState.PENDING)
         certain = task.collected and _now() >= task.unheard_until
@@ -373,6 +374,7 @@ class Run:
             claim=self._claim(task),
             has_served=task.ready if task.is_auxiliary else self._shared.has_served(task),
             auxiliary=self._auxiliary.failed(task, seen),
+            follows_auxiliary=self._auxiliary.precede(task),
             awaits_auxiliary=self._auxiliary.awaited(task),
             is_needed=is_needed,
             barrier=all_ready and not self._barrier_open(),

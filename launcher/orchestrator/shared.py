@@ -107,12 +107,12 @@ class SharedEndpoints:
         """An attempt is over and holds nothing: what the journal keeps of its endpoint."""
         clock = self.clock(task)
         if clock is None:
-            return {} if task.metered_usd is None else {"usd": task.metered_usd}
+            return _told(task.metered_usd, task.ran)
         if task.let_go:
             return {"left": True}
         if task.endpoint_wanted or task.endpoint_created:
             clock.gone_at = now if clock.gone_at is None else clock.gone_at
-        return {} if clock.usd is None else {"usd": clock.usd}
+        return _told(clock.usd, clock.ran)
 
     def turn(self, task: TaskState) -> AbstractAsyncContextManager[None]:
         """Held while a task creates its endpoint: those that share one ask for it one after another."""
@@ -172,6 +172,11 @@ class SharedEndpoints:
             clock.leaving = True
         if self._clocks:
             self.follow(max(map(generation_of, self._clocks)) + 1)
+
+
+def _told(usd: float | None, ran: float | None) -> dict[str, Any]:
+    """What the platform's meters have said."""
+    return {name: value for name, value in (("usd", usd), ("ran", ran)) if value is not None}
 
 
 def _name(task: TaskState) -> str:

@@ -69,6 +69,8 @@ class EndpointClock:
     gone_at: float | None = None
     usd: float | None = None
     """What it has cost so far by the platform's meter."""
+    ran: float | None = None
+    """Seconds for which it has had its place, where the platform counts them."""
     users: set[str] = field(default_factory=set)
     """Keys of the tasks that have used it: its time and its cost are divided equally among them."""
     is_made: bool = False
@@ -87,7 +89,7 @@ class EndpointClock:
         if self.started_at is None or not self.users:
             return 0.0
         over = now if self.gone_at is None else self.gone_at
-        return (over - self.started_at) / len(self.users)
+        return (over - self.started_at if self.ran is None else self.ran) / len(self.users)
 
     def share_usd(self) -> float | None:
         """Part of its metered cost that one of its users bears."""
@@ -148,6 +150,8 @@ class TaskState:
     gone_at: float | None = None
     metered_usd: float | None = None
     """What the present endpoint of its own has cost so far by the platform's meter."""
+    ran: float | None = None
+    """Seconds for which the present endpoint of its own has had its place, where the platform counts them."""
     shared: list[EndpointClock] = field(default_factory=list)
     """Clocks of the shared endpoints it has used in any attempt, the newest last."""
     busy: bool = False
@@ -196,6 +200,17 @@ class TaskState:
         for clock in self.shared:
             if clock.name == endpoint.name:
                 clock.usd = usd
+
+    def note_ran(self, seconds: float | None) -> None:
+        """Keep what the platform says of how long its present endpoint has had its place; None: it does not count."""
+        endpoint = self.plan.endpoint
+        if seconds is None or endpoint is None:
+            return
+        if not endpoint.is_shared:
+            self.ran = max(self.ran or 0.0, seconds)
+        for clock in self.shared:
+            if clock.name == endpoint.name:
+                clock.ran = max(clock.ran or 0.0, seconds)
 
     def forget_job(self) -> None:
         """Its job ended with the launcher that ran it and can be submitted again."""
@@ -297,6 +312,8 @@ class TaskState:
         endpoint = self.plan.endpoint
         if self.started_at is None or endpoint is None or endpoint.is_shared:
             return 0.0
+        if self.ran is not None:
+            return self.ran
         waits = 0.0 if self.queued_since is None else now - self.queued_since
         return max(0.0, _else(self.gone_at, now) - self.started_at - self.queued_seconds - waits)
 

@@ -103,6 +103,11 @@ def needed_for(name: str, tasks: Iterable[TaskPlan], limits: Limits) -> float:
     return longest * math.ceil(len(users) / _at_once(users, limits)) if users else 0.0
 
 
+def boot(used: Mapping[str, TargetPlan]) -> float:
+    """The longest, in seconds, that a task waits for its auxiliary endpoints once its own answers."""
+    return max((target.start_timeout + target.health_timeout for target in used.values()), default=0.0)
+
+
 def idle_for(name: str, tasks: Iterable[TaskPlan]) -> float:
     """The longest, in seconds, that it may get no request: a benchmark may ask its judge at the very end."""
     return max((task.longest for task in tasks if name in task.auxiliary), default=0.0)

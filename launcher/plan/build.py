@@ -69,6 +69,7 @@ class _Builder:
         self.served_name = _served_name(config)
         self.server = build_server(config.deployment, self.served_name)
         self.is_shared = getattr(config.deployment, "sharing", None) == "shared"
+        self.evaluates_nothing = config.evaluation.harness == helpers.HARNESS
         self.rented = config.deployment if isinstance(config.deployment, DeepInfra) else None
         self.api_key = self._api_key()
         self.helpers: dict[str, _Builder] = {}
@@ -172,7 +173,12 @@ class _Builder:
             settings=Settings(),
             target=self.helper_target(),
             endpoint=self._endpoint(index, name, lasting, idle=idle),
-            job=JobPlan(name=resource_name("eval", name, index, self.invocation), run=run, timeout=timeout),
+            job=JobPlan(
+                name=resource_name("eval", name, index, self.invocation),
+                run=run,
+                timeout=timeout,
+                queue_timeout=on_slurm.queue_timeout(self.slurm, timeout * limits.max_attempts) if self.slurm else 0.0,
+            ),
         )
 
     def _sharing(self, tasks: tuple[TaskPlan, ...]) -> tuple[TaskPlan, ...]:
@@ -216,12 +222,13 @@ class _Builder:
             harness=harness.name,
             settings=settings,
             target=self._target(endpoint_type, info),
-            job=self._job(index, task.name, run, settings),
+            job=self._job(index, task.name, run, settings, helpers.boot(used)),
             expected_duration=settings.expected_duration or _guess(info, settings),
             auxiliary=used,
         )
         idle = made.longest if used else None  # while a judge works the judged model may get no request
-        return dataclasses.replace(made, endpoint=self._endpoint(index, task.name, settings, idle=idle))
+        endpoint = self._endpoint(index, task.name, settings, idle=idle, further=helpers.boot(used))
+        return dataclasses.replace(made, endpoint=endpoint)
 
     def _settings(self, task: Task) -> tuple[Harness, Settings]:
         evaluation = self.config.evaluation
@@ -297,7 +304,10 @@ class _Builder:
             return on_slurm.endpoint_key(self.server, own)
         return on_lepton.endpoint_key(self.lepton, own) if self.lepton and self.server else own
 
-    def _endpoint(self, index: int, task: str, settings: Settings, *, idle: float | None = None) -> EndpointPlan | None:
+    def _endpoint(
+        self, index: int, task: str, settings: Settings, *, idle: float | None = None, further: float = 0.0
+    ) -> EndpointPlan | None:
+        """`idle`: seconds that it may get no request; `further`: those that its task waits for auxiliary endpoints."""
         if self.server is None:
             return None
         name = endpoint_name(self.server.type, task, index, self.invocation)
@@ -333,6 +343,8 @@ class _Builder:
                 job_timeout=_timeout(settings),
                 job_image=settings.image,
                 key=self.api_key,
+                further=further,
+                evaluates=not self.evaluates_nothing,
             )
         if self.lepton is None:
             return EndpointPlan(name=name, server=self.server, start_timeout=start, health_timeout=health)
@@ -348,7 +360,7 @@ class _Builder:
             idle=idle,
         )
 
-    def _job(self, index: int, task: str, run: HarnessJob, settings: Settings) -> JobPlan:
+    def _job(self, index: int, task: str, run: HarnessJob, settings: Settings, further: float = 0.0) -> JobPlan:
         name = resource_name("eval", task, index, self.invocation)
         timeout = _timeout(settings)
         if self.lepton is not None:
@@ -385,6 +397,7 @@ class _Builder:
                 timeout=timeout,
                 image=settings.image,
                 has_endpoint=self.server is not None and self.rented is None,
+                further=further,
             )
         in_container = getattr(self.config.execution, "runtime", None) == "docker"
         image = settings.image or (run.image if in_container else None)
@@ -407,7 +420,7 @@ class _Builder:
         if self.kubernetes is not None:
             return on_kubernetes.notes(self.kubernetes, self.server)
         if self.slurm is not None:
-            return on_slurm.notes(self.slurm, self.server, self.api_key)
+            return on_slurm.notes(self.slurm, self.server, self.api_key, alone=self.evaluates_nothing)
         return on_lepton.notes(self.lepton, self.config.pricing, self.server) if self.lepton else []
 
 

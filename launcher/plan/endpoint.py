@@ -41,6 +41,7 @@ def build(config: Config, *, ttl: float, now: float, invocation: str | None = No
         plan,
         tasks=(_kept(task, ttl, expires),),
         expires=expires,
+        start_jobs="as_ready",
         config={**plan.config, "evaluation": dataclasses.asdict(Evaluation())},
     )
 

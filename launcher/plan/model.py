@@ -65,6 +65,8 @@ class EndpointPlan:
     """What it costs is told by the platform's own meter (`Resource.usd`) while it runs."""
     is_shared: bool = False
     """All tasks of the plan have this same endpoint: made for the first that needs it, gone with the last."""
+    evaluates: bool = False
+    """Its task's evaluation is a part of it, and begins as soon as it answers, whatever the launcher does."""
 
     @property
     def gpus(self) -> int:

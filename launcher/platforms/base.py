@@ -84,6 +84,8 @@ class Resource:
     """Name that requests to it give as model, where the plan could not know it."""
     usd: float | None = None
     """What it has cost so far by the platform's own meter; kept in what is told of it when it is gone."""
+    ran: float | None = None
+    """Seconds for which it has had its place so far, waiting left out, where the platform itself counts them."""
     exit_code: int | None = None
     detail: str = ""
     """Why it is in this state, in one line, where the platform says so."""
@@ -289,6 +291,27 @@ class Operable(Protocol):
 
     async def metrics(self, name: str, *, since: float) -> Metrics:
         """What it counted since a time, in seconds since 1970. Raises PlatformError."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A platform whose endpoints this machine may not reach: what asks them whether they answer runs beside them."""
+
+    async def answers(self, name: str, say: Callable[[str, str], None]) -> RunnerEnd:
+        """What it found out in the end; `say` is told every phase, and what is not right yet.
+
+        It waits for ever for an endpoint that has died: `observe` tells that.
+        """
+        ...
+
+
+@runtime_checkable
+class KeyMaking(Protocol):
+    """A platform that makes keys of endpoints which it keeps itself."""
+
+    async def key(self, name: str) -> str | None:
+        """The key that it made for an endpoint of the opened invocation; None if it made none. Raises PlatformError."""
         ...
 
 

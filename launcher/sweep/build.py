@@ -64,10 +64,19 @@ def _planned(request: Request, wanted: Sequence[Point], settings: Settings, comp
     refuse_twins(made)
     if settings.reuse_endpoints and any(point.plan.helpers for point in made):
         raise ConfigError("sweep.reuse_endpoints: is not for runs with auxiliary endpoints; set it to false")
+    if settings.reuse_endpoints and any(map(_is_in_batch_jobs, made)):
+        raise ConfigError(
+            "sweep.reuse_endpoints: on slurm an endpoint serves the tasks of its own run; set it to false"
+        )
     if settings.skip_done:
         made = [skip_done(point, completed) for point in made]
     folder = Path(made[0].plan.output_dir) / id_
     return SweepPlan(id=id_, folder=str(folder), points=tuple(made), settings=settings)
+
+
+def _is_in_batch_jobs(point: PlannedPoint) -> bool:
+    """Whether its endpoints are batch jobs of Slurm, where only their own invocation knows their keys."""
+    return any(endpoint.request and "sbatch" in endpoint.request for endpoint in point.plan.endpoints)
 
 
 def _plan(request: Request, point: Point) -> Plan:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,139 +17,28 @@ import yaml
 from launcher.platforms.slurm import queue
 from tests.e2e.cli import Home, wait_for
 from tests.e2e.scenario import by_key
-from tests.engines.slurm.cluster import PATH, Cluster, cluster, steps
+from tests.e2e.test_runs import journal_facts
+from tests.engines.slurm.cluster import PATH, Cluster
 from tests.engines.slurm.login import login_node
+from tests.engines.slurm.scenario import (
+    ARGUMENTS,
+    asked,
+    batch_log,
+    failures,
+    finish,
+    held,
+    home,
+    release,
+    run,
+    slurm,
+    the_job,
+    watched,
+    write,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine]
 
-BENCHMARK = """
-import json, os, pathlib, sys, time, urllib.request
-items, folder, held = int(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
-cache = pathlib.Path(os.environ["NV_EVAL_OUTPUT_DIR"]) / "cache"
-cache.mkdir(exist_ok=True)
-for item in range(items):
-    answer = cache / str(item)
-    if not answer.exists():
-        body = json.dumps({"model": os.environ["NV_EVAL_MODEL"], "prompt": f"Item {item}", "max_tokens": 2}).encode()
-        url = os.environ["NV_EVAL_BASE_URL"] + "/completions"
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with open(folder / "asked", "a") as asked:
-            asked.write(f"{item}\\n")
-        urllib.request.urlopen(request, timeout=30).read()
-        while item == held and not (folder / "go").exists():
-            time.sleep(0.05)
-        answer.write_text("asked")
-    print(f"@progress {item + 1}/{items}", flush=True)
-scores = {"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": 0.5, "n": items}]}
-pathlib.Path(os.environ["NV_EVAL_OUTPUT_DIR"], "results.json").write_text(json.dumps(scores))
-"""
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Cluster:
-    return cluster()
-
-
-@pytest.fixture
-def home(slurm: Cluster, tmp_path: Path) -> Iterator[Home]:
-    folder = tmp_path / "it's a home"
-    folder.mkdir()
-    yield Home(folder, {"SLURM_CONF": os.environ["SLURM_CONF"], "PATH": PATH})
-    slurm.wait(lambda: slurm.queue() == [] and steps() == [], "nothing is left of the run", 30)
-
-
-def write(home: Home, *, items: int = 3, held: int = -1, tasks: int = 1, **sections: Any) -> None:
-    """A config of tasks that ask a few items, on a test server; the item `held` takes until `release` is called."""
-    (home.folder / "bench.py").write_text(BENCHMARK)
-    server = [sys.executable, "-m", "tests.servers.openai_server", "--host", "{host}", "--port", "{port}"]
-    command = [sys.executable, str(home.folder / "bench.py"), str(items), str(home.folder), str(held)]
-    config: dict[str, Any] = {
-        "execution": {
-            "type": "slurm",
-            "output_dir": "results",
-            "work_dir": str(home.folder / "shared 100%"),
-            "python": sys.executable,
-            "memory_gib": 1,
-            **sections.pop("execution", {}),
-        },
-        "deployment": {
-            "type": "container",
-            "model_id": "fake",
-            "command": [*server, "--model", "{model}"],
-            "start_timeout": 60,
-            "health_timeout": 60,
-            **sections.pop("deployment", {}),
-        },
-        "evaluation": {
-            "harness": "command",
-            "timeout": 600,
-            "envs": {"PYTHONPATH": str(Path(__file__).parents[2])},
-            "tasks": [{"name": f"t{number}", "command": command} for number in range(tasks)],
-        },
-        **sections,
-    }
-    config["deployment"]["envs"] = {
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        **config["deployment"].get("envs", {}),
-    }
-    (home.folder / "config.yaml").write_text(yaml.safe_dump(config))
-
-
-ARGUMENTS = ("run", "--config-dir", ".", "--config-name", "config", "--json")
-
-
-def run(home: Home, *overrides: str) -> tuple[int, dict[str, Any]]:
-    done = home.run(*ARGUMENTS, *overrides, timeout=180)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
-def finish(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, dict[str, Any]]:
-    out, err = process.communicate(timeout=seconds)
-    assert "Traceback" not in err, err
-    return process.returncode, json.loads(out)
-
-
-def the_job(slurm: Cluster) -> str:
-    """Name of the one batch job, once its node runs it and it has asked something."""
-    wait_for(lambda: [name for _, state, name in slurm.queue() if state == "RUNNING"], "a job runs", 30)
-    return slurm.queue()[0][2]
-
-
-def held(home: Home, item: int = 3) -> None:
-    """Return once the server was asked for the item that is held."""
-    wait_for(lambda: str(item) in asked(home), "it evaluates", 60)
-
-
-def release(home: Home) -> None:
-    """Nothing is held any more."""
-    (home.folder / "go").touch()
-
-
-def asked(home: Home) -> list[str]:
-    """Items that the server was asked for, in order."""
-    path = home.folder / "asked"
-    return path.read_text().split() if path.exists() else []
-
-
-def batch_log(home: Home) -> str:
-    """What the batch script and Slurm said of the one batch job, over all its starts."""
-    return "".join(path.read_text() for path in (home.folder / "shared 100%").rglob("batch.log"))
-
-
-def watched(program: str, folder: Path) -> Path:
-    """A folder for PATH in which a program is itself, and notes how each of its calls has ended."""
-    folder.mkdir()
-    (folder / program).write_text(
-        f'#!/bin/sh\n{shutil.which(program)} "$@"\ncode=$?\necho $code >> "{folder}/codes"\nexit $code\n'
-    )
-    (folder / program).chmod(0o755)
-    return folder
-
-
-def failures(folder: Path) -> int:
-    """How many calls of a program that is watched have ended with an error."""
-    return sum(code != "0" for code in (folder / "codes").read_text().split())
+__all__ = ["home", "slurm"]
 
 
 def test_three_tasks_of_the_small_model_to_real_scores(home: Home, slurm: Cluster) -> None:
@@ -258,7 +145,8 @@ def test_a_controller_that_dies_loses_nothing_and_is_unknown_meanwhile(home: Hom
 
 
 def test_a_launcher_that_dies_is_not_needed_and_resume_brings_the_scores(home: Home, slurm: Cluster) -> None:
-    write(home, items=6, held=3)
+    waits = {"options": ["--begin=now+5"], "usd_per_gpu_hour": 3600}
+    write(home, items=6, held=3, execution=waits, deployment={"gpus": 1})
     process = home.start(*ARGUMENTS)
     the_job(slurm)
     held(home)
@@ -270,8 +158,11 @@ def test_a_launcher_that_dies_is_not_needed_and_resume_brings_the_scores(home: H
     done = home.run("resume", home.invocation(), "--json")
 
     assert done.returncode == 0, done.stderr
-    assert by_key(json.loads(done.stdout))["t0"]["status"] == "scored"
+    task = by_key(json.loads(done.stdout))["t0"]
+    assert task["status"] == "scored"
     assert len(asked(home)) == 6
+    (spent,) = (home.folder / "shared 100%").rglob("spent")
+    assert task["gpu_seconds"] == task["usd"] == float(spent.read_text()), "what it waited in the queue costs nothing"
 
 
 def test_a_secret_is_in_no_file_no_argument_and_no_answer_of_scontrol(home: Home, slurm: Cluster) -> None:
@@ -338,13 +229,17 @@ def test_300_tasks_are_submitted_at_once_and_cost_the_launcher_little(
 
 
 def test_endpoint_and_evaluation_apart_leave_nothing_either(home: Home, slurm: Cluster) -> None:
-    write(home, execution={"topology": "separate", "job": {"partition": "batch", "cpus": 1}})
+    apart = {"topology": "separate", "start_jobs": "all_ready", "job": {"partition": "batch", "cpus": 1}}
+    write(home, tasks=2, execution=apart)
 
     code, said = run(home)
 
-    assert (code, by_key(said)["t0"]["status"]) == (0, "scored")
+    assert (code, {task["status"] for task in by_key(said).values()}) == (0, {"scored"})
     shared = home.folder / "shared 100%" / said["invocation"] / "jobs"
-    assert len(list(shared.iterdir())) == 2
+    assert len(list(shared.iterdir())) == 4
+    steps = [kind for _, kind, _ in journal_facts(home, said["invocation"])]
+    last_ready = max(place for place, kind in enumerate(steps) if kind == "task_ready")
+    assert last_ready < steps.index("intend_submit_job"), "no evaluation begins before all endpoints answer"
 
 
 def test_several_servers_behind_one_address_share_the_work(home: Home, slurm: Cluster) -> None:

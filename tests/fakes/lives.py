@@ -243,7 +243,7 @@ class Computer:
         patches.setattr(recover, "time", clock)
         patches.setattr(lease, "host_name", lambda: self._running.host if self._running else "here")
         patches.setattr(lease, "process_start", self._process_start)
-        patches.setattr(run, "Probes", lambda _invocation: WorldProbes(self.world))
+        patches.setattr(run, "Probes", lambda _invocation, _platform: WorldProbes(self.world))
         patches.setattr(supervise, "open_for", lambda _plan: self._platform())
         patches.setattr(supervise, "handled", lambda *_: contextlib.nullcontext())
         written = SimpleNamespace(begin=_begin_folder, finish=_finish, write_atomically=_written)

@@ -86,7 +86,7 @@ def journal(tmp_path: Path) -> Journal:
 @pytest.fixture
 def probing(monkeypatch: pytest.MonkeyPatch):
     def probe(platform: FakePlatform) -> FakePlatform:
-        monkeypatch.setattr(run, "Probes", lambda _invocation: FakeProbes(platform))
+        monkeypatch.setattr(run, "Probes", lambda _invocation, platform: FakeProbes(platform))
         return platform
 
     return probe

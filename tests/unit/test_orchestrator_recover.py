@@ -128,6 +128,12 @@ def test_attempts_before_the_last_are_remembered_with_what_they_cost(tmp_path: P
     assert state.endpoint_wanted and state.reason is None
 
 
+def test_what_the_platform_counted_of_an_endpoint_that_is_gone_is_what_it_has_cost(tmp_path: Path):
+    gone = fact(Fact.TASK_GONE, 10, ran=7.0)
+    state = recovered(tmp_path, [*RUNNING, gone])
+    assert state.endpoint_seconds(0.0) == 7.0, "the time in the queue before the launcher died is no part of it"
+
+
 def test_a_task_that_was_stopped_in_the_queue_is_not_gone_once_it_has_begun(tmp_path: Path):
     stopped = [fact(Fact.TASK_ENDED, 200, reason="stopped", detail=""), fact(Fact.TASK_GONE, 199)]
     state = recovered(tmp_path, [*stopped, *RUNNING])

@@ -9,6 +9,7 @@ import pytest
 from launcher.platforms.base import Resource, ResourceState
 from launcher.platforms.slurm import archive
 from launcher.platforms.slurm.jobs import RECORD_LAG, BatchJob, Parts
+from launcher.platforms.slurm.platform import after
 from launcher.platforms.slurm.queue import QueuedJob
 
 NAME, JOB = "vllm-gsm8k-0-a1b2c3d4", "eval-gsm8k-0-a1b2c3d4"
@@ -152,6 +153,35 @@ def test_gone_is_what_slurm_confirms() -> None:
     job.take(QueuedJob(id=7, name=NAME, states=("CANCELLED",)), {}, 1.0)
 
     assert (before, dict(job.resources(1.0))["endpoint"].state) == (ResourceState.RUNNING, ResourceState.GONE)
+
+
+def test_it_has_cost_what_it_ran_and_not_what_it_waited() -> None:
+    waiting, _ = told("PENDING", reason="Priority")
+    running, _ = told("RUNNING", spent="95")
+
+    assert (waiting.ran, running.ran) == (0.0, 95.0)
+
+
+def test_an_endpoint_that_does_not_answer_is_told_by_what_asked_it() -> None:
+    said = '@nv-eval {"event": "end", "reason": "endpoint_start_timeout", "detail": "GET /health: refused", "data": {}}'
+    job = BatchJob(NAME, Parts(NAME))
+    files = {"id": ["nonce 7"], "events": [said], "ended": ["job=7", "why=unready", "client=10"]}
+    job.take(QueuedJob(id=7, name=NAME, states=("FAILED",)), files, 0.0)
+
+    assert dict(job.resources(0.0))["endpoint"].state is ResourceState.RUNNING, "its own end would say less"
+    assert job.asked.end is not None and job.asked.end.reason == "endpoint_start_timeout"
+
+
+@pytest.mark.parametrize(
+    ("options", "dependency"),
+    [
+        (["--nodes=1"], "after:5,after:6"),
+        (["--dependency=afterok:1"], "afterok:1,after:5,after:6"),
+    ],
+)
+def test_a_batch_job_begins_after_those_of_its_auxiliary_endpoints(options: list[str], dependency: str) -> None:
+    assert after(options, [5, 6])[-1] == f"--dependency={dependency}"
+    assert after(options, []) == options
 
 
 def test_records_are_read_by_job_and_file() -> None:

@@ -128,6 +128,37 @@ def test_several_nodes_by_ray_and_by_ranks() -> None:
     assert "--node-rank" in sglang[1]
 
 
+JUDGE = {"judge": {"deployment": {"type": "vllm", "model_id": "acme/judge", "start_timeout": 900}}}
+
+
+@pytest.mark.parametrize("topology", ["together", "separate"])
+def test_a_judge_is_an_endpoint_that_its_own_batch_job_asks(topology: str) -> None:
+    plan = made({"topology": topology}, auxiliary=JUDGE)
+    (judge,), (task,) = plan.auxiliary, plan.tasks
+    options, script = batch(judge)
+
+    assert f"--comment=nv-eval:{ID}:endpoint" in options and "kind=endpoint\n" in script
+    assert judge.endpoint is not None and judge.endpoint.request is not None and judge.endpoint.request["watched"]
+    assert judge.job.queue_timeout > 604_800, "what waits in the queue costs nothing"
+    assert task.endpoint is not None
+    assert (task.endpoint.evaluates, judge.endpoint.evaluates) == (topology == "together", False)
+
+
+def test_a_task_that_waits_for_a_judge_has_that_time_too() -> None:
+    (alone,), (judged,) = made().tasks, made(auxiliary=JUDGE).tasks
+
+    assert "total_seconds=7710\n" not in batch(judged)[1]
+    assert f"total_seconds={7680 + 900 + 300}\n" in batch(judged)[1]
+    assert "total_seconds=7680\n" in batch(alone)[1]
+
+
+def test_endpoints_that_all_answer_first_are_batch_jobs_of_their_own() -> None:
+    plan = made({"topology": "separate", "start_jobs": "all_ready"})
+
+    assert plan.tasks[0].endpoint is not None and plan.tasks[0].endpoint.request is not None
+    assert plan.tasks[0].endpoint.request["watched"]
+
+
 def test_gpus_of_all_instances_count() -> None:
     plan = made({"instances": 4}, {"tensor_parallel_size": 2})
 
@@ -159,7 +190,7 @@ def test_the_dry_run_shows_what_will_be_sent() -> None:
 @pytest.mark.parametrize(
     ("execution", "deployment", "said"),
     [
-        ({"start_jobs": "all_ready"}, {}, "all_ready"),
+        ({"start_jobs": "all_ready"}, {}, "set topology: separate"),
         ({"options": ["--time=5"]}, {}, "--time is set by the launcher"),
         ({"options": ["nice"]}, {}, "write --name"),
         ({"times": {"limit": 30}}, {}, "the least is 60"),

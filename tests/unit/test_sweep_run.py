@@ -289,7 +289,7 @@ def lending(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FakePlatform:
             return found if up else dataclasses.replace(found, url=None)
 
     class Answers:
-        def __init__(self, _invocation: str) -> None:
+        def __init__(self, _invocation: str, _platform: object) -> None:
             pass
 
         async def answers(self, _task: Any, _say: Any = None) -> None:

@@ -42,6 +42,7 @@ finish() {
   trap '' TERM USR1 USR2
   stop_all
   rm -f server.secrets job.secrets key
+  printf '%s' $((spent + SECONDS)) > spent
   printf 'job=%s\nwhy=%s\nserver=%s\nclient=%s\nnode=%s\nat=%s\n' \
     "$SLURM_JOB_ID" "$1" "${server_code:-}" "${client_code:-}" "$head_node" "$(date +%s)" > ended.part
   mv ended.part ended
@@ -184,10 +185,25 @@ start_servers() {
   balancer=$!
 }
 
-start_client() {
-  sed "s#http://endpoint.invalid#$url#g" job.json > job.run.json
+# Where an auxiliary endpoint is that a batch job of its own holds, and its key; other nodes may see its files later.
+find_auxiliary() {
+  local name variable job left=100 edits=()
+  while IFS=: read -r name variable job; do
+    while [ ! -s "../$job/address" ] && [ $((left -= 1)) -gt 0 ]; do sleep 1; done
+    if [ -s "../$job/address" ]; then edits+=(-e "s#http://$name.auxiliary.invalid#$(cat "../$job/address")#g"); fi
+    if [ -s "../$job/key" ]; then
+      export "$variable=$(cat "../$job/key")"
+      export NV_EVAL_SECRETS="${NV_EVAL_SECRETS:-} $variable"
+    fi
+  done < auxiliary
+  sed ${edits[@]+"${edits[@]}"} -i job.run.json
+}
+
+start_client() { # document of its job
+  sed "s#http://endpoint.invalid#$url#g" "$1" > job.run.json
   (
     if [ -s job.secrets ]; then . ./job.secrets; fi
+    if [ -s auxiliary ]; then find_auxiliary; fi
     if [ -n "$key" ]; then export NV_EVAL_API_KEY=$key; fi
     export CUDA_VISIBLE_DEVICES=
     unset SLURM_GPUS_PER_NODE SLURM_GPUS
@@ -225,14 +241,15 @@ else
   url=$(cat url)
   if [ -s endpoint ] && [ -s "../$(cat endpoint)/key" ]; then key=$(cat "../$(cat endpoint)/key"); fi
 fi
-if [ "$kind" != endpoint ]; then start_client; fi
+if [ "$kind" != endpoint ]; then start_client job.json; elif [ -s watch.json ]; then start_client watch.json; fi
 
 while true; do
   if [ -n "$client" ] && ! alive "$client"; then
     wait "$client"
     client_code=$?
     client=
-    finish done "$client_code"
+    if [ "$kind" != endpoint ]; then finish done "$client_code"; fi
+    if [ "$client_code" != 0 ]; then finish unready "$client_code"; fi  # else it answers, and is kept
   fi
   if [ "$kind" != job ] && server_ended; then
     say "the server ended with code $server_code"

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from launcher.config.deployment import AnyDeployment, NoDeployment
+from launcher.config.deployment import AnyDeployment
 from launcher.config.execution import Slurm
 from launcher.config.fields import Reference
 from launcher.config.schema import Config
@@ -24,6 +24,8 @@ MARK = "nv-eval:"
 """How the comment of every job of ours begins; the invocation follows, and what the job holds."""
 KEY = "NV_EVAL_SLURM_KEY"
 """Stands in a plan for the key of an endpoint of ours; the batch job makes it."""
+WATCHED = "watched"
+"""In the request of an endpoint whose batch job asks it whether it answers, and keeps what it says for the launcher."""
 SLACK = 120.0
 """Seconds that a batch job lives beyond all time-outs of its task, so that these come first."""
 OURS = (
@@ -39,14 +41,10 @@ def refuse(config: Config) -> None:
     if not isinstance(slurm, Slurm):
         return
     problems = list(_problems(slurm, config.deployment))
-    if slurm.start_jobs == "all_ready":
+    if slurm.start_jobs == "all_ready" and slurm.topology == "together":
         problems.append(
-            "execution.start_jobs: all_ready: a batch job waits for its own endpoint and for no other; leave it out"
-        )
-    if str(config.evaluation.harness) == "none" and not isinstance(config.deployment, NoDeployment):
-        problems.append(
-            "execution.type: on slurm an endpoint lives in a task's batch job; one that evaluates nothing, such as a "
-            "judge, has to exist already (deployment none) or to run elsewhere"
+            "execution.start_jobs: all_ready: a batch job that holds an endpoint and its evaluation waits for no "
+            "other; set topology: separate, or leave it out"
         )
     if problems:
         raise ConfigError(problems)
@@ -126,11 +124,17 @@ def endpoint(
     job_timeout: float,
     job_image: str | None,
     key: Reference | None,
+    further: float = 0.0,
+    evaluates: bool = True,
 ) -> EndpointPlan:
-    """One endpoint; with `topology: together` its batch job evaluates, too. Raises ConfigError."""
+    """One endpoint; with `topology: together` its batch job evaluates, too. Raises ConfigError.
+
+    `further`: seconds that its evaluation may wait for auxiliary endpoints; `evaluates`: false for one that no task has
+    for itself.
+    """
     refuse_server(slurm, server)
-    together = slurm.topology == "together"
-    need = start_timeout + health_timeout + job_timeout
+    together = slurm.topology == "together" and evaluates
+    need = start_timeout + health_timeout + job_timeout + further
     nodes, gpus, _ = _geometry(slurm, server)
     options = [
         *_common(slurm, name, invocation, "together" if together else "endpoint", need),
@@ -139,7 +143,8 @@ def endpoint(
         *slurm.options,
     ]
     settings = {"kind": "together" if together else "endpoint", **_server_settings(slurm, server, nodes, key)}
-    if together:
+    is_asked = not evaluates or slurm.start_jobs == "all_ready"
+    if together or is_asked:
         settings |= _client_settings(slurm, job_image or slurm.container.job_image)
     return EndpointPlan(
         name=name,
@@ -147,7 +152,8 @@ def endpoint(
         start_timeout=start_timeout,
         health_timeout=health_timeout,
         replicas=slurm.instances,
-        request=_request(options, script(slurm, need, settings)),
+        request={**_request(options, script(slurm, need, settings)), **({WATCHED: True} if is_asked else {})},
+        evaluates=together,
     )
 
 
@@ -162,12 +168,13 @@ def job(
     timeout: float,
     image: str | None,
     has_endpoint: bool,
+    further: float = 0.0,
 ) -> JobPlan:
     """One evaluation: a batch job of its own, or a part of its endpoint's. Raises ConfigError."""
     image = image or slurm.container.job_image
     if image is not None and slurm.container.runtime == "none":
         raise ConfigError("image: execution.container.runtime is none, so that jobs run in no image")
-    need = start_timeout + health_timeout + timeout
+    need = start_timeout + health_timeout + timeout + further
     request: dict[str, Any] | None = None
     if not (has_endpoint and slurm.topology == "together"):
         own = slurm.job
@@ -183,10 +190,14 @@ def job(
             *slurm.options,
         ]
         request = _request(options, script(slurm, need, {"kind": "job", **_client_settings(slurm, image)}))
-    total = _total(slurm, need)
     return JobPlan(
-        name=name, run=run, timeout=timeout, image=image, request=request, queue_timeout=slurm.times.queue + total
+        name=name, run=run, timeout=timeout, image=image, request=request, queue_timeout=queue_timeout(slurm, need)
     )
+
+
+def queue_timeout(slurm: Slurm, need: float) -> float:
+    """Seconds that what needs so many may wait for its turn, and for further ones after it was requeued."""
+    return slurm.times.queue + _total(slurm, need)
 
 
 def renamed(request: dict[str, Any], name: str) -> dict[str, Any]:
@@ -201,10 +212,10 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%@-]*")
 _NAMED = ("--job-name=", "--chdir=", "--output=")
 
 
-def notes(slurm: Slurm, server: ServerSpec | None, key: Reference | None) -> list[str]:
-    """What the person should know of how the config was understood."""
+def notes(slurm: Slurm, server: ServerSpec | None, key: Reference | None, *, alone: bool = False) -> list[str]:
+    """What the person should know of how the config was understood. `alone`: the endpoint is no task's own."""
     found = []
-    if server is not None and key is None and slurm.topology == "separate":
+    if server is not None and key is None and (slurm.topology == "separate" or alone):
         found.append(f"{server.type} takes no key: whoever is on the cluster's network can call the endpoint")
     if slurm.times.limit is not None and slurm.times.total is None:
         found.append("a task that is longer than times.limit goes on in further jobs until all its time-outs have run")

@@ -8,11 +8,13 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from launcher.errors import PlatformError
+from launcher.harnesses.spec import HarnessJob
 from launcher.plan.document import job_document, runner_source
 from launcher.plan.model import TaskPlan
 
@@ -47,6 +49,13 @@ def job_file(invocation: str, task: TaskPlan, url: str) -> bytes:
     """The document of a job, with folders as its working directory sees them."""
     output, work = (path.format(key=task.key) for path in (_OUTPUT, _WORK))
     return json.dumps(job_document(invocation, task, url=url, output_dir=output, work_dir=work), indent=1).encode()
+
+
+def watch_file(invocation: str, task: TaskPlan, url: str) -> bytes:
+    """The document of what asks an endpoint whether it answers, and evaluates nothing."""
+    run = HarnessJob(harness="none", argv=("{python}",))
+    asked = replace(task, job=replace(task.job, run=run), auxiliary={})
+    return json.dumps(job_document(invocation, asked, url=url, output_dir="watch", work_dir="watch/work")).encode()
 
 
 def records(text: str) -> dict[str, dict[str, list[str]]]:

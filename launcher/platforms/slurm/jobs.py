@@ -25,6 +25,8 @@ class Parts:
 
     endpoint: str | None = None
     evaluation: str | None = None
+    auxiliary: str = ""
+    """Name by which tasks know the endpoint, if it is auxiliary to them."""
 
     @property
     def names(self) -> Iterator[str]:
@@ -35,18 +37,23 @@ class Parts:
 def parts_of(plan: Plan, name: str) -> Parts | None:
     """What the batch job of a name holds, in any attempt of any task; None for a name that is not the plan's."""
     further = re.search(rf"r(\d+)-{re.escape(plan.invocation)}$", name)
-    for planned in plan.tasks:
+    for planned in (*plan.tasks, *plan.helpers):
         task = attempt(planned, int(further[1]) if further else 1, plan.invocation)
         if task.endpoint is not None and task.endpoint.name == name:
-            return Parts(name, None if task.job.request else task.job.name)
+            return Parts(name, task.job.name if task.endpoint.evaluates else None, auxiliary=auxiliary_of(plan, task))
         if task.job.name == name:
             return Parts(None, name)
     return None
 
 
+def auxiliary_of(plan: Plan, task: TaskPlan) -> str:
+    """Name of the auxiliary endpoint that a task stands for; empty for a benchmark."""
+    return task.key if any(task.key == one.key for one in plan.helpers) else ""
+
+
 def batch_name(task: TaskPlan, name: str) -> str:
     """Name of the batch job that holds an endpoint or an evaluation of a task."""
-    together = task.endpoint is not None and task.job.request is None
+    together = task.endpoint is not None and task.endpoint.evaluates
     return task.endpoint.name if together and task.endpoint is not None and name == task.job.name else name
 
 
@@ -141,6 +148,7 @@ class BatchJob:
                     detail=detail,
                     fatal=fatal,
                     preempted=preempted,
+                    ran=self.ran,
                 ),
             )
         if self.parts.evaluation is not None:
@@ -157,6 +165,17 @@ class BatchJob:
                     end=end,
                 ),
             )
+
+    @property
+    def ran(self) -> float:
+        """Seconds for which it has had its nodes, in all its starts."""
+        known = self.files.get("spent")
+        return float(known[0]) if known and known[0].isdigit() else 0.0
+
+    @property
+    def asked(self) -> ProgressReader:
+        """What was found out of an endpoint that its batch job itself asks whether it answers."""
+        return self._reader()
 
     @property
     def url(self) -> str | None:
@@ -200,6 +219,9 @@ class BatchJob:
             state = ResourceState.SUCCEEDED if code == 0 else failed
             detail = "" if end is not None else f"the evaluation ended with code {code} and without a word"
             yield from self._both(running, state, detail=detail, client_code=code, end=end)
+            return
+        if why == "unready":
+            yield from self._both(running, failed)  # what was asked of it says why
             return
         end = _END.get(why, _END["cancelled"])
         yield from self._both(running, failed, detail=f"Slurm job {self.id}: {end.detail}", end=end)

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets as randomness
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.config.execution import Slurm
 from launcher.config.fields import Env, Reference
 from launcher.errors import NotFound, PlatformError
+from launcher.harnesses.spec import variable
+from launcher.plan.addressing import with_auxiliary
 from launcher.plan.document import API_KEY_ENV
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
-from launcher.plan.slurm.jobs import KEY, storage
-from launcher.platforms.base import Capacity, Check, Leftover, LogLine, Observation, Resource, ResourceState
+from launcher.plan.slurm.jobs import KEY, WATCHED, storage
+from launcher.platforms.base import (
+    Capacity,
+    Check,
+    Leftover,
+    LogLine,
+    Observation,
+    Resource,
+    ResourceState,
+    RunnerEnd,
+)
 from launcher.platforms.kept import KeptLogs
+from launcher.platforms.progress import ProgressReader
 from launcher.platforms.secrets import Secrets
 from launcher.platforms.slurm import archive, preflight, queue, scripts, sweeping, words
-from launcher.platforms.slurm.jobs import INSIDE, BatchJob, Parts, batch_name, parts_of
+from launcher.platforms.slurm.jobs import INSIDE, BatchJob, Parts, auxiliary_of, batch_name, parts_of
 from launcher.platforms.slurm.shell import ConnectionLost, Shell
 
 EVIDENCE_LINES = 1000
@@ -107,11 +120,14 @@ class SlurmPlatform:
 
     async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
         """Idempotent by name. Raises PlatformError if Slurm refuses, or if nobody can say whether it was submitted."""
-        has_client = task.job.request is None
-        parts = Parts(spec.name, task.job.name if has_client else None)
+        parts = Parts(
+            spec.name, task.job.name if spec.evaluates else None, auxiliary=auxiliary_of(self._opened().plan, task)
+        )
         files = self._server_files(spec)
-        if has_client:
+        if spec.evaluates:
             files |= self._client_files(task, INSIDE)
+        elif spec.request and spec.request.get(WATCHED):
+            files |= self._watch_files(task)
         return await self._submit(task, spec.name, spec.request, parts, files, "endpoint")
 
     async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
@@ -144,6 +160,7 @@ class SlurmPlatform:
             found = session.jobs.get(name)
             if found is None or found.is_gone:
                 options = [at_home(word, session.home) for word in _strings(request["sbatch"])]
+                options = after(options, [helper.id for helper in self._helpers(task).values()])
                 files["batch.sh"] = str(request["script"]).encode()
                 number = await self._sbatch(name, task.key, options, archive.pack(files))
                 found = session.jobs[name] = BatchJob(name, parts, id=number)
@@ -176,21 +193,34 @@ class SlurmPlatform:
         return self._secret_file("server.secrets", spec.server.env)
 
     def _client_files(self, task: TaskPlan, url: str) -> dict[str, bytes]:
-        session = self._opened()
-        env: Env = dict(task.job.run.env)
-        if task.target.api_key is not None and task.target.api_key.env != KEY:
-            env[API_KEY_ENV] = task.target.api_key
-        document = archive.job_file(session.plan.invocation, task, url)
-        return {"job.json": document, **self._secret_file("job.secrets", env)}
+        """What an evaluation needs. Where auxiliary endpoints are its batch job finds out: they may move until then."""
+        invocation, found = self._opened().plan.invocation, self._helpers(task)
+        task = with_auxiliary(task, {name: (f"http://{name}.auxiliary.invalid", None) for name in found})
+        lines = "".join(f"{name}:{variable(name, 'API_KEY')}:{job.name}\n" for name, job in found.items())
+        return {
+            "job.json": archive.job_file(invocation, task, url),
+            **({"auxiliary": lines.encode()} if lines else {}),
+            **self._secret_file("job.secrets", {**task.job.run.env, **_key(task)}),
+        }
 
-    def _secret_file(self, name: str, env: Env) -> dict[str, bytes]:
+    def _watch_files(self, task: TaskPlan) -> dict[str, bytes]:
+        """What an endpoint needs that is asked by its own batch job whether it answers."""
+        document = archive.watch_file(self._opened().plan.invocation, task, INSIDE)
+        return {"watch.json": document, **self._secret_file("job.secrets", _key(task))}
+
+    def _helpers(self, task: TaskPlan) -> dict[str, BatchJob]:
+        """Batch jobs of the auxiliary endpoints that a task uses, by their names; the newest of each."""
+        jobs = sorted(self._opened().jobs.values(), key=lambda job: job.id)
+        return {job.parts.auxiliary: job for job in jobs if job.parts.auxiliary in task.auxiliary}
+
+    def _secret_file(self, file: str, env: Env) -> dict[str, bytes]:
         """A file that exports what references stand for; none where there are none."""
-        wanted = {variable: value for variable, value in env.items() if isinstance(value, Reference)}
+        wanted = {name: value for name, value in env.items() if isinstance(value, Reference) and value.env != KEY}
         if not wanted:
             return {}
         values = self._opened().secrets.resolve_env(dict(wanted))
-        lines = [f"export {variable}={shlex.quote(value)}\n" for variable, value in values.items()]
-        return {name: "".join([*lines, f"export NV_EVAL_SECRETS='{' '.join(values)}'\n"]).encode()}
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
+        return {file: "".join([*lines, f"export NV_EVAL_SECRETS='{' '.join(values)}'\n"]).encode()}
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -206,6 +236,22 @@ class SlurmPlatform:
             for kind, resource in job.resources(asyncio.get_running_loop().time()):
                 found[kind][resource.name] = resource
         return Observation(endpoints=found["endpoint"], jobs=found["job"])
+
+    async def answers(self, name: str, say: Callable[[str, str], None]) -> RunnerEnd:
+        """What its batch job found out of an endpoint; for ever for one that has died."""
+        while True:
+            await self.observe()
+            job = self._holding(name)
+            asked = job.asked if job is not None else ProgressReader()
+            if asked.end is not None:
+                return asked.end
+            if asked.progress is not None:
+                say(asked.progress.phase, asked.progress.detail)
+            await asyncio.sleep(self.poll_interval)
+
+    async def key(self, name: str) -> str | None:
+        """The key that the batch job of an endpoint made."""
+        return (await self._shell.ask(scripts.KEY, self._opened().folder, name)).text or None
 
     async def _look(self, session: Session, now: float) -> None:
         begun, known, session.stale = time.monotonic(), set(session.jobs), False
@@ -366,6 +412,21 @@ def at_home(text: str, home: str) -> str:
     """A path, or an option with one, whose leading ~ is the home on the cluster."""
     head, equals, path = text.rpartition("=") if text.startswith("--") else ("", "", text)
     return f"{head}{equals}{home}{path[1:]}" if path == "~" or path.startswith("~/") else text
+
+
+def after(options: list[str], jobs: list[int]) -> list[str]:
+    """The options of a batch job that does not begin before those of its auxiliary endpoints have."""
+    if not jobs:
+        return options
+    ours = ",".join(f"after:{number}" for number in jobs)
+    asked = [word.partition("=")[2] for word in options if re.match(r"(--dependency|-d)=", word)]
+    return [*options, f"--dependency={','.join([*asked[-1:], ours])}"]
+
+
+def _key(task: TaskPlan) -> Env:
+    """The key that calls a task's endpoint, where it is the person's own."""
+    key = task.target.api_key
+    return {API_KEY_ENV: key} if key is not None and key.env != KEY else {}
 
 
 def _log_of(job: BatchJob, name: str) -> str:

@@ -18,7 +18,7 @@ shift 4
 mkdir -p -- "$folder/jobs/$name" "$folder/tasks/$key/output" "$folder/tasks/$key/work" || exit 1
 cd -- "$folder/jobs/$name" || exit 1
 if [ "$(cut -d' ' -f1 id 2> /dev/null)" = "$nonce" ]; then cut -d' ' -f2 id; cat > /dev/null; exit 0; fi
-rm -f id ended address events spent server.exit *.log
+rm -f id ended address events spent server.exit key auxiliary watch.json *.log
 tar -xf - || exit 1
 answer=$(sbatch --parsable "$@" batch.sh 2> refused) || { cat refused >&2; rm -f *.secrets; exit 1; }
 printf '%s %s\\n' "$nonce" "${answer%%;*}" > id.part && mv id.part id
@@ -29,6 +29,11 @@ printf '%s\\n' "${answer%%;*}"
 A wish is fulfilled once: whoever lost the answer asks again with the same nonce.
 """
 
+KEY = """\
+cat -- "$1/jobs/$2/key" 2> /dev/null || :
+"""
+"""$2: name of the job. Nothing where it has made no key."""
+
 RECORDS = "\n\x01records\n"
 LOOK = """\
 export SLURM_TIME_FORMAT=%s
@@ -37,7 +42,7 @@ shift
 "$@" || exit 1
 printf '\\n\\001records\\n'
 cd -- "$folder" 2> /dev/null || exit 0
-set -- -name id -o -name ended -o -name address -o -name events -o -name server.exit
+set -- -name id -o -name ended -o -name address -o -name events -o -name server.exit -o -name spent
 find jobs -mindepth 2 -maxdepth 2 \\( "$@" \\) -exec grep -saHZ '' {} + || :
 """
 """$2... is squeue with its options. After what it prints come the records of the jobs: path, NUL, line."""

@@ -50,7 +50,12 @@ class Cluster:
         self.wait(lambda: "idle" in self.run("sinfo", "-h", "-n", node, "-o", "%t"), f"{node} is back")
 
     def kill_controller(self) -> None:
-        """End slurmctld with SIGKILL."""
+        """End slurmctld with SIGKILL, once it has written down what it knows: it does so seconds after each change."""
+        begun = time.time()
+        for number, _, _ in self.queue():
+            self.run("scontrol", "update", f"jobid={number}", "admincomment=written down")
+        written = self.folder / "state" / "job_state"
+        self.wait(lambda: written.exists() and written.stat().st_mtime > begun, "it has written its jobs down")
         _kill(self._pid("slurmctld"))
 
     def start_controller(self) -> None:
