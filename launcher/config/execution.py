@@ -110,6 +110,7 @@ class Slurm(Execution):
     memory_gib: Gibibytes | None = key(
         None, "memory of each node of an endpoint; default: the deployment's, else the cluster's"
     )
+    arrays: bool = key(True, "tasks whose requests are equal are submitted together, as one job array")
     times: SlurmTimes = key(factory=SlurmTimes, doc="time limits")
     job: SlurmJob = key(factory=SlurmJob, doc="evaluation jobs that have no endpoint in them")
     container: SlurmContainer = key(factory=SlurmContainer, doc="containers")

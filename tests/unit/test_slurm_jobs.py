@@ -180,8 +180,26 @@ def test_an_endpoint_that_does_not_answer_is_told_by_what_asked_it() -> None:
     ],
 )
 def test_a_batch_job_begins_after_those_of_its_auxiliary_endpoints(options: list[str], dependency: str) -> None:
-    assert after(options, [5, 6])[-1] == f"--dependency={dependency}"
+    assert after(options, ["5", "6"])[-1] == f"--dependency={dependency}"
     assert after(options, []) == options
+
+
+def test_a_record_of_an_array_is_that_of_its_own_element() -> None:
+    job = BatchJob(NAME, Parts(NAME, JOB))
+    queued = QueuedJob(id=12, index=3, name=NAME, states=("RUNNING",))
+    job.take(queued, {"id": ["nonce 12_3"], "ended": ["job=12_1", "why=done", "client=0"]}, 0.0)
+    another = dict(job.resources(0.0))["job"]
+    job.take(queued, {"id": ["nonce 12_3"], "ended": ["job=12_3", "why=done", "client=0"]}, 0.0)
+
+    assert (another.state, another.id) == (ResourceState.RUNNING, "12_3")
+    assert dict(job.resources(0.0))["job"].state is ResourceState.SUCCEEDED
+
+
+def test_names_of_arrays_are_read_in_their_order() -> None:
+    text = "jobs/x/id\0n 12_0\narrays/77aa/names\0a t0\narrays/77aa/names\0b t 1\n"
+
+    assert archive.arrays(text, "a1b2c3d4") == {"array-77aa-a1b2c3d4": ["a", "b"]}
+    assert archive.records(text) == {"x": {"id": ["n 12_0"]}}
 
 
 def test_records_are_read_by_job_and_file() -> None:

@@ -42,6 +42,30 @@ def test_json_from_23_11_on_has_lists_and_objects() -> None:
     assert (job.submitted, job.ends) == (1700000000.0, 0.0)
 
 
+def test_elements_of_an_array_are_jobs_in_both_forms_whether_they_run_or_wait() -> None:
+    number = {"set": True, "infinite": False, "number": 12}
+    none = {"set": False, "infinite": False, "number": 0}
+    shared = {"name": "array-77aa-a1b2c3d4", "comment": "nv-eval:a1b2c3d4:together", "array_job_id": number}
+    entries = [
+        {**shared, "job_id": 12, "job_state": ["PENDING"], "array_task_id": none, "array_task_string": "1,3-4%2"},
+        {**shared, "job_id": 13, "job_state": ["RUNNING"], "array_task_id": {**number, "number": 0}},
+        {"job_id": 9, "job_state": ["RUNNING"], "name": "x", "array_job_id": none, "array_task_string": ""},
+    ]
+    text = "12_1|PENDING|Resources|1|N/A||nv-eval:a1b2c3d4:together|array-77aa-a1b2c3d4\n"
+
+    jobs = queue.parse_json(json.dumps({"jobs": entries}))
+    names = {"array-77aa-a1b2c3d4": ["a", "b", "c", "d"]}
+
+    assert [job.label for job in jobs] == ["12_1", "12_3", "12_4", "12_0", "9"]
+    assert [job.label for job in queue.parse_text(text)] == ["12_1"]
+    assert [(job.name, job.state) for job in queue.named(jobs, names)] == [
+        ("b", "PENDING"),
+        ("d", "PENDING"),
+        ("a", "RUNNING"),
+        ("x", "RUNNING"),
+    ], "the fifth is no job of this invocation"
+
+
 def test_a_comment_of_21_08_is_an_object_in_some_builds_and_its_text_counts() -> None:
     entry = {"job_id": 1, "job_state": "PENDING", "comment": {"user": "nv-eval:b0b0b0b0:job"}, "name": "x"}
 

@@ -3,6 +3,8 @@ set -u
 umask 077
 exec < /dev/null
 rm -f ended address server.exit
+label=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+label=${label:-$SLURM_JOB_ID}
 restarts=${SLURM_RESTART_COUNT:-0}
 head_node=${SLURMD_NODENAME:-$(hostname)}
 nodes=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-$head_node}")
@@ -44,7 +46,7 @@ finish() {
   rm -f server.secrets job.secrets key
   printf '%s' $((spent + SECONDS)) > spent
   printf 'job=%s\nwhy=%s\nserver=%s\nclient=%s\nnode=%s\nat=%s\n' \
-    "$SLURM_JOB_ID" "$1" "${server_code:-}" "${client_code:-}" "$head_node" "$(date +%s)" > ended.part
+    "$label" "$1" "${server_code:-}" "${client_code:-}" "$head_node" "$(date +%s)" > ended.part
   mv ended.part ended
   exit "$2"
 }
@@ -91,7 +93,7 @@ ended_by_slurm() {
 trap go_on USR1
 trap 'asked=spent' USR2
 trap ended_by_slurm TERM
-say "job $SLURM_JOB_ID on ${SLURM_JOB_NODELIST:-$head_node}, start $((restarts + 1))"
+say "job $label on ${SLURM_JOB_NODELIST:-$head_node}, start $((restarts + 1))"
 if [ "$spent" -ge "$total_seconds" ]; then finish spent 0; fi
 ( while sleep 5; do
     printf '%s' $((spent + SECONDS)) > spent.part && mv spent.part spent

@@ -17,6 +17,7 @@ from launcher.errors import PlatformError
 from launcher.harnesses.spec import HarnessJob
 from launcher.plan.document import job_document, runner_source
 from launcher.plan.model import TaskPlan
+from launcher.platforms.slurm.queue import ARRAY
 
 _OUTPUT, _WORK = "../../tasks/{key}/output", "../../tasks/{key}/work"
 """As seen from a job's folder."""
@@ -64,9 +65,25 @@ def records(text: str) -> dict[str, dict[str, list[str]]]:
     for line in text.split("\n"):
         path, separator, content = line.partition("\0")
         parts = path.split("/")
-        if separator and len(parts) == 3:
+        if separator and len(parts) == 3 and parts[0] == "jobs":
             found.setdefault(parts[1], {}).setdefault(parts[2], []).append(content)
     return found
+
+
+def arrays(text: str, invocation: str) -> dict[str, list[str]]:
+    """Names of the elements of the job arrays among the same lines, by the array's name."""
+    found: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        path, separator, content = line.partition("\0")
+        parts = path.split("/")
+        if separator and len(parts) == 3 and parts[0] == "arrays":
+            found.setdefault(array_name(parts[1], invocation), []).append(content.partition(" ")[0])
+    return found
+
+
+def array_name(nonce: str, invocation: str) -> str:
+    """Name of a job array in Slurm."""
+    return f"{ARRAY}-{nonce}-{invocation}"
 
 
 def unpack(content: bytes, folder: Path, patterns: tuple[str, ...]) -> None:

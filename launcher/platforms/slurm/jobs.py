@@ -64,6 +64,9 @@ class BatchJob:
     name: str
     parts: Parts
     id: int = 0
+    """That of its array, if it is an element of one."""
+    label: str = ""
+    """How Slurm's commands call it."""
     queued: QueuedJob | None = None
     record: dict[str, str] = field(default_factory=dict)
     """What it wrote at its end."""
@@ -77,13 +80,14 @@ class BatchJob:
 
     def take(self, queued: QueuedJob | None, files: dict[str, list[str]], now: float) -> None:
         """Note what a look has shown."""
-        if queued is not None:
-            self.id = max(self.id, queued.id)
-        elif "id" in files:
-            self.id = int(files["id"][0].split(" ")[-1])
+        if queued is not None and queued.id >= self.id:
+            self.id, self.label = queued.id, queued.label
+        elif queued is None and "id" in files:
+            self.label = files["id"][0].split(" ")[-1]
+            self.id = int(self.label.partition("_")[0])
         self.queued, self.files = queued, files
         record = dict(line.split("=", 1) for line in files.get("ended", ()) if "=" in line)
-        self.record = record if record.get("job") == str(self.id) else {}
+        self.record = record if record.get("job") == self.label else {}
         if self.is_active:
             self.over_since = None
         elif self.over_since is None:
@@ -142,7 +146,7 @@ class BatchJob:
                 Resource(
                     name=self.parts.endpoint,
                     state=endpoint,
-                    id=str(self.id),
+                    id=self.label,
                     url=self.url,
                     exit_code=server_code,
                     detail=detail,
@@ -157,7 +161,7 @@ class BatchJob:
                 Resource(
                     name=self.parts.evaluation,
                     state=evaluation,
-                    id=str(self.id),
+                    id=self.label,
                     exit_code=client_code,
                     detail=detail,
                     preempted=preempted,
@@ -224,7 +228,7 @@ class BatchJob:
             yield from self._both(running, failed)  # what was asked of it says why
             return
         end = _END.get(why, _END["cancelled"])
-        yield from self._both(running, failed, detail=f"Slurm job {self.id}: {end.detail}", end=end)
+        yield from self._both(running, failed, detail=f"Slurm job {self.label}: {end.detail}", end=end)
 
     def _without_record(self, now: float) -> Iterator[tuple[str, Resource]]:
         state = self.queued.state if self.queued is not None else self.accounted or ""
@@ -232,7 +236,7 @@ class BatchJob:
         if state in ("", "COMPLETED", "FAILED") and self._over_for(now) < RECORD_LAG and not self._is_empty:
             yield from self._both(running, running)
             return
-        detail = words.ended(self.id, state) if state else f"Slurm job {self.id} is gone and left no record"
+        detail = words.ended(self.label, state) if state else f"Slurm job {self.label} is gone and left no record"
         if state == "OUT_OF_MEMORY":
             yield from self._both(failed, failed, detail=f"out of memory: {detail}")
         elif state in ("TIMEOUT", "DEADLINE"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import secrets as randomness
 import shlex
 import time
 from collections import defaultdict
@@ -34,9 +33,10 @@ from launcher.platforms.base import (
 from launcher.platforms.kept import KeptLogs
 from launcher.platforms.progress import ProgressReader
 from launcher.platforms.secrets import Secrets
-from launcher.platforms.slurm import archive, preflight, queue, scripts, sweeping, words
+from launcher.platforms.slurm import archive, preflight, queue, scripts, sweeping
 from launcher.platforms.slurm.jobs import INSIDE, BatchJob, Parts, auxiliary_of, batch_name, parts_of
-from launcher.platforms.slurm.shell import ConnectionLost, Shell
+from launcher.platforms.slurm.shell import Shell
+from launcher.platforms.slurm.submitting import Submitter
 
 EVIDENCE_LINES = 1000
 """Lines of a log that are kept."""
@@ -48,8 +48,6 @@ LOOK_SHARE = 20.0
 PAGE = 1 << 20
 """Most bytes of a log that are read at once."""
 FOLLOW_INTERVAL = 0.5
-PATIENCE = 90.0
-"""Seconds that a submission may be asked for again whose answer was lost."""
 FETCH_TIMEOUT = 900.0
 
 
@@ -64,6 +62,7 @@ class Session:
     logs: KeptLogs
     begun: float
     squeue: tuple[str, ...]
+    submitter: Submitter
     jobs: dict[str, BatchJob] = field(default_factory=dict)
     looked_at: float = float("-inf")
     look_took: float = 0.0
@@ -113,6 +112,7 @@ class SlurmPlatform:
             logs=KeptLogs(plan, folder),
             begun=asyncio.get_running_loop().time(),
             squeue=queue.JSON if in_json else queue.TEXT,
+            submitter=Submitter(self._shell, there, plan.invocation, arrays=self._execution.arrays),
         )
         return Capacity()
 
@@ -143,7 +143,7 @@ class SlurmPlatform:
         found = self._opened().jobs.get(batch_name(task, spec.name))
         if found is None or found.is_gone:
             raise PlatformError(f"{spec.name}: the batch job of its endpoint is gone")
-        return Resource(name=spec.name, state=ResourceState.PENDING, id=str(found.id))
+        return Resource(name=spec.name, state=ResourceState.PENDING, id=found.label)
 
     async def _submit(
         self,
@@ -160,34 +160,11 @@ class SlurmPlatform:
             found = session.jobs.get(name)
             if found is None or found.is_gone:
                 options = [at_home(word, session.home) for word in _strings(request["sbatch"])]
-                options = after(options, [helper.id for helper in self._helpers(task).values()])
-                files["batch.sh"] = str(request["script"]).encode()
-                number = await self._sbatch(name, task.key, options, archive.pack(files))
-                found = session.jobs[name] = BatchJob(name, parts, id=number)
-                found.queued = queue.QueuedJob(id=number, name=name, states=("PENDING",))
+                options = after(options, [helper.label for helper in self._helpers(task).values()])
+                label = await session.submitter.submit(name, task.key, options, str(request["script"]), files)
+                found = session.jobs[name] = made(name, parts, label)
                 session.stale = True
             return next(resource for what, resource in found.resources(now) if what == kind)
-
-    async def _sbatch(self, name: str, key: str, options: list[str], payload: bytes) -> int:
-        """Number of the batch job. What was asked for once is asked for again until there is an answer."""
-        session, nonce = self._opened(), randomness.token_hex(8)
-        clock = asyncio.get_running_loop()
-        deadline = clock.time() + PATIENCE
-        while True:
-            try:
-                answer = await self._shell.run(
-                    scripts.SUBMIT, session.folder, name, nonce, key, *options, payload=payload
-                )
-            except ConnectionLost:
-                if clock.time() > deadline:
-                    raise
-                await asyncio.sleep(1.0)
-                continue
-            if answer.code == 0 and answer.text.strip().isdigit():
-                return int(answer.text)
-            if not _is_passing(answer.err) or clock.time() > deadline:
-                raise PlatformError(words.refused(answer.err))
-            await asyncio.sleep(1.0)
 
     def _server_files(self, spec: EndpointPlan) -> dict[str, bytes]:
         return self._secret_file("server.secrets", spec.server.env)
@@ -261,9 +238,10 @@ class SlurmPlatform:
             session.stale = True
             raise
         listed, _, records = text.partition(scripts.RECORDS)
+        files, arrays = archive.records(records), archive.arrays(records, session.plan.invocation)
         parse = queue.parse_json if session.squeue is queue.JSON else queue.parse_text
-        newest = queue.newest(queue.ours(parse(listed), session.plan.invocation))
-        files = archive.records(records)
+        jobs = queue.named(queue.ours(parse(listed), session.plan.invocation), arrays)
+        newest = queue.newest(jobs)
         for name in {*newest, *files, *known}:
             self._take(session, name, newest.get(name), files.get(name, {}), now)
         session.looked_at, session.look_took = now, time.monotonic() - begun
@@ -298,16 +276,16 @@ class SlurmPlatform:
 
     async def _ask_accounting(self, session: Session) -> None:
         """What became of jobs that squeue has forgotten, where the cluster keeps accounts."""
-        forgotten = {job.id: job for job in session.jobs.values() if job.is_forgotten and job.id}
+        forgotten = {job.label: job for job in session.jobs.values() if job.is_forgotten and job.label}
         if not forgotten:
             return
-        answer = await self._shell.run(scripts.SACCT, ",".join(map(str, forgotten)))
+        answer = await self._shell.run(scripts.SACCT, ",".join(forgotten))
         for job in forgotten.values():
             job.accounted = ""
         for line in answer.text.splitlines():
             number, _, rest = line.partition("|")
-            if number.isdigit() and int(number) in forgotten:
-                forgotten[int(number)].accounted = rest.partition("|")[0].partition(" ")[0]
+            if number in forgotten:
+                forgotten[number].accounted = rest.partition("|")[0].partition(" ")[0]
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -327,7 +305,8 @@ class SlurmPlatform:
             if job is not None and job.is_gone:
                 return
             if job is None or not job.leaving or job.is_active:
-                await self._shell.ask(scripts.CANCEL, session.folder, batch)
+                element = job.label if job is not None and "_" in job.label else ""
+                await self._shell.ask(scripts.CANCEL, session.folder, batch, element)
             if job is not None:
                 job.leaving = True
             session.stale = True
@@ -399,7 +378,9 @@ class SlurmPlatform:
 
     async def close(self, *, at_once: bool = False) -> None:  # noqa: ARG002  nothing is waited for
         """Let go of the connection. Batch jobs go on: the orchestrator cancels them, or Slurm's time limit."""
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            await session.submitter.close()
         await self._shell.close()
 
     def _opened(self) -> Session:
@@ -414,7 +395,15 @@ def at_home(text: str, home: str) -> str:
     return f"{head}{equals}{home}{path[1:]}" if path == "~" or path.startswith("~/") else text
 
 
-def after(options: list[str], jobs: list[int]) -> list[str]:
+def made(name: str, parts: Parts, label: str) -> BatchJob:
+    """A batch job that was just submitted."""
+    number, _, index = label.partition("_")
+    job = BatchJob(name, parts, id=int(number), label=label)
+    job.queued = queue.QueuedJob(id=int(number), index=int(index) if index else None, name=name, states=("PENDING",))
+    return job
+
+
+def after(options: list[str], jobs: list[str]) -> list[str]:
     """The options of a batch job that does not begin before those of its auxiliary endpoints have."""
     if not jobs:
         return options
@@ -436,10 +425,3 @@ def _log_of(job: BatchJob, name: str) -> str:
 def _strings(value: object) -> list[str]:
     assert isinstance(value, list | tuple)
     return [str(word) for word in value]
-
-
-def _is_passing(said: str) -> bool:
-    """Whether sbatch failed for a reason that passes: a controller that is restarting or busy."""
-    return any(
-        word in said for word in ("Unable to contact", "Socket timed out", "temporarily unable", "Connection refused")
-    )

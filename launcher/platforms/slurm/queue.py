@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from launcher.errors import PlatformError
@@ -13,8 +13,10 @@ from launcher.plan.slurm.jobs import MARK
 
 COLUMNS = ("%i", "%T", "%r", "%V", "%e", "%N", "%k", "%j")
 """Job id, state, reason, times of submission and end, nodes, comment, name: the last may hold anything."""
-TEXT = ("squeue", "-h", "-t", "all", "--me", "-o", "|".join(COLUMNS))
+TEXT = ("squeue", "-h", "-r", "-t", "all", "--me", "-o", "|".join(COLUMNS))
 JSON = ("squeue", "--json", "-t", "all", "--me")
+ARRAY = "array"
+"""How the name of a job array of ours begins; a nonce and the invocation follow."""
 JSON_FROM = (23, 11)
 """Versions before list everybody's jobs in JSON, whatever they are asked for."""
 ACTIVE = frozenset(
@@ -31,6 +33,9 @@ class QueuedJob:
     """One job as squeue shows it. Times in seconds since 1970, 0 where it does not say."""
 
     id: int
+    """Of an element of a job array, that of the array."""
+    index: int | None = None
+    """Which element of its array it is."""
     name: str
     states: tuple[str, ...]
     """One word, or several from 23.11 on: COMPLETING stands beside how it ended."""
@@ -40,6 +45,11 @@ class QueuedJob:
     submitted: float = 0.0
     ends: float = 0.0
     """When it has ended, or its time limit ends it."""
+
+    @property
+    def label(self) -> str:
+        """How Slurm's commands call it: 12, or 12_3."""
+        return str(self.id) if self.index is None else f"{self.id}_{self.index}"
 
     @property
     def state(self) -> str:
@@ -68,9 +78,10 @@ def _from_line(line: str) -> QueuedJob:
     if len(parts) != len(COLUMNS):
         raise PlatformError(f"Slurm: squeue said what is no job: {line[:100]}")
     number, state, reason, submitted, ends, nodes, comment, name = parts
-    digits = re.match(r"\d+", number)
+    digits = re.match(r"(\d+)(?:_(\d+))?", number)
     return QueuedJob(
-        id=int(digits[0]) if digits else 0,
+        id=int(digits[1]) if digits else 0,
+        index=int(digits[2]) if digits and digits[2] else None,
         name=name,
         states=(state.upper(),),
         reason=_word(reason),
@@ -88,7 +99,7 @@ def parse_json(text: str) -> list[QueuedJob]:
     """
     try:
         found = json.loads(text)["jobs"]
-        return [_from_object(entry) for entry in found]
+        return [job for entry in found for job in _elements(_from_object(entry), entry)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlatformError(f"Slurm: squeue --json said what is no list of jobs: {error}") from error
 
@@ -106,6 +117,34 @@ def _from_object(entry: dict[str, Any]) -> QueuedJob:
         submitted=_number(entry.get("submit_time")),
         ends=_number(entry.get("end_time")),
     )
+
+
+def _elements(job: QueuedJob, entry: dict[str, Any]) -> Iterator[QueuedJob]:
+    """The job, or the elements of an array: those that wait are one entry, `array_task_string` says which."""
+    array, index = entry.get("array_job_id"), entry.get("array_task_id")
+    if not _number(array):
+        yield job
+    elif waiting := entry.get("array_task_string"):
+        yield from (replace(job, id=int(_number(array)), index=number) for number in _indices(str(waiting)))
+    else:
+        yield replace(job, id=int(_number(array)), index=int(_number(index)))
+
+
+def _indices(text: str) -> Iterator[int]:
+    """The numbers of `0,3-5,8-12:2%4`."""
+    for part in text.partition("%")[0].strip("[]").split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
+        if found:
+            yield from range(int(found[1]), int(found[2] or found[1]) + 1, int(found[3] or 1))
+
+
+def named(jobs: Iterable[QueuedJob], arrays: Mapping[str, Sequence[str]]) -> Iterator[QueuedJob]:
+    """The jobs; elements of arrays have the names of `arrays`, which is by the array's name, or are left out."""
+    for job in jobs:
+        if job.index is None:
+            yield job
+        elif job.index < len(names := arrays.get(job.name, ())):
+            yield replace(job, name=names[job.index])
 
 
 def _number(value: Any) -> float:

@@ -34,9 +34,41 @@ cat -- "$1/jobs/$2/key" 2> /dev/null || :
 """
 """$2: name of the job. Nothing where it has made no key."""
 
+SUBMIT_ARRAY = """\
+trap '' HUP
+umask 077
+folder=$1 nonce=$2
+shift 2
+cd -- "$folder" || exit 1
+if [ -s "arrays/$nonce/id" ]; then cat "arrays/$nonce/id"; cat > /dev/null; exit 0; fi
+tar -xf - || exit 1
+cd "arrays/$nonce" || exit 1
+number=0
+while read -r name key; do
+  mkdir -p "../../tasks/$key/output" "../../tasks/$key/work"
+  (cd "../../jobs/$name" && rm -f id ended address events spent server.exit *.log) || exit 1
+  ln -s "../../arrays/$nonce/$number.log" "../../jobs/$name/batch.log"
+  number=$((number + 1))
+done < names
+answer=$(sbatch --parsable "$@" batch.sh 2> refused) || {
+  cat refused >&2
+  while read -r name key; do rm -f "../../jobs/$name/"*.secrets; done < names
+  exit 1
+}
+number=0
+while read -r name key; do
+  printf '%s %s_%s\n' "$nonce" "${answer%%;*}" "$number" > "../../jobs/$name/id.part"
+  mv "../../jobs/$name/id.part" "../../jobs/$name/id"
+  number=$((number + 1))
+done < names
+printf '%s\n' "${answer%%;*}" > id.part && mv id.part id && cat id
+"""
+"""The same for tasks whose requests are equal. $2 nonce, then options of sbatch; its input has the files of all jobs,
+and `arrays/NONCE/names` with a job and its task in each line, in the order of the elements."""
+
 RECORDS = "\n\x01records\n"
 LOOK = """\
-export SLURM_TIME_FORMAT=%s
+export SLURM_TIME_FORMAT=%s SLURM_BITSTR_LEN=0
 folder=$1
 shift
 "$@" || exit 1
@@ -44,16 +76,23 @@ printf '\\n\\001records\\n'
 cd -- "$folder" 2> /dev/null || exit 0
 set -- -name id -o -name ended -o -name address -o -name events -o -name server.exit -o -name spent
 find jobs -mindepth 2 -maxdepth 2 \\( "$@" \\) -exec grep -saHZ '' {} + || :
+[ ! -d arrays ] || find arrays -mindepth 2 -maxdepth 2 -name names -exec grep -saHZ '' {} + || :
 """
 """$2... is squeue with its options. After what it prints come the records of the jobs: path, NUL, line."""
 
 CANCEL = """\
 export SLURM_TIME_FORMAT=%s
-found=$(squeue -h --me -n "$2" -o %i) || exit 1
-[ -z "$found" ] || scancel $found || exit 1
+found=$(squeue -h -r --me -n "$2" -o %i) || exit 1
+element=$(cut -d' ' -f2 "$1/jobs/$2/id" 2> /dev/null | grep _)
+[ -z "$found$element$3" ] || scancel $found $element $3 || exit 1
 rm -f -- "$1/jobs/$2/server.secrets" "$1/jobs/$2/job.secrets"
+[ "${2%%-*}" = array ] || exit 0
+name=${2#array-}
+cut -d' ' -f1 "$1/arrays/${name%%-*}/names" 2> /dev/null |
+  while read -r name; do rm -f -- "$1/jobs/$name/server.secrets" "$1/jobs/$name/job.secrets"; done
+exit 0
 """
-"""$2: name of the job."""
+"""$2: name of the job, or of a whole array; $3: what Slurm calls it, if it is known to be an element of an array."""
 
 PAGE = """\
 cd -- "$1/jobs/$2" 2> /dev/null || exit 0

@@ -25,6 +25,7 @@ async def sweep(shell: Shell, execution: Slurm, invocation: str) -> list[Leftove
     clock, _, listed = said.partition("\n")
     now = float(clock)
     alive = [job for job in queue.parse_text(listed) if job.invocation and job.is_active]
+    alive = list({job.name: job for job in alive}.values())  # elements of an array have one name: they go together
     used = {job.invocation for job in alive}
     folders = (await shell.ask(scripts.FOLDERS, work_dir(execution, home))).text
     found = [_job(job, now) for job in alive]
@@ -41,7 +42,7 @@ async def remove(shell: Shell, execution: Slurm, leftover: Leftover) -> None:
     if leftover.kind == "storage":
         await shell.ask(scripts.REMOVE_FOLDER, folder, leftover.invocation, timeout=600.0)
     else:
-        await shell.ask(scripts.CANCEL, f"{folder}/{leftover.invocation}", leftover.name)
+        await shell.ask(scripts.CANCEL, f"{folder}/{leftover.invocation}", leftover.name, "")
 
 
 def work_dir(execution: Slurm, home: str) -> str:

@@ -71,7 +71,7 @@ def waiting(state: str, reason: str) -> tuple[str, bool]:
     return (f"{reason}: {WAITS[reason]}" if reason in WAITS else reason or state.lower()), False
 
 
-def ended(job: int, state: str) -> str:
+def ended(job: str, state: str) -> str:
     """How a job ended."""
     return f"Slurm job {job}: {state}: {ENDS.get(state, 'it ended')}"
 

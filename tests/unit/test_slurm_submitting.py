@@ -1,0 +1,119 @@
+"""Batch jobs that are submitted together, or alone where that is not possible."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+from dataclasses import dataclass, field
+
+import pytest
+
+from launcher.errors import PlatformError
+from launcher.platforms.slurm import scripts, submitting
+from launcher.platforms.slurm.shell import Answer, ConnectionLost
+from launcher.platforms.slurm.submitting import Submitter
+
+ID = "a1b2c3d4"
+SCRIPT = "#!/bin/bash\ntrue\n"
+
+
+@dataclass
+class Cluster:
+    """Takes what it is asked for; `refuses` says what it takes no array for, `loses` how many answers get lost."""
+
+    refuses: str = ""
+    loses: int = 0
+    asked: list[tuple[str, tuple[str, ...], bytes]] = field(default_factory=list)
+
+    async def run(self, script: str, *arguments: str, payload: bytes = b"", timeout: float = 60.0) -> Answer:
+        self.asked.append((script, arguments, payload))
+        number = len(self.asked)
+        await asyncio.sleep(0)
+        if self.loses:
+            self.loses -= 1
+            raise ConnectionLost("the connection was lost")
+        if self.refuses and script == scripts.SUBMIT_ARRAY:
+            return Answer(1, b"", self.refuses)
+        return Answer(0, f"{number}\n".encode(), "")
+
+
+def submitted(cluster: Cluster, jobs: list[tuple[str, str]], *, arrays: bool = True) -> list[str]:
+    """What Slurm calls jobs that are wanted at once, each a name and an option of its own."""
+
+    async def all_at_once() -> list[str]:
+        submitter = Submitter(cluster, "/shared/a1b2c3d4", ID, arrays=arrays)  # type: ignore[arg-type]
+        wishes = [
+            submitter.submit(name, name, [f"--job-name={name}", option], SCRIPT, {"job.json": name.encode()})
+            for name, option in jobs
+        ]
+        try:
+            return await asyncio.gather(*wishes)
+        finally:
+            await submitter.close()
+
+    return asyncio.run(all_at_once())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "GATHERING", 0.0)
+
+
+def test_equal_requests_are_one_array_and_another_is_alone() -> None:
+    cluster = Cluster()
+
+    labels = submitted(cluster, [("a", "--mem=1"), ("b", "--mem=1"), ("c", "--mem=2")])
+
+    (array, options, payload), (alone, _, _) = cluster.asked
+    assert (array, alone) == (scripts.SUBMIT_ARRAY, scripts.SUBMIT)
+    assert labels == ["1_0", "1_1", "2"]
+    nonce = options[1]
+    assert {"--mem=1", "--array=0-1", f"--job-name=array-{nonce}-{ID}"} <= set(options)
+    with tarfile.open(fileobj=io.BytesIO(payload)) as files:
+        assert sorted(files.getnames()) == [
+            f"arrays/{nonce}/batch.sh",
+            f"arrays/{nonce}/names",
+            "jobs/a/job.json",
+            "jobs/b/job.json",
+        ]
+        names = files.extractfile(f"arrays/{nonce}/names")
+        assert names is not None and names.read() == b"a a\nb b\n"
+
+
+def test_more_than_an_array_holds_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "MOST", 2)
+    cluster = Cluster()
+
+    labels = submitted(cluster, [(name, "--mem=1") for name in "abcde"])
+
+    assert labels == ["1_0", "1_1", "2_0", "2_1", "3"]
+
+
+def test_a_cluster_that_takes_no_such_array_gets_them_one_by_one() -> None:
+    cluster = Cluster(refuses="sbatch: error: Batch job submission failed: Invalid job array specification")
+
+    labels = submitted(cluster, [("a", "--mem=1"), ("b", "--mem=1")])
+
+    assert labels == ["2", "3"]
+
+
+def test_without_arrays_each_is_alone() -> None:
+    assert submitted(Cluster(), [("a", "--mem=1"), ("b", "--mem=1")], arrays=False) == ["1", "2"]
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_with_the_same_nonce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "PAUSE", 0.0)
+    cluster = Cluster(loses=1)
+
+    labels = submitted(cluster, [("a", "--mem=1"), ("b", "--mem=1")])
+
+    first, second = (arguments[1] for _, arguments, _ in cluster.asked)
+    assert (labels, first) == (["2_0", "2_1"], second)
+
+
+def test_nobody_waits_for_a_submission_that_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "PATIENCE", -1.0)
+
+    with pytest.raises(PlatformError, match="lost"):
+        submitted(Cluster(loses=9), [("a", "--mem=1"), ("b", "--mem=1")])
