@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from launcher.config.execution import Local
@@ -86,8 +87,9 @@ class Vigil:
 
     async def _watch(self, task: TaskPlan, url: str) -> None:
         """Until the endpoint answers; whatever goes wrong is how the job ends."""
+        watched = replace(task, endpoint=self._plan.tasks[0].endpoint)
         try:
-            await self._probes.answers(TaskState(plan=task, url=url), self._say)
+            await self._probes.answers(TaskState(plan=watched, url=url), self._say)
             await self._announce(task, url)
         except EndpointProblem as problem:
             self._end = RunnerEnd(reason=problem.reason, detail=problem.detail)

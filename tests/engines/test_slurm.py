@@ -242,6 +242,30 @@ def test_endpoint_and_evaluation_apart_leave_nothing_either(home: Home, slurm: C
     assert last_ready < steps.index("intend_submit_job"), "no evaluation begins before all endpoints answer"
 
 
+def test_equal_tasks_are_one_job_array_whose_elements_end_and_go_on_alone(home: Home, slurm: Cluster) -> None:
+    write(home, items=6, held=3, tasks=3)
+    process = home.start(*ARGUMENTS)
+    wait_for(lambda: asked(home).count("3") == 3, "all evaluate", 60)
+    elements = sorted(number for number, _, _ in slurm.queue())
+    array = elements[0].partition("_")[0]
+    assert elements == [f"{array}_{index}" for index in range(3)]
+
+    slurm.run("scancel", elements[1])
+    slurm.run("scontrol", "requeue", elements[2])
+    wait_for(lambda: "start 2" in batch_log(home), "one goes on", 90)
+    release(home)
+    code, said = finish(process)
+
+    tasks = by_key(said)
+    assert (code, {key: task["status"] for key, task in tasks.items()}) == (
+        4,
+        {"t0": "scored", "t1": "stopped", "t2": "scored"},
+    )
+    assert "cancelled the batch job (scancel)" in tasks["t1"]["detail"]
+    (resumed,) = (path.parent for path in home.folder.rglob("batch.log") if "start 2" in path.read_text())
+    assert resumed.name == f"container-t2-2-{said['invocation']}"
+
+
 def test_several_servers_behind_one_address_share_the_work(home: Home, slurm: Cluster) -> None:
     write(home, items=12, execution={"instances": 3, "nodes": 1, "cpus": 3})
 

@@ -28,7 +28,7 @@ class Cluster:
 
     def queue(self) -> list[tuple[str, str, str]]:
         """Id, state and name of every job that may still run something."""
-        lines = self.run("squeue", "-h", "-o", "%i|%T|%j").splitlines()
+        lines = self.run("squeue", "-h", "-r", "-o", "%i|%T|%j").splitlines()
         return [(number, state, name) for number, state, name in (line.split("|", 2) for line in lines)]
 
     def node_of(self, name: str) -> str:
