@@ -357,7 +357,7 @@ def test_a_job_that_can_never_start_is_not_waited_for(home: Home, slurm: Cluster
 @pytest.mark.parametrize(
     ("execution", "said"),
     [
-        ({"partition": "nowhere"}, "there is no nowhere; there are batch, short"),
+        ({"partition": "nowhere"}, "there is no nowhere; there are batch, short, urgent"),
         ({"partition": "short"}, "are above the 1 min of partition short; set execution.times.limit=60"),
         ({"constraint": "no-such-feature"}, "check execution.constraint"),
         ({"work_dir": "/etc/passwd/nv-eval"}, "execution.work_dir: /etc/passwd is not writable"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,50 @@ def test_json_from_23_11_on_has_lists_and_objects() -> None:
 
     assert (job.state, job.is_active, job.reason) == ("CANCELLED", True, "")
     assert (job.submitted, job.ends) == (1700000000.0, 0.0)
+
+
+def test_the_same_job_is_read_from_the_json_of_every_version() -> None:
+    """21.08 and 22.05 have plain values, 23.02 objects for some numbers, 23.11 and later lists of states."""
+
+    def number(value: int, *, is_set: bool = True) -> dict[str, Any]:
+        return {"set": is_set, "infinite": False, "number": value}
+
+    common = {"job_id": 7, "name": "vllm-gsm8k-0-a1b2c3d4", "comment": "nv-eval:a1b2c3d4:together", "nodes": "n1"}
+    plain = {"submit_time": 1700000000, "end_time": 0, "array_job_id": 0, "array_task_id": None}
+    objects = {
+        "submit_time": number(1700000000),
+        "end_time": number(0),
+        "array_job_id": number(0),
+        "array_task_id": number(0, is_set=False),
+    }
+    shapes = {
+        "21.08": {**common, **plain, "job_state": "PENDING", "state_reason": "Priority", "array_task_string": ""},
+        "22.05": {**common, **plain, "job_state": "PENDING", "state_reason": "Priority", "array_task_string": ""},
+        "23.02": {
+            **common,
+            **plain,
+            "array_job_id": number(0),
+            "array_task_id": number(0, is_set=False),
+            "job_state": "PENDING",
+            "state_reason": "Priority",
+        },
+        "23.11": {**common, **objects, "job_state": ["PENDING"], "state_reason": "Priority"},
+        "24.05": {**common, **objects, "job_state": ["PENDING"], "state_reason": "Priority", "array_task_string": ""},
+        "25.05": {**common, **objects, "job_state": ["PENDING"], "state_reason": "Priority", "segment_size": 0},
+    }
+
+    read = {version: queue.parse_json(json.dumps({"jobs": [entry]})) for version, entry in shapes.items()}
+
+    expected = queue.QueuedJob(
+        id=7,
+        name="vllm-gsm8k-0-a1b2c3d4",
+        states=("PENDING",),
+        reason="Priority",
+        comment="nv-eval:a1b2c3d4:together",
+        nodes="n1",
+        submitted=1700000000.0,
+    )
+    assert read == {version: [expected] for version in shapes}
 
 
 def test_elements_of_an_array_are_jobs_in_both_forms_whether_they_run_or_wait() -> None:

@@ -141,6 +141,16 @@ fill_all() { # words...: into the array all
   done
 }
 
+# Where an image sets a variable that we set, too, its value would win: Pyxis is told which are ours, if it can be.
+keep_env() { # variables...: into the array kept
+  local names=$* all_names
+  kept=()
+  if [ "$runtime" = pyxis ] && [ -n "${names// /}" ] && srun --help 2> /dev/null | grep -q -- --container-env; then
+    all_names=($names)
+    kept=("--container-env=$(IFS=,; printf '%s' "${all_names[*]}")")
+  fi
+}
+
 start_server() { # number, place among those of its node, words of srun...
   local number=$1 place=$2 word all
   shift 2
@@ -153,7 +163,8 @@ start_server() { # number, place among those of its node, words of srun...
     if [ -n "$key_variable" ]; then export "$key_variable=$key"; fi
     export HEAD_ADDRESS=$head_address RENDEZVOUS_PORT=$rendezvous FIRST_GPU=$((place * instance_gpus + 1))
     export LAST_GPU=$((place * instance_gpus + instance_gpus))
-    fill_all ${server_step[@]+"${server_step[@]}"} ${server_wrapper[@]+"${server_wrapper[@]}"} "${server[@]}"
+    keep_env ${server_env[@]+"${server_env[@]%%=*}"} "${NV_EVAL_SECRETS:-}" "$key_variable"
+    fill_all ${kept[@]+"${kept[@]}"} ${server_step[@]+"${server_step[@]}"} ${server_wrapper[@]+"${server_wrapper[@]}"} "${server[@]}"
     step "endpoint${number#0}.log" "" srun --overlap --mem=0 --input=none --kill-on-bad-exit=1 --job-name=server \
       --export=ALL --cpus-per-task="$cpus" "$@" "${all[@]}"
   ) &
@@ -209,7 +220,9 @@ start_client() { # document of its job
     if [ -n "$key" ]; then export NV_EVAL_API_KEY=$key; fi
     export CUDA_VISIBLE_DEVICES=
     unset SLURM_GPUS_PER_NODE SLURM_GPUS
-    fill_all ${client_step[@]+"${client_step[@]}"} "$client_python"
+    kept=()
+    if [ ${#client_step[@]} != 0 ]; then keep_env "${NV_EVAL_SECRETS:-}" ${key:+NV_EVAL_API_KEY}; fi
+    fill_all ${kept[@]+"${kept[@]}"} ${client_step[@]+"${client_step[@]}"} "$client_python"
     step job.log events srun --overlap --mem=0 --input=none --nodes=1 --ntasks=1 --nodelist="$head_node" \
       --gres=none --export=ALL --cpus-per-task="$cpus" --job-name=evaluation "${all[@]}" ../../runner.py job.run.json
   ) &

@@ -313,6 +313,7 @@ def script(slurm: Slurm, need: float, settings: dict[str, str | int | Sequence[s
     head = {
         "total_seconds": math.ceil(_total(slurm, need)),
         "python": slurm.python,
+        "runtime": slurm.container.runtime,
         **_DEFAULTS,
         **settings,
     }

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Starts a Slurm cluster of its own for the tests: up.sh FOLDER [NODES] [GPUS]   (root, Debian)
 #
-# Four nodes with eight fake GPUs each, all on loopback of this machine; everything lives below FOLDER. Prints the line
-# `export SLURM_CONF=...` for the shell. down.sh FOLDER ends it.
+# Four nodes with eight fake GPUs each, and a small plugin with the options of Pyxis, all on loopback of this machine;
+# everything lives below FOLDER. Prints the line `export SLURM_CONF=...` for the shell. down.sh FOLDER ends it.
 set -euo pipefail
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 folder=$(mkdir -p "${1:?folder}" && cd "$1" && pwd)
@@ -11,8 +11,11 @@ gpus=${3:-8}
 controller_port=${SLURM_TEST_PORT:-16817}
 host=$(hostname -s)
 
+here=$(dirname "$(readlink -f "$0")")
 packages=
-command -v slurmctld > /dev/null || packages="slurmctld slurmd slurm-client munge"
+command -v gcc > /dev/null || packages="gcc libc6-dev"
+[ -f /usr/include/slurm/spank.h ] || packages="$packages libslurm-dev"
+command -v slurmctld > /dev/null || packages="$packages slurmctld slurmd slurm-client munge"
 [ -x /usr/sbin/sshd ] || packages="$packages openssh-server openssh-client"
 if [ -n "$packages" ]; then
   apt-get update -qq > "$folder/apt.log" 2>&1
@@ -64,6 +67,8 @@ MailProg=/bin/true
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1,requeue_setup_env_fail
 ReturnToService=2
@@ -76,6 +81,8 @@ MinJobAge=60
 GresTypes=gpu
 DefMemPerCPU=100
 CONF
+gcc -shared -fPIC -O1 -w -o "$folder/etc/minipyxis.so" "$here/minipyxis.c" -lslurm
+echo "required $folder/etc/minipyxis.so images=$folder/images" > "$folder/etc/plugstack.conf"
 echo "AutoDetect=off" > "$folder/etc/gres.conf"
 for number in $(seq 1 "$nodes"); do
   echo "NodeName=n$number NodeHostname=$host NodeAddr=127.0.0.1 Port=$((controller_port + 200 + number))" \
@@ -84,6 +91,7 @@ for number in $(seq 1 "$nodes"); do
   echo "NodeName=n$number Name=gpu Type=h100 File=$folder/dev/nvidia[0-$((gpus - 1))]" >> "$folder/etc/gres.conf"
 done
 echo "PartitionName=batch Nodes=n[1-$nodes] Default=YES MaxTime=60 State=UP" >> "$folder/etc/slurm.conf"
+echo "PartitionName=urgent Nodes=n[1-$nodes] MaxTime=60 PriorityTier=10 State=UP" >> "$folder/etc/slurm.conf"
 echo "PartitionName=short Nodes=n[1-$nodes] MaxTime=1 State=UP" >> "$folder/etc/slurm.conf"
 
 export SLURM_CONF=$folder/etc/slurm.conf
