@@ -129,6 +129,10 @@ class Kubernetes(Execution):
     kubeconfig: str | None = key(None, "file; default: KUBECONFIG, else ~/.kube/config")
     namespace: Name | None = key(None, "namespace; default: that of the context")
     gpu_resource: Name = key("nvidia.com/gpu", "how the cluster calls a GPU")
+    gpus_per_node: Count | None = key(
+        None, "GPUs of a node; an endpoint that needs more gets several nodes, by a LeaderWorkerSet"
+    )
+    nodes: Count | None = key(None, "nodes of one endpoint; default: as many as gpus_per_node makes of its GPUs")
     labels: dict[str, str] = key(factory=dict, doc="labels of everything that is created, beside those of nv-eval")
     queue: Name | None = key(None, "local queue of Kueue that endpoints and jobs wait in")
     image_pull_secrets: list[Name] = key(factory=list, doc="secrets with the credentials of image registries")

@@ -23,6 +23,7 @@ from launcher.deployments.spec import ServerSpec
 from launcher.errors import ConfigError
 from launcher.harnesses.spec import HarnessJob
 from launcher.plan.document import API_KEY_ENV
+from launcher.plan.groups import geometry, group, spread
 from launcher.plan.lepton import PACKAGES
 from launcher.plan.model import EndpointPlan, JobPlan, Mount
 
@@ -30,6 +31,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MARK = "nv-eval"
 INVOCATION, NAME, KIND, TASK, OWNER = (f"nv-eval/{word}" for word in ("invocation", "name", "kind", "task", "owner"))
 """Labels of everything of ours."""
+WORKER = "worker"
+"""The kind of pods that belong to an endpoint and are not asked."""
 SUPERVISOR = "supervisor"
 """The kind of the Job that runs an invocation."""
 EXPIRES = "nv-eval/expires"
@@ -73,10 +76,12 @@ def endpoint(
 ) -> EndpointPlan:
     """One endpoint with its manifests. Raises ConfigError for everything that no cluster would take."""
     _raise([*_problems(config), *_env_problems("deployment.envs", server.env)])
+    nodes, gpus = geometry(config, server)
     labels = _labels(config, invocation, name, "endpoint")
     pod = _pod(config, config.endpoint)
-    pod["containers"] = [_server(config, server, invocation, start_timeout)]
+    pod["containers"] = [_server(config, server, invocation, start_timeout, gpus)]
     pod["volumes"] = [volume for volume, _ in _volumes(config, server)]
+    template = {"metadata": _pod_metadata(labels, config.endpoint), "spec": _without_empty(pod)}
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -86,16 +91,19 @@ def endpoint(
             "selector": {"matchLabels": {NAME: name}},
             "strategy": {"type": "Recreate"},
             "progressDeadlineSeconds": math.ceil(start_timeout + health_timeout) + SLACK,
-            "template": {"metadata": _pod_metadata(labels, config.endpoint), "spec": _without_empty(pod)},
+            "template": template,
         },
     }
+    if nodes > 1:
+        pod["containers"][0]["command"] = spread(server)
+        deployment = group({"name": name, "labels": {**labels, **_queue(config)}}, template, nodes, {KIND: WORKER})
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {"name": service_name(name, nodes), "labels": labels},
         "spec": {
             "type": "ClusterIP",
-            "selector": {NAME: name},
+            "selector": {NAME: name, KIND: "endpoint"},
             "ports": [{"name": "http", "port": server.port, "targetPort": server.port, "protocol": "TCP"}],
         },
     }
@@ -109,11 +117,22 @@ def endpoint(
     )
 
 
+def service_name(endpoint: str, nodes: int) -> str:
+    """Name of the Service of an endpoint; that of a LeaderWorkerSet's is taken by its controller."""
+    return endpoint if nodes == 1 else f"http-{endpoint}"
+
+
+def spans_nodes(spec: EndpointPlan) -> bool:
+    """Whether an endpoint is one server over several nodes."""
+    return spec.request is not None and spec.request["items"][0]["kind"] == "LeaderWorkerSet"
+
+
 def route(config: Kubernetes, spec: EndpointPlan, invocation: str) -> tuple[dict[str, Any], str]:
     """The HTTPRoute that leads from the Gateway to an endpoint, and the URL that it has then."""
     access = config.access
     host = str(access.hostname).replace("{name}", spec.name)
     namespace, _, gateway = str(access.gateway).rpartition("/")
+    service = service_name(spec.name, 2 if spans_nodes(spec) else 1)
     parent = {"name": gateway} | ({"namespace": namespace} if namespace else {})
     manifest = {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -122,7 +141,7 @@ def route(config: Kubernetes, spec: EndpointPlan, invocation: str) -> tuple[dict
         "spec": {
             "parentRefs": [parent],
             "hostnames": [host],
-            "rules": [{"backendRefs": [{"name": spec.name, "port": spec.server.port}]}],
+            "rules": [{"backendRefs": [{"name": service, "port": spec.server.port}]}],
         },
     }
     return manifest, f"{access.scheme}://{host}{f':{access.port}' if access.port else ''}"
@@ -330,9 +349,9 @@ def _pod(config: Kubernetes, pod: KubernetesPod) -> dict[str, Any]:
     }
 
 
-def _server(config: Kubernetes, server: ServerSpec, invocation: str, start_timeout: float) -> dict[str, Any]:
+def _server(config: Kubernetes, server: ServerSpec, invocation: str, start_timeout: float, each: int) -> Any:
     pod = config.endpoint
-    gpus = {config.gpu_resource: str(server.gpus)} if server.gpus else {}
+    gpus = {config.gpu_resource: str(each)} if each else {}
     period = max(1, math.ceil(server.health.interval))
     return _without_empty(
         {

@@ -13,6 +13,7 @@ pytest.importorskip("kubernetes", reason="pip install 'nv-eval-launcher[kubernet
 pytest.importorskip("wsproto", reason="pip install 'nv-eval-launcher[emulators]'")
 
 from launcher.emulators.kubernetes import Config, KubernetesEmulator, Timing
+from launcher.emulators.kubernetes.kinds import EXTENSIONS
 from launcher.platforms.base import CheckState
 from launcher.platforms.kubernetes.rbac import FORWARDING, NEEDED, ROUTING
 from tests.e2e.cli import Home, wait_for
@@ -49,7 +50,9 @@ def test_an_endpoint_is_reached_by_a_port_of_this_machine_and_goes(
     wait_for(lambda: not emulator.left(), "nothing is left")
 
 
-@pytest.mark.parametrize("emulator", [Config(gateways=("models",), timing=Timing(tick=0.02))], indirect=True)
+@pytest.mark.parametrize(
+    "emulator", [Config(extensions=EXTENSIONS, gateways=("models",), timing=Timing(tick=0.02))], indirect=True
+)
 def test_an_endpoint_is_reached_by_a_gateway(cluster_home: Home, emulator: KubernetesEmulator) -> None:
     token = install(emulator, (*NEEDED, *ROUTING), "person")
     cluster_home.extra["KUBECONFIG"] = str(emulator.kubeconfig_of(token))

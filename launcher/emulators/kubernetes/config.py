@@ -12,7 +12,6 @@ from launcher.emulators.common import configfile
 from launcher.emulators.common.faults import Fault
 from launcher.emulators.common.rehearsal import SHOWN
 from launcher.emulators.kubernetes.faults import KINDS
-from launcher.emulators.kubernetes.kinds import EXTENSIONS
 from launcher.emulators.lepton.config import Image
 
 GPU = "nvidia.com/gpu"
@@ -64,8 +63,9 @@ class Config:
     users: tuple[User, ...] = (User(),)
     claims: tuple[str, ...] = ("results", "models")
     """Claims of volumes in the namespace default."""
-    extensions: tuple[str, ...] = EXTENSIONS
-    """Groups that are installed beside those that every cluster has."""
+    extensions: tuple[str, ...] = ()
+    """Groups that are installed beside those that every cluster has: `leaderworkerset.x-k8s.io` and
+    `gateway.networking.k8s.io`."""
     gateways: tuple[str, ...] = ()
     """Gateways of the namespace default; each listens on a port of this machine."""
     quota: Mapping[str, str] = field(default_factory=dict)

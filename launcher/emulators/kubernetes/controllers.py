@@ -6,19 +6,31 @@ import copy
 import hashlib
 import json
 import random
+import socket
 import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from launcher.emulators.common.clock import Clock
 from launcher.emulators.kubernetes.errors import ApiError
-from launcher.emulators.kubernetes.kinds import CLAIMS, DEPLOYMENTS, JOBS, NODES, PODS, REPLICA_SETS, Kind
+from launcher.emulators.kubernetes.kinds import (
+    CLAIMS,
+    DEPLOYMENTS,
+    JOBS,
+    LEADER_WORKER_SETS,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    Kind,
+)
 from launcher.emulators.kubernetes.quantities import number, requested, shown
 from launcher.emulators.kubernetes.selectors import Json, matches
 from launcher.emulators.kubernetes.store import Store, owned_by, owner, seconds
 
 LETTERS = string.ascii_lowercase + string.digits
 OVER = ("Succeeded", "Failed")
+_FIRST_GROUP = 0x7F610000
+"""127.97.0.0: addresses of leaders of groups, which name servers would tell."""
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 
 
@@ -75,6 +87,8 @@ class Controllers:
                 by_owner.setdefault(reference["uid"], []).append(pod)
         for deployment in self.store.all(DEPLOYMENTS):
             self._deployment(deployment, by_owner.get(deployment["metadata"]["uid"], []))
+        for group in self.store.all(LEADER_WORKER_SETS):
+            self._group(group, by_owner.get(group["metadata"]["uid"], []))
         for replicas in self.store.all(REPLICA_SETS):
             self._replicas(replicas, by_owner.get(replicas["metadata"]["uid"], []))
         for job in self.store.all(JOBS):
@@ -156,10 +170,10 @@ class Controllers:
         if replicas.get("status") != status:
             self.store.amend(REPLICA_SETS, replicas, status=status)
 
-    def _add_pod(self, kind: Kind, parent: Json, template: Json, labels: Json) -> str:
+    def _add_pod(self, kind: Kind, parent: Json, template: Json, labels: Json, name: str = "") -> str:
         """Why it cannot be made; empty if it was."""
         metadata = copy.deepcopy(template.get("metadata") or {})
-        name = name_taking(parent["metadata"]["name"], self.dice)
+        name = name or name_taking(parent["metadata"]["name"], self.dice)
         pod = {
             "metadata": {
                 **metadata,
@@ -178,6 +192,46 @@ class Controllers:
             return error.message
         self.store.create(PODS, pod)
         return ""
+
+    # --- groups -------------------------------------------------------------------------------------------------------
+
+    def _group(self, group: Json, pods: list[Json]) -> None:
+        """A LeaderWorkerSet: for each replica a leader, and workers once it is there."""
+        if is_leaving(group):
+            return
+        spec, name = group["spec"], group["metadata"]["name"]
+        template, wanted = spec["leaderWorkerTemplate"], spec.get("replicas", 1)
+        found = {pod["metadata"]["name"]: pod for pod in pods}
+        for number in range(wanted):
+            for index in range(template.get("size", 1)):
+                leader = f"{name}-{number}"
+                pod = f"{leader}-{index}" if index else leader
+                if pod in found and phase(found[pod]) in OVER and not is_leaving(found[pod]):
+                    self.delete(PODS, found[pod], "")
+                elif pod not in found and (not index or leader in found):
+                    kind = "leaderTemplate" if not index and "leaderTemplate" in template else "workerTemplate"
+                    self._add_member(group, template, kind, pod, (number, index))
+        ready = [one for one in found.values() if is_ready(one)]
+        groups = len(ready) // max(1, template.get("size", 1))
+        status = {"replicas": wanted, "readyReplicas": groups, "updatedReplicas": wanted}
+        since = _since(group, "Available", groups >= wanted, self.store.now())
+        reason = "AllGroupsReady" if groups >= wanted else "GroupsProgressing"
+        told: Json = {**status, "conditions": [condition("Available", groups >= wanted, reason, "", since)]}
+        if group.get("status") != told:
+            self.store.amend(LEADER_WORKER_SETS, group, status=told)
+
+    def _add_member(self, group: Json, template: Json, kind: str, name: str, place: tuple[int, int]) -> None:
+        number, index = place
+        pod = copy.deepcopy(template[kind])
+        address = socket.inet_ntoa((_FIRST_GROUP + int(group["metadata"]["uid"][:4], 16) + number).to_bytes(4, "big"))
+        known = {"LWS_LEADER_ADDRESS": address, "LWS_GROUP_SIZE": template.get("size", 1), "LWS_WORKER_INDEX": index}
+        told = [{"name": variable, "value": str(value)} for variable, value in known.items()]
+        for container in pod["spec"]["containers"]:
+            container["env"] = [*told, *container.get("env", ())]
+        mark = "leaderworkerset.sigs.k8s.io"
+        labels = {f"{mark}/name": group["metadata"]["name"], f"{mark}/group-index": str(number)}
+        labels[f"{mark}/worker-index"] = str(index)
+        self._add_pod(LEADER_WORKER_SETS, group, pod, labels, name)
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import msgspec
 
 from launcher.config.execution import Kubernetes
 from launcher.errors import MissingExtra, PreflightError
+from launcher.plan.groups import API
 from launcher.platforms.http import Api, RequestFailed, RetryPolicy, make_client
 from launcher.platforms.kubernetes.reach import account, default_file, has_kubeconfig, is_inside
 
@@ -34,6 +35,7 @@ PATHS = {
     "httproutes": "/apis/gateway.networking.k8s.io/v1",
     "gateways": "/apis/gateway.networking.k8s.io/v1",
     "jobs": "/apis/batch/v1",
+    "leaderworkersets": f"/apis/{API}",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1",
 }
 """Base paths of the kinds that are not of the core."""
@@ -215,6 +217,16 @@ class KubeClient:
         found = await self.api.get(self.path(plural, namespace=namespace), dict[str, Any], params)
         items: list[Json] = found["items"]
         return items
+
+    async def has_group(self, version: str) -> bool:
+        """Whether discovery shows a group, as GROUP/VERSION."""
+        try:
+            await self.api.get(f"/apis/{version}", dict[str, Any])
+        except RequestFailed as error:
+            if error.status == NOT_FOUND:
+                return False
+            raise
+        return True
 
     async def create(self, plural: str, thing: Json, *, cluster: bool = False) -> Json:
         """A new object."""

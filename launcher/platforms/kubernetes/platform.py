@@ -17,7 +17,7 @@ from pathlib import Path
 
 from launcher.config.execution import Kubernetes
 from launcher.errors import NotFound, PlatformError
-from launcher.plan.kubernetes import FOLDER, JOB_SCRIPT, KIND, NAME, route
+from launcher.plan.kubernetes import FOLDER, JOB_SCRIPT, KIND, NAME, route, spans_nodes
 from launcher.plan.model import EndpointPlan, JobPlan, Plan, TaskPlan
 from launcher.platforms import home
 from launcher.platforms.background import Background
@@ -101,7 +101,8 @@ class KubernetesPlatform:
         secrets = Secrets()
         made = await anchor.make(self._client, plan, time.time(), secrets)
         preflight.remember(plan, secrets, os.environ)
-        things = Things(self._client, plan.invocation, asyncio.get_running_loop().time(), secrets.redact)
+        sets = any(map(spans_nodes, plan.endpoints))
+        things = Things(self._client, plan.invocation, asyncio.get_running_loop().time(), secrets.redact, sets=sets)
         self._session = Session(plan=plan, secrets=secrets, anchor=made, things=things, logs=KeptLogs(plan, folder))
         self._renewed = asyncio.get_running_loop().time()
         things.start()
@@ -112,9 +113,12 @@ class KubernetesPlatform:
         session = self._opened()
         assert spec.request is not None
         deployment, service = spec.request["items"]
-        made = await session.things.create(session.things.deployments, session.anchor.owned(deployment))
+        watch = session.things.sets if spans_nodes(spec) else session.things.deployments
+        assert watch is not None
+        made = await session.things.create(watch, session.anchor.owned(deployment))
         owned = session.anchor.owned(service)
-        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": spec.name, "uid": made["metadata"]["uid"]}
+        kind = {name: deployment[name] for name in ("apiVersion", "kind")}
+        reference = {**kind, "name": spec.name, "uid": made["metadata"]["uid"]}
         owned["metadata"]["ownerReferences"].append(reference)
         owned["metadata"]["ownerReferences"] = [reference]
         await session.things.serve(spec.name, owned)
@@ -179,7 +183,8 @@ class KubernetesPlatform:
 
     async def delete_endpoint(self, name: str) -> None:
         """Ask for deletion; `observe` says GONE when it and its pods are."""
-        await self._delete(self._opened().things.deployments.items, "deployments", name)
+        for watch in self._opened().things.serving:
+            await self._delete(watch.items, watch.plural, name)
 
     async def cancel_job(self, name: str) -> None:
         """Ask for deletion; `observe` says GONE when it and its pod are."""

@@ -8,16 +8,19 @@ from typing import Any
 
 from launcher.config.execution import Kubernetes
 from launcher.errors import PlatformError
-from launcher.plan.model import Plan
+from launcher.plan.groups import API
+from launcher.plan.kubernetes import spans_nodes
+from launcher.plan.model import EndpointPlan, Plan
 from launcher.platforms.base import Check, CheckState
 from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.kubernetes.client import IN_CLUSTER, Access, Json, KubeClient, host_of
 from launcher.platforms.kubernetes.forwarding import is_free, taken
-from launcher.platforms.kubernetes.rbac import FORWARDING, NEEDED, ROUTING, Right
+from launcher.platforms.kubernetes.rbac import FORWARDING, NEEDED, ROUTING, SETS, Right
 from launcher.platforms.secrets import Secrets, references
 
 FIRST_PATIENCE = 15.0
 """Seconds in which somebody has to answer at all."""
+_SETS_MISSING = "have LeaderWorkerSet installed, or use GPUs of one node"
 _SUFFIXES = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -32,6 +35,9 @@ async def check(client: KubeClient, config: Kubernetes, plan: Plan, environment:
             text = f"Kubernetes: {where} does not let us in ({error.status}): {error.message}; check the kubeconfig"
             return [_problem("cluster", text)]
         raise PlatformError(f"Kubernetes: {where} cannot be asked: {error.message}; check the kubeconfig") from error
+    if any(map(spans_nodes, plan.endpoints)) and not await client.has_group(API):
+        text = f"Kubernetes: an endpoint needs several nodes, and the cluster has no {API}; {_SETS_MISSING}"
+        return [_problem("nodes", text), *_variables(plan, environment)]
     rights = await _rights(client, config, plan)
     if any(found.state is CheckState.PROBLEM for found in rights):
         return [*rights, *_variables(plan, environment)]
@@ -66,6 +72,8 @@ async def _rights(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Ch
     """Whether each verb is allowed that a run needs, one review each."""
     has_env = any(one.env is not None for one in references(plan))
     wanted = [right for right in NEEDED if _is_used(right, config, has_env)]
+    if any(map(spans_nodes, plan.endpoints)):
+        wanted += SETS
     if plan.expires is not None and is_forwarded(config, client.access):
         wanted += FORWARDING
     if plan.expires is not None and config.access.by == "gateway":
@@ -166,7 +174,7 @@ async def _secrets(client: KubeClient, config: Kubernetes, plan: Plan) -> list[C
 
 async def _gpus(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Check]:
     """Whether any node is large enough for an endpoint, and all together for one at least."""
-    most = max((endpoint.server.gpus for endpoint in plan.endpoints), default=0)
+    most = max((gpus_of_pod(endpoint) for endpoint in plan.endpoints), default=0)
     if not most:
         return []
     try:
@@ -183,6 +191,14 @@ async def _gpus(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Chec
         )
         return [_problem("gpus", text)]
     return [Check("gpus", CheckState.OK, f"{sum(sizes)} {config.gpu_resource} on {len(chosen)} nodes")]
+
+
+def gpus_of_pod(endpoint: EndpointPlan) -> int:
+    """GPUs that one pod of an endpoint asks for."""
+    if not spans_nodes(endpoint):
+        return endpoint.server.gpus
+    assert endpoint.request is not None
+    return endpoint.server.gpus // int(endpoint.request["items"][0]["spec"]["leaderWorkerTemplate"]["size"])
 
 
 def _allocatable(node: Json) -> Mapping[str, str]:
@@ -208,7 +224,7 @@ async def _access(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Ch
 
 async def _gateway(client: KubeClient, config: Kubernetes) -> list[Check]:
     """Whether there is the Gateway that is to lead to endpoints."""
-    if not await has_group(client, "gateway.networking.k8s.io/v1"):
+    if not await client.has_group("gateway.networking.k8s.io/v1"):
         text = "Kubernetes: execution.access.by: the cluster has no gateway.networking.k8s.io/v1; use port_forward"
         return [_problem("access", text)]
     namespace, _, name = str(config.access.gateway).rpartition("/")
@@ -219,17 +235,6 @@ async def _gateway(client: KubeClient, config: Kubernetes) -> list[Check]:
         return [Check("access", CheckState.SKIPPED, error.message)]
     where = namespace or client.access.namespace
     return [_problem("access", f"Kubernetes: execution.access.gateway: there is no Gateway {name} in {where}")]
-
-
-async def has_group(client: KubeClient, version: str) -> bool:
-    """Whether discovery shows a group, as GROUP/VERSION. Raises RequestFailed."""
-    try:
-        await client.api.get(f"/apis/{version}", dict[str, Any])
-    except RequestFailed as error:
-        if error.status == 404:
-            return False
-        raise
-    return True
 
 
 async def _quota(client: KubeClient, config: Kubernetes, plan: Plan) -> list[Check]:

@@ -37,6 +37,8 @@ NEEDED = (
     *_rights("batch", "jobs", "create", "get", "list", "watch", "delete"),
 )
 """What a run does. What preflight further looks at, as nodes and quotas, it goes without if it may not."""
+SETS = _rights("leaderworkerset.x-k8s.io", "leaderworkersets", "create", "get", "list", "watch", "delete")
+"""What a run does beside whose endpoints have several nodes."""
 FORWARDING = _rights("", "pods/portforward", "get", "create")
 """What `nv-eval endpoints up` needs beside, outside the cluster."""
 ROUTING = _rights("gateway.networking.k8s.io", "httproutes", "create", "get")
@@ -46,6 +48,7 @@ COLLECTING = (
     *_rights("", "pods", "list"),
     *_rights("apps", "deployments", "list", "delete"),
     *_rights("batch", "jobs", "list", "delete"),
+    *_rights("leaderworkerset.x-k8s.io", "leaderworkersets", "list", "delete"),
 )
 """What `nv-eval gc` does."""
 
@@ -83,7 +86,11 @@ def role(name: str, namespace: str, rights: tuple[Right, ...]) -> list[Json]:
 
 def manifests(namespace: str) -> list[Json]:
     """All that a namespace needs: the role of a run, and a collector that removes what has expired each quarter."""
-    return [*role("nv-eval", namespace, NEEDED), *role("nv-eval-gc", namespace, COLLECTING), _collector(namespace)]
+    return [
+        *role("nv-eval", namespace, (*NEEDED, *SETS)),
+        *role("nv-eval-gc", namespace, COLLECTING),
+        _collector(namespace),
+    ]
 
 
 def _collector(namespace: str) -> Json:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from time import time as now
 from typing import Any
 
+from launcher.plan.groups import API
 from launcher.plan.kubernetes import INVOCATION, KIND, MANAGED_BY, MARK, OWNER, SUPERVISOR, anchor_name, supervisor_name
 from launcher.platforms.base import Leftover, ResourceState
 from launcher.platforms.kubernetes import states
@@ -21,20 +22,26 @@ _PLURALS = {"endpoint": "deployments", "job": "jobs"}
 
 async def sweep(client: KubeClient, invocation: str) -> list[Leftover]:
     """What invocations whose id begins with `invocation` have in the namespace. Raises RequestFailed."""
-    anchors, deployments, jobs, pods = await asyncio.gather(
+    anchors, deployments, jobs, pods, sets = await asyncio.gather(
         client.every("configmaps", labels=f"{OURS},{KIND}=anchor"),
         client.every("deployments", labels=OURS),
         client.every("jobs", labels=OURS),
         client.every("pods", labels=OURS),
+        _sets(client, OURS),
     )
     until = {_invocation(one): expires(one) for one in anchors}
-    found = [_leftover("endpoint", one, pods, until) for one in deployments]
+    found = [_leftover("endpoint", one, pods, until) for one in (*deployments, *sets)]
     found += [_leftover("job", one, pods, until) for one in jobs]
     supervised = {_invocation(one) for one in jobs if _supervises(one, until)}
     found = [replace(left, launcher_alive=True) if left.invocation in supervised else left for left in found]
     busy = {left.invocation for left in found}
     found += [_anchor(one, until) for one in anchors if _invocation(one) not in busy]
     return [left for left in found if left.invocation and left.invocation.startswith(invocation)]
+
+
+async def _sets(client: KubeClient, labels: str) -> list[Json]:
+    """Endpoints over several nodes, where the cluster knows such."""
+    return await client.every("leaderworkersets", labels=labels) if await client.has_group(API) else []
 
 
 async def remove(client: KubeClient, leftover: Leftover) -> None:
@@ -45,14 +52,17 @@ async def remove(client: KubeClient, leftover: Leftover) -> None:
     if leftover.name == supervisor_name(leftover.invocation):
         await client.delete("configmaps", anchor_name(leftover.invocation), foreground=False)
     if leftover.kind in _PLURALS:
-        await client.delete(_PLURALS[leftover.kind], leftover.name, uid=leftover.id)
+        was_there = await client.delete(_PLURALS[leftover.kind], leftover.name, uid=leftover.id)
+        if not was_there and leftover.kind == "endpoint" and await client.has_group(API):
+            await client.delete("leaderworkersets", leftover.name, uid=leftover.id)
     await remove_anchor(client, leftover.invocation)
 
 
 async def remove_anchor(client: KubeClient, invocation: str) -> bool:
     """Delete the anchor of an invocation that has nothing else, or only what is on its way out; whether it goes."""
     labels = f"{OURS},{INVOCATION}={invocation}"
-    rest = await asyncio.gather(*(client.every(plural, labels=labels) for plural in ("deployments", "jobs")))
+    kinds = [client.every(plural, labels=labels) for plural in ("deployments", "jobs")]
+    rest = await asyncio.gather(*kinds, _sets(client, labels))
     if any(not states.is_leaving(one) and not _has_supervised(one) for found in rest for one in found):
         return False
     return await client.delete("configmaps", anchor_name(invocation), foreground=False)

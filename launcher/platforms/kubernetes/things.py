@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.errors import PlatformError
-from launcher.plan.kubernetes import INVOCATION, KIND, NAME, SUPERVISOR
+from launcher.plan.kubernetes import INVOCATION, KIND, NAME, SUPERVISOR, WORKER, service_name
 from launcher.platforms.background import Background
 from launcher.platforms.base import Progress, Resource, ResourceState, RunnerEnd
 from launcher.platforms.creation import create_once
@@ -57,8 +57,13 @@ class Entry:
 class Things:
     """All endpoints and jobs of one invocation."""
 
-    def __init__(self, client: KubeClient, invocation: str, now: float, redact: Callable[[str], str]) -> None:
-        """`redact` takes secrets out of what servers and jobs print. Watches begin with `start`."""
+    def __init__(
+        self, client: KubeClient, invocation: str, now: float, redact: Callable[[str], str], *, sets: bool = False
+    ) -> None:
+        """`redact` takes secrets out of what servers and jobs print; `sets`: some endpoints have several nodes.
+
+        Watches begin with `start`.
+        """
         self._client = client
         self._invocation = invocation
         self._redact = redact
@@ -69,13 +74,23 @@ class Things:
         self._why_pace = Pace(now, EXTRAS)
         labels = f"{INVOCATION}={invocation},{KIND}!={SUPERVISOR}"
         self.deployments = Watched(client, "deployments", labels, self._see)
+        self.sets = Watched(client, "leaderworkersets", labels, self._see) if sets else None
         self.jobs = Watched(client, "jobs", labels, self._see)
         self.pods = Watched(client, "pods", labels, self._see_pod)
 
     @property
     def watches(self) -> tuple[Watched, ...]:
         """All watches."""
-        return (self.deployments, self.jobs, self.pods)
+        return (*self.serving, self.jobs, self.pods)
+
+    @property
+    def serving(self) -> tuple[Watched, ...]:
+        """Watches of what endpoints are."""
+        return (self.deployments,) if self.sets is None else (self.deployments, self.sets)
+
+    def server(self, name: str) -> Json | None:
+        """What an endpoint is, if it exists."""
+        return next((watch.items[name] for watch in self.serving if name in watch.items), None)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -96,11 +111,13 @@ class Things:
     def _see_pod(self, pod: Json) -> None:
         labels = pod["metadata"].get("labels") or {}
         name = labels.get(NAME)
-        if name is None or labels.get(KIND) not in ("endpoint", "job"):
+        if name is None or labels.get(KIND) not in ("endpoint", "job", WORKER):
             return
         entry = self._entry(name)
         known = entry.last_pod
-        if known is None or known["metadata"]["creationTimestamp"] <= pod["metadata"]["creationTimestamp"]:
+        if labels[KIND] != WORKER and (
+            known is None or known["metadata"]["creationTimestamp"] <= pod["metadata"]["creationTimestamp"]
+        ):
             entry.last_pod = pod
         found = states.of_pod(pod)
         if found.preempted:
@@ -113,7 +130,8 @@ class Things:
 
     def ready_pod(self, name: str) -> str | None:
         """Name of a pod of an endpoint that answers."""
-        return next((str(pod["metadata"]["name"]) for pod in self.pods_of(name) if states.is_ready(pod)), None)
+        pods = (pod for pod in self.pods_of(name) if states.is_ready(pod) and not _is_worker(pod))
+        return next((str(pod["metadata"]["name"]) for pod in pods), None)
 
     def known(self, name: str) -> bool:
         """Whether there is, or was, something of this name."""
@@ -128,7 +146,7 @@ class Things:
         self._background.check()
         await asyncio.gather(*(watch.synced() for watch in self.watches))
         for name, entry in self._entries.items():
-            if name in self.deployments.items:
+            if self.server(name) is not None:
                 self._tend_endpoint(name, entry)
             elif name in self.jobs.items:
                 self._tend_job(name, entry)
@@ -168,7 +186,8 @@ class Things:
 
     async def find_service(self, name: str) -> None:
         """Note the address of a Service that an earlier launcher made, if it did."""
-        found = await self._client.get("services", name)
+        service = service_name(name, 1 if name in self.deployments.items else 2)
+        found = await self._client.get("services", service)
         if found is not None:
             spec = found["spec"]
             self._entry(name).url = f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
@@ -176,8 +195,8 @@ class Things:
     # --- endpoints ----------------------------------------------------------------------------------------------------
 
     def _tend_endpoint(self, name: str, entry: Entry) -> None:
-        deployment, pods = self.deployments.items[name], self.pods_of(name)
-        pod = states.newest(pods)
+        deployment, pods = self.server(name) or {}, self.pods_of(name)
+        pod = _telling(pods)
         failure = states.condition(deployment, "ReplicaFailure")
         if pod is not None and not states.is_leaving(pod):
             found = states.of_pod(pod)
@@ -216,7 +235,7 @@ class Things:
 
     def endpoint(self, name: str) -> Resource:
         """An endpoint in the launcher's words."""
-        entry, deployment = self._entries[name], self.deployments.items.get(name)
+        entry, deployment = self._entries[name], self.server(name)
         pods = self.pods_of(name)
         if deployment is None:
             gone = not pods
@@ -226,7 +245,7 @@ class Things:
         leaving = states.is_leaving(deployment)
         is_told = not found.crashed or entry.explained  # with the last line of the log
         fatal = found.fatal and is_told and (found.preempted or not entry.was_ready) and not leaving
-        is_ready = any(map(states.is_ready, pods))
+        is_ready = self.ready_pod(name) is not None
         state = ResourceState.RUNNING if leaving or entry.was_ready else ResourceState.PENDING
         if fatal:
             state = ResourceState.FAILED
@@ -412,7 +431,7 @@ class Things:
         """Whether its log will not grow any more."""
         if self._is_job(name):
             return self._entries[name].log_is_read or name not in self.jobs.items
-        return name not in self.deployments.items and not self.pods_of(name)
+        return self.server(name) is None and not self.pods_of(name)
 
     async def last_lines(self, name: str, lines: int) -> list[str]:
         """The last lines of an endpoint's or a job's output, of its last run that printed. Raises RequestFailed."""
@@ -421,7 +440,7 @@ class Things:
             return []
         if entry.lines:
             return entry.lines[-lines:]
-        pod = states.newest(self.pods_of(name)) or entry.last_pod
+        pod = _telling(self.pods_of(name)) or entry.last_pod
         if pod is None:
             return []
         found = await self._tail(pod, lines, previous=states.of_pod(pod).crashed and _restarts(pod))
@@ -449,6 +468,19 @@ class Things:
         if entry is None or not entry.lines:
             raise PlatformError(f"job {name} has no log")
         return results_from_log("\n".join(entry.lines))
+
+
+def _is_worker(pod: Json) -> bool:
+    return (pod["metadata"].get("labels") or {}).get(KIND) == WORKER
+
+
+def _telling(pods: list[Json]) -> Json | None:
+    """The pod that tells most of an endpoint: of a group the first with which something is wrong, else the leader."""
+    here = [pod for pod in pods if not states.is_leaving(pod)]
+    ordered = sorted(here, key=_is_worker)
+    troubled = (pod for pod in ordered if len(here) > 1 and states.of_pod(pod).detail)
+    leaders = [pod for pod in pods if not _is_worker(pod)]
+    return next(troubled, None) or states.newest(leaders or pods)
 
 
 def _restarts(pod: Json) -> bool:
