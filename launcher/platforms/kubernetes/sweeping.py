@@ -10,6 +10,7 @@ from typing import Any
 from launcher.plan.groups import API
 from launcher.plan.kubernetes import INVOCATION, KIND, MANAGED_BY, MARK, OWNER, SUPERVISOR, anchor_name, supervisor_name
 from launcher.platforms.base import Leftover, ResourceState
+from launcher.platforms.http import RequestFailed
 from launcher.platforms.kubernetes import states
 from launcher.platforms.kubernetes.anchor import expires
 from launcher.platforms.kubernetes.client import KubeClient
@@ -17,6 +18,7 @@ from launcher.platforms.kubernetes.things import age
 
 Json = dict[str, Any]
 OURS = f"{MANAGED_BY}={MARK}"
+FORBIDDEN = 403
 _PLURALS = {"endpoint": "deployments", "job": "jobs"}
 
 
@@ -40,8 +42,18 @@ async def sweep(client: KubeClient, invocation: str) -> list[Leftover]:
 
 
 async def _sets(client: KubeClient, labels: str) -> list[Json]:
-    """Endpoints over several nodes, where the cluster knows such."""
-    return await client.every("leaderworkersets", labels=labels) if await client.has_group(API) else []
+    """Endpoints over several nodes, where the cluster knows such.
+
+    Who may not list them has made none, and those of others go with their anchor, which is listed in any case.
+    """
+    if not await client.has_group(API):
+        return []
+    try:
+        return await client.every("leaderworkersets", labels=labels)
+    except RequestFailed as error:
+        if error.status == FORBIDDEN:
+            return []
+        raise
 
 
 async def remove(client: KubeClient, leftover: Leftover) -> None:
