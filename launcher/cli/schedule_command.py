@@ -16,7 +16,7 @@ from launcher.cli import leftovers
 if TYPE_CHECKING:
     from launcher.orchestrator.journal import Journal
     from launcher.schedule.firing import Firing
-    from launcher.schedule.model import Fire, Schedule
+    from launcher.schedule.model import Fire, Schedule, Via
     from launcher.schedule.store import Store
 
 SCHEMA = "nv-eval.schedule/1"
@@ -162,20 +162,35 @@ def _remove(args: argparse.Namespace) -> int:
     from launcher.schedule import places
 
     store = _store()
-    schedule = store.find(args.name)
-    timer = places.timer(schedule.definition.via, schedule.name)
-    text = timer.present() if timer is not None else ""
-    if timer is not None and text:
-        timer.uninstall()
-    store.remove(schedule.name)
+    calling, text = _calling(store, args.name), ""
+    for via in calling:
+        timer = places.timer(via, args.name)
+        found = timer.present() if timer is not None else ""
+        if timer is not None and found:
+            timer.uninstall()
+            text += f"Removed the {timer.name}:\n{found}"
+    store.remove(args.name)
     if args.json:
-        _print_json(name=schedule.name, removed=True, timer=text or None)
+        _print_json(name=args.name, removed=True, timer=text.partition("\n")[2] or None)
     else:
-        sys.stdout.write(f"Removed the {timer.name}:\n{text}" if timer is not None and text else "")
-        sys.stdout.write(f"Removed schedule {schedule.name}. What it ran stays in: nv-eval schedule history\n")
-        if schedule.definition.via == "kubernetes":
-            print(f"In the cluster: kubectl delete cronjob,configmap {places.mark(schedule.name)}")
+        sys.stdout.write(f"{text}Removed schedule {args.name}. What it ran stays in: nv-eval schedule history\n")
+        if "kubernetes" in calling:
+            print(f"In the cluster: kubectl delete cronjob,configmap {places.mark(args.name)}")
     return 0
+
+
+def _calling(store: Store, name: str) -> tuple[Via, ...]:
+    """What calls a schedule; everything that can where it is damaged. Raises NotFound."""
+    from launcher.errors import LauncherError, NotFound
+    from launcher.schedule import places
+    from launcher.schedule.model import Via
+
+    try:
+        return (store.find(name).definition.via,)
+    except NotFound:
+        raise
+    except LauncherError:
+        return tuple(via for via in Via if (timer := places.timer(via, name)) is None or timer.works())
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -184,14 +199,19 @@ def _remove(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     store, _ = _settled()
     rows = [_facts(store, schedule) for schedule in store.schedules()]
+    _say_damaged(store)
     if args.json:
-        _print_json(schedules=rows)
+        _print_json(schedules=rows, damaged=store.damaged)
     elif not rows:
         print("No schedules; add one with: nv-eval schedule add")
     else:
         head = ("name", "when", "timezone", "via", "next", "last")
         sys.stdout.write(leftovers.table(head, [[str(row[name] or "") for name in head] for row in rows]))
     return 0
+
+
+def _say_damaged(store: Store) -> None:
+    sys.stderr.writelines(f"nv-eval: {line}\n" for line in store.damaged)
 
 
 def _facts(store: Store, schedule: Schedule) -> dict[str, Any]:
@@ -243,8 +263,9 @@ def _history(args: argparse.Namespace) -> int:
     lines = store.history(args.name)
     if args.name and not lines:
         store.find(args.name)  # a name that nobody ever had is told
+    _say_damaged(store)
     if args.json:
-        _print_json(history=[asdict(fire) for fire in lines])
+        _print_json(history=[asdict(fire) for fire in lines], damaged=store.damaged)
     elif not lines:
         print("Nothing has happened yet.")
     else:

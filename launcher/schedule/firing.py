@@ -179,6 +179,8 @@ class Firing:
             if prepared.worst_usd is None:
                 return f"budget of the {span}: no price of the run is known; set execution.usd_per_gpu_hour"
             others = [one for one in self.store.history() if one.id != fire.id and (one.started or 0) >= began]
+            if self.store.damaged_fires:
+                return f"budget of the {span}: nobody knows what is spent: {self.store.damaged_fires[0]}"
             spent = sum(charge(one, costs) for one in others)
             if spent + prepared.worst_usd > most:
                 return (

@@ -34,6 +34,7 @@ class Server:
     say: Callable[[str], None] = lambda _: None
     look: float = LOOK
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _told: set[str] = field(default_factory=set)
     _known: dict[str, Definition] = field(default_factory=dict)
     _ends: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,6 +62,9 @@ class Server:
         store = self.store()
         try:
             wanted = {one.name: one.definition for one in store.schedules() if one.definition.via is Via.SERVE}
+            for line in set(store.damaged) - self._told:
+                self._told.add(line)
+                self.say(line)
         finally:
             store.close()
         for name in self._known.keys() - wanted.keys():

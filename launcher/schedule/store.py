@@ -10,11 +10,11 @@ import fcntl
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,7 +22,8 @@ from launcher.errors import ConfigError, LauncherError, NotFound, nearest
 from launcher.orchestrator import schema
 from launcher.orchestrator.journal import BUSY_PATIENCE, state_folder
 from launcher.orchestrator.lease import process_start
-from launcher.schedule.model import GOOD, Checkpoint, Definition, Fire, Outcome, Schedule, Seen, Verdict
+from launcher.schedule.model import GOOD, Checkpoint, Definition, Fire, Outcome, Schedule, Seen
+from launcher.text import plain
 
 _TABLES = """
 CREATE TABLE schedules (
@@ -42,6 +43,8 @@ CREATE TABLE checkpoints (
 )
 """
 VERSION = 1
+_UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
+_LONGEST_REASON = 120
 _FIRE = (
     "id, schedule, due, first_due, count, started, ended, invocation, exit_code, outcome, detail, worst_usd, usd, "
     "verdict, baseline"
@@ -72,6 +75,7 @@ class Process:
         return self.is_here and bool(self.start) and process_start(self.pid) == self.start
 
 
+T = TypeVar("T")
 _DAMAGED = "it is damaged: move it away to begin anew, schedules are then to be added again"
 
 
@@ -81,6 +85,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open the file. Raises LauncherError if it cannot be opened or is of a later version."""
         self.path = path
+        self._damaged_schedules: list[str] = []
+        self.damaged_fires: list[str] = []
+        """Rows of the history that could not be read so far and were left out, a line each."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._db = sqlite3.connect(path, timeout=BUSY_PATIENCE, isolation_level=None)
@@ -96,6 +103,11 @@ class Store:
     def default(cls) -> Store:
         """The one in the state folder."""
         return cls(state_folder() / "schedules.db")
+
+    @property
+    def damaged(self) -> list[str]:
+        """All rows that could not be read so far and were left out, a line each."""
+        return [*self._damaged_schedules, *self.damaged_fires]
 
     def close(self) -> None:
         """Close the file."""
@@ -149,16 +161,42 @@ class Store:
 
     def schedules(self) -> list[Schedule]:
         """All schedules by name."""
-        rows = self._query("SELECT definition, created, handled, paused FROM schedules ORDER BY name")
-        return [_schedule(row) for row in rows]
+        rows = self._query("SELECT definition, created, handled, paused, name FROM schedules ORDER BY name")
+        return self._readable(
+            rows, lambda row: _schedule(row[:4]), lambda row: _of_schedule(row[4]), self._damaged_schedules
+        )
 
     def find(self, name: str) -> Schedule:
-        """A schedule by its name. Raises NotFound."""
+        """A schedule by its name. Raises NotFound, and LauncherError for a damaged one."""
         rows = self._query("SELECT definition, created, handled, paused FROM schedules WHERE name = ?", (name,))
         if not rows:
             hint = nearest(name, self._names()) or "; see: nv-eval schedule ls"
             raise NotFound(f"schedule {name}: there is none of this name{hint}")
-        return _schedule(rows[0])
+        try:
+            return _schedule(rows[0])
+        except _UNREADABLE as error:
+            raise LauncherError(self._said(_of_schedule(name), error)) from None
+
+    def has(self, name: str) -> bool:
+        """Whether there is a schedule of this name, also a damaged one."""
+        return name in self._names()
+
+    def _readable(
+        self, rows: Sequence[Any], decode: Callable[[Any], T], called: Callable[[Any], str], damaged: list[str]
+    ) -> list[T]:
+        """Rows as what they are; one that is damaged is told in `damaged` and hides no other."""
+        found: list[T] = []
+        for row in rows:
+            try:
+                found.append(decode(row))
+            except _UNREADABLE as error:
+                line = self._said(called(row), error)
+                damaged += [] if line in damaged else [line]
+        return found
+
+    def _said(self, what: str, error: Exception) -> str:
+        reason = " ".join(plain(str(error)).split()) or type(error).__name__
+        return f"{self.path}: {what} ({reason[:_LONGEST_REASON]})"
 
     def _names(self, name: str | None = None) -> list[str]:
         return [row[0] for row in self._query("SELECT name FROM schedules WHERE ? IN (name, '')", (name or "",))]
@@ -211,7 +249,10 @@ class Store:
     def history(self, schedule: str | None = None) -> list[Fire]:
         """What became of the times of a schedule, or of all, oldest first."""
         statement = f"SELECT {_FIRE} FROM fires WHERE ? IN (schedule, '') ORDER BY id"  # noqa: S608
-        return [_fire(row) for row in self._query(statement, (schedule or "",))]
+        return self._fires(self._query(statement, (schedule or "",)))
+
+    def _fires(self, rows: Sequence[tuple[Any, ...]]) -> list[Fire]:
+        return self._readable(rows, _fire, _of_fire, self.damaged_fires)
 
     def unsettled(self) -> list[tuple[Fire, Process]]:
         """What runs, or was killed and may have been resumed, with the process that ran it."""
@@ -219,7 +260,12 @@ class Store:
             f"SELECT host, pid, pid_start, {_FIRE} FROM fires WHERE outcome IS NULL OR outcome = ? ORDER BY id",  # noqa: S608
             (Outcome.KILLED,),
         )
-        return [(_fire(row[3:]), Process(*row[:3])) for row in rows]
+        return self._readable(
+            rows,
+            lambda row: (_fire(row[3:]), Process(*row[:3])),
+            lambda row: _of_fire(row[3:]),
+            self.damaged_fires,
+        )
 
     def last_good(self, schedule: Schedule) -> Fire | None:
         """The last run that the gate let pass, or the first that there was."""
@@ -228,7 +274,7 @@ class Store:
             "ORDER BY id DESC LIMIT 1",
             (schedule.name, *GOOD, schedule.created),
         )
-        return _fire(rows[0]) if rows else None
+        return next(iter(self._fires(rows)), None)
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -240,18 +286,25 @@ class Store:
     def untold(self, schedule: str) -> list[Fire]:
         """What has ended and nobody was told of."""
         statement = f"SELECT {_FIRE} FROM fires WHERE schedule = ? AND outcome NOT NULL AND NOT told ORDER BY id"  # noqa: S608
-        return [_fire(row) for row in self._query(statement, (schedule,))]
+        return self._fires(self._query(statement, (schedule,)))
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def seen(self, watch: str) -> list[Seen]:
-        """Checkpoints that a watch has begun with, oldest first."""
+        """Checkpoints that a watch has begun with, oldest first.
+
+        Raises LauncherError if one is damaged: left out, it would be evaluated again.
+        """
         rows = self._query(
             "SELECT identity, path, name, step, ordering, invocation, outcome, exit_code, started, detail "
             "FROM checkpoints WHERE watch = ? ORDER BY rowid",
             (watch,),
         )
-        return [_seen(row) for row in rows]
+        try:
+            return [_seen(row) for row in rows]
+        except _UNREADABLE as error:
+            what = f"a checkpoint of watch {watch} is damaged; move the file away, or take the row out"
+            raise LauncherError(self._said(what, error)) from None
 
     def begin(self, watch: str, checkpoint: Checkpoint, invocation: str, now: float) -> None:
         """A checkpoint is about to be evaluated by an invocation."""
@@ -272,23 +325,30 @@ class Store:
 def _schedule(row: tuple[Any, ...]) -> Schedule:
     definition, created, handled, paused = row
     decoded = msgspec.json.decode(definition, type=Definition)
-    return Schedule(definition=decoded, created=created, handled=handled, paused=bool(paused))
+    return Schedule(definition=decoded, created=float(created), handled=float(handled), paused=bool(paused))
 
 
 def _fire(row: tuple[Any, ...]) -> Fire:
     facts = dict(zip(_FIRE.split(", "), row, strict=True))
-    facts["outcome"] = Outcome(facts["outcome"]) if facts["outcome"] else None
-    facts["verdict"] = Verdict(facts["verdict"]) if facts["verdict"] else None
-    return Fire(**facts)
+    return msgspec.convert(facts, Fire)
 
 
 def _seen(row: tuple[Any, ...]) -> Seen:
     identity, path, name, step, order, invocation, outcome, exit_code, started, detail = row
-    return Seen(
-        checkpoint=Checkpoint(identity=identity, path=path, name=name, step=step, order=order),
-        invocation=invocation,
-        outcome=Outcome(outcome) if outcome else None,
-        exit_code=exit_code,
-        started=started,
-        detail=detail,
-    )
+    facts = {
+        "checkpoint": {"identity": identity, "path": path, "name": name, "step": step, "order": order},
+        "invocation": invocation,
+        "outcome": outcome,
+        "exit_code": exit_code,
+        "started": started,
+        "detail": detail,
+    }
+    return msgspec.convert(facts, Seen)
+
+
+def _of_schedule(name: object) -> str:
+    return f"schedule {plain(str(name))} is damaged; remove it and add it anew: nv-eval schedule rm NAME"
+
+
+def _of_fire(row: tuple[Any, ...]) -> str:
+    return f"line {plain(str(row[0]))} of the history, of schedule {plain(str(row[1]))}, is damaged and left out"

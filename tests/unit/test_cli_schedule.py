@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -253,6 +255,53 @@ def test_a_time_that_comes_while_the_folder_is_gone_fails_in_the_history(machine
 
     assert code == 3 and "the folder of the schedule" in err
     assert (line["outcome"], line["exit_code"]) == ("failed", 3)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+ODD_RUN = (
+    "--",
+    "run",
+    "evaluation.limit=2",
+    "+evaluation.metadata.words='100% \"a b\" $HOME #x'",
+    "+evaluation.metadata.two='a\nb'",
+    "evaluation.envs.MY_KEY=${oc.env:CANARY_KEY}",
+)
+CANARY = "canary-4f7e21"
+
+
+@pytest.mark.parametrize("via", ["crontab", "systemd", "slurm", "kubernetes"])
+def test_odd_arguments_come_back_as_they_were_and_a_reference_is_resolved_nowhere(machine: Desk, via: str) -> None:
+    machine.write("keys.env", f"CANARY_KEY={CANARY}\n").chmod(0o600)
+    more = ("--image", "i", "--claim", "c") if via == "kubernetes" else ("--env-file", "keys.env")
+    systemctl = machine.root / "bin/systemctl"
+    systemctl.write_text("#!/bin/sh\nexit 0\n")
+    systemctl.chmod(0o755)
+
+    code, out, err = add(machine, "--via", via, "--yes", *more, run=ODD_RUN)
+
+    assert code == 0, err
+    if via == "kubernetes":
+        config, _ = yaml.safe_load_all(out)
+        kept = json.loads(config["data"]["schedule.json"])
+    else:
+        kept = json.loads(machine.nv_eval("schedule", "show", "nightly", "--json")[1])["definition"]
+    assert kept["run"]["overrides"] == list(ODD_RUN[2:])
+    held = [path for path in machine.root.rglob("*") if path.is_file() and path.name != "keys.env"]
+    assert CANARY not in out + err and not [path for path in held if CANARY.encode() in path.read_bytes()]
+
+
+def test_a_damaged_schedule_is_told_and_can_be_removed(machine: Desk) -> None:
+    add(machine, "--via", "crontab", "--yes")
+    with closing(sqlite3.connect(machine.root / "home/nv-eval/schedules.db", isolation_level=None)) as file:
+        file.execute("UPDATE schedules SET definition = '{'")
+
+    listed_, shown = machine.nv_eval("schedule", "ls"), machine.nv_eval("schedule", "show", "nightly")
+    removed = machine.nv_eval("schedule", "rm", "nightly")
+
+    assert listed_[0] == 0 and listed_[2].count("\n") == 1 and "schedule nightly is damaged" in listed_[2]
+    assert shown[0] == 1 and shown[2].count("\n") == 1 and "schedule nightly is damaged" in shown[2]
+    assert removed[0] == 0 and table(machine) == "" and machine.nv_eval("schedule", "ls")[2] == ""
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------

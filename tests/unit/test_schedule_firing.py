@@ -14,7 +14,7 @@ from launcher.errors import ConfigError, LauncherError, NotFound, PlatformError,
 from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Journal
 from launcher.schedule.firing import Ended, Firing, Prepared, jitter, refuse_unkeepable
-from launcher.schedule.model import Outcome, Verdict
+from launcher.schedule.model import Checkpoint, Outcome, Verdict
 from launcher.schedule.store import Store
 from tests.fakes.schedules import Clock, Killed, World, moment, nightly
 from tests.fakes.schedules import world as world  # noqa: PLC0414  # a fixture
@@ -429,6 +429,66 @@ def test_what_a_schedule_was_comes_back_as_it_was(tmp_path: Path) -> None:
     found = Store(tmp_path / "s.db").find("nightly")
 
     assert (found.definition, found.created, found.handled, found.paused) == (definition, 7.0, 7.0, False)
+
+
+@pytest.mark.parametrize(
+    ("evening", "began"), [("2026-03-28T20:00", "2026-03-29T03:00"), ("2026-10-24T20:00", "2026-10-25T02:30")]
+)
+def test_half_past_two_fires_once_in_a_night_when_clocks_change(world: World, evening: str, began: str) -> None:
+    world.store.add(nightly(cron="30 2 * * *"), moment(evening))
+    world.lasts = 60.0
+
+    for call in range(1, 48):  # every quarter of an hour, far more often than any timer
+        world.clock.now = moment(evening) + call * 900
+        world.fire()
+
+    (fire,) = world.store.history()
+    assert (str(fire.outcome), fire.due, fire.started) == ("scored", moment(began), moment(began))
+    assert len(world.runs) == 1
+
+
+DAMAGES = [
+    ("UPDATE schedules SET definition = '{' WHERE name = 'weekly'", "schedule weekly is damaged"),
+    ("UPDATE schedules SET definition = x'ff' WHERE name = 'weekly'", "schedule weekly is damaged"),
+    ("UPDATE schedules SET handled = 'soon' WHERE name = 'weekly'", "schedule weekly is damaged"),
+    ("UPDATE fires SET outcome = 'splendid' WHERE schedule = 'weekly'", "line 2 of the history, of schedule weekly"),
+    ("UPDATE fires SET verdict = 7 WHERE schedule = 'weekly'", "line 2 of the history, of schedule weekly"),
+    ("UPDATE fires SET started = 'then' WHERE schedule = 'weekly'", "line 2 of the history, of schedule weekly"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES)
+def test_a_damaged_row_is_one_line_and_hides_no_other(world: World, damage: str, said: str) -> None:
+    for name in ("nightly", "weekly"):
+        world.store.add(nightly(name=name), moment("2026-11-03T00:30"))
+        world.at("2026-11-03T02:00", name)
+    world.store._db.execute(damage)
+
+    names, fires = [one.name for one in world.store.schedules()], [one.schedule for one in world.store.history()]
+
+    assert names == ["nightly"] or fires == ["nightly"]
+    (line,) = world.store.damaged
+    assert said in line and line.startswith(str(world.store.path)) and "\n" not in line
+    assert world.at("2026-11-04T02:00").outcome is Outcome.SCORED, "the other one goes on"  # type: ignore[union-attr]
+
+
+def test_a_budget_is_not_promised_where_nobody_knows_what_was_spent(world: World) -> None:
+    world.store.add(nightly(budget_day=100), moment("2026-11-03T00:30"))
+    world.at("2026-11-03T02:00")
+    world.store._db.execute("UPDATE fires SET usd = 'much'")
+
+    fire = world.at("2026-11-04T02:00")
+
+    assert fire is not None and fire.outcome is Outcome.BUDGET
+    assert "nobody knows what is spent" in fire.detail and "line 1 of the history" in fire.detail
+
+
+def test_a_damaged_checkpoint_is_not_evaluated_again_unseen(world: World) -> None:
+    world.store.begin("w", Checkpoint(identity="a", path="p", name="n"), "run00000", 1.0)
+    world.store._db.execute("UPDATE checkpoints SET started = 'then'")
+
+    with pytest.raises(LauncherError, match="a checkpoint of watch w is damaged; move the file away"):
+        world.store.seen("w")
 
 
 def test_a_file_of_a_later_version_or_no_file_at_all_is_a_line(tmp_path: Path) -> None:
