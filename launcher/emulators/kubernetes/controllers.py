@@ -202,15 +202,15 @@ class Controllers:
         spec, name = group["spec"], group["metadata"]["name"]
         template, wanted = spec["leaderWorkerTemplate"], spec.get("replicas", 1)
         found = {pod["metadata"]["name"]: pod for pod in pods}
-        for number in range(wanted):
+        for place in range(wanted):
             for index in range(template.get("size", 1)):
-                leader = f"{name}-{number}"
+                leader = f"{name}-{place}"
                 pod = f"{leader}-{index}" if index else leader
                 if pod in found and phase(found[pod]) in OVER and not is_leaving(found[pod]):
                     self.delete(PODS, found[pod], "")
                 elif pod not in found and (not index or leader in found):
                     kind = "leaderTemplate" if not index and "leaderTemplate" in template else "workerTemplate"
-                    self._add_member(group, template, kind, pod, (number, index))
+                    self._add_member(group, template, kind, pod, (place, index))
         ready = [one for one in found.values() if is_ready(one)]
         groups = len(ready) // max(1, template.get("size", 1))
         status = {"replicas": wanted, "readyReplicas": groups, "updatedReplicas": wanted}
@@ -221,15 +221,17 @@ class Controllers:
             self.store.amend(LEADER_WORKER_SETS, group, status=told)
 
     def _add_member(self, group: Json, template: Json, kind: str, name: str, place: tuple[int, int]) -> None:
-        number, index = place
+        group_index, index = place
         pod = copy.deepcopy(template[kind])
-        address = socket.inet_ntoa((_FIRST_GROUP + int(group["metadata"]["uid"][:4], 16) + number).to_bytes(4, "big"))
+        address = socket.inet_ntoa(
+            (_FIRST_GROUP + int(group["metadata"]["uid"][:4], 16) + group_index).to_bytes(4, "big")
+        )
         known = {"LWS_LEADER_ADDRESS": address, "LWS_GROUP_SIZE": template.get("size", 1), "LWS_WORKER_INDEX": index}
         told = [{"name": variable, "value": str(value)} for variable, value in known.items()]
         for container in pod["spec"]["containers"]:
             container["env"] = [*told, *container.get("env", ())]
         mark = "leaderworkerset.sigs.k8s.io"
-        labels = {f"{mark}/name": group["metadata"]["name"], f"{mark}/group-index": str(number)}
+        labels = {f"{mark}/name": group["metadata"]["name"], f"{mark}/group-index": str(group_index)}
         labels[f"{mark}/worker-index"] = str(index)
         self._add_pod(LEADER_WORKER_SETS, group, pod, labels, name)
 
