@@ -97,23 +97,13 @@ def endpoint(
     if nodes > 1:
         pod["containers"][0]["command"] = spread(server)
         deployment = group({"name": name, "labels": {**labels, **_queue(config)}}, template, nodes, {KIND: WORKER})
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": service_name(name, nodes), "labels": labels},
-        "spec": {
-            "type": "ClusterIP",
-            "selector": {NAME: name, KIND: "endpoint"},
-            "ports": [{"name": "http", "port": server.port, "targetPort": server.port, "protocol": "TCP"}],
-        },
-    }
     return EndpointPlan(
         name=name,
         server=server,
         start_timeout=start_timeout,
         health_timeout=health_timeout,
         mounts=tuple(_mounts(config, server)),
-        request={"apiVersion": "v1", "kind": "List", "items": [deployment, service]},
+        request={"apiVersion": "v1", "kind": "List", "items": [deployment, service(service_name(name, nodes), labels, server.port)]},
     )
 
 
@@ -145,6 +135,20 @@ def route(config: Kubernetes, spec: EndpointPlan, invocation: str) -> tuple[dict
         },
     }
     return manifest, f"{access.scheme}://{host}{f':{access.port}' if access.port else ''}"
+
+
+def service(name: str, labels: Mapping[str, str], port: int) -> dict[str, Any]:
+    """The Service of an endpoint, under a name of its own; `labels` are those of the endpoint."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "labels": dict(labels)},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": {NAME: labels[NAME], KIND: "endpoint"},
+            "ports": [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}],
+        },
+    }
 
 
 def job(

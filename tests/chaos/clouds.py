@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,10 @@ from typing import Any, Protocol
 
 from launcher.emulators.common.front import RequestRecord
 from launcher.emulators.deepinfra import DeepInfraEmulator
-from launcher.emulators.lepton import Item, LeptonEmulator
+from launcher.emulators.kubernetes import KubernetesEmulator, Made
+from launcher.emulators.lepton import Item, LeptonEmulator, Script
 from launcher.emulators.lepton.job import FINISHED
+from launcher.plan import kubernetes
 from launcher.plan.deepinfra import model_name
 from launcher.platforms.deepinfra.names import expiring
 from tests.chaos.scenes import Scene
@@ -25,6 +28,12 @@ BYSTANDER = "somebody-elses"
 """An endpoint without our mark: nobody may touch it."""
 NEIGHBOUR = expiring(model_name("nv-eval-t0-0-b0b0b0b0"), 365 * 86_400.0, time.time())
 """A deployment of another invocation, wanted for a year: only its own launcher may touch it."""
+NEIGHBOURS = "b0b0b0b0"
+"""Another invocation, in a cluster."""
+CLUSTER_TOKEN = "loopback-admin"
+PATIENCE = 8.0
+"""Seconds in which a cluster removes what has lost its owner."""
+_KINDS = {"Deployment": "endpoint", "Job": "job"}
 _CHANGES = ("POST", "PATCH", "DELETE")
 
 
@@ -67,6 +76,10 @@ class Cloud(Protocol):
         """Requests that made or changed something, those of others left out."""
         ...
 
+    def also_left(self) -> list[str]:
+        """What exists of the invocation beside endpoints and jobs."""
+        ...
+
 
 @dataclass(frozen=True)
 class LeptonCloud:
@@ -107,6 +120,10 @@ class LeptonCloud:
     def changes(self) -> list[str]:
         """All but the bystander's creation."""
         return _changes(self.emulator.requests, others=1)
+
+    def also_left(self) -> list[str]:
+        """Nothing."""
+        return []
 
     def settle_others(self) -> None:
         """Make what belongs to others."""
@@ -155,6 +172,10 @@ class DeepInfraCloud:
         """All but the creations of others."""
         return _changes(self.emulator.requests, others=2)
 
+    def also_left(self) -> list[str]:
+        """Nothing."""
+        return []
+
     def settle_others(self) -> None:
         """Make what belongs to others."""
         for name in (BYSTANDER, NEIGHBOUR):
@@ -162,10 +183,76 @@ class DeepInfraCloud:
             _post(f"{self.emulator.url}/deploy/llm", self.emulator.key, body)
 
 
+@dataclass(frozen=True)
+class KubernetesCloud:
+    """A cluster."""
+
+    emulator: KubernetesEmulator
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The kubeconfig."""
+        return {"KUBECONFIG": str(self.emulator.kubeconfig)}
+
+    def made(self) -> list[Thing]:
+        """Deployments and Jobs."""
+        found = [made for made in self.emulator.made() if INVOCATION in made.name and made.kind in _KINDS]
+        return [self._thing(made) for made in found]
+
+    def _thing(self, made: Made) -> Thing:
+        state = "Deleting" if made.over < math.inf else "Active"
+        kind = _KINDS[made.kind]
+        return Thing(kind=kind, name=made.name, state=state, gone=made.gone, made=made.made, over=made.over)
+
+    def others_live(self) -> bool:
+        """The bystander, the neighbour and its anchor."""
+        alive = {made.name for made in self.emulator.made() if not made.gone and made.over == math.inf}
+        return {BYSTANDER, "neighbour", kubernetes.anchor_name(NEIGHBOURS)} <= alive
+
+    def changes(self) -> list[str]:
+        """All but the creations of others."""
+        return _changes(self.emulator.requests, others=3)
+
+    def also_left(self) -> list[str]:
+        """Pods, Services, Secrets, the anchor: the cluster removes them after their owner, by and by."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            left = [text for text in self.emulator.left() if INVOCATION in text]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.05)
+
+    def settle_others(self) -> None:
+        """Make what belongs to others."""
+        ours = {kubernetes.MANAGED_BY: kubernetes.MARK, kubernetes.INVOCATION: NEIGHBOURS}
+        wanted = {kubernetes.EXPIRES: str(round(time.time() + 365 * 86_400.0))}
+        anchor = {
+            "metadata": {
+                "name": kubernetes.anchor_name(NEIGHBOURS),
+                "labels": {**ours, kubernetes.KIND: "anchor"},
+                "annotations": wanted,
+            },
+        }
+        _post(f"{self.emulator.url}/api/v1/namespaces/default/configmaps", CLUSTER_TOKEN, anchor)
+        for name, labels in ((BYSTANDER, {}), ("neighbour", ours)):
+            pod = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "sim/other"}]}}
+            spec = {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": pod}
+            body = {"metadata": {"name": name, "labels": labels}, "spec": spec}
+            _post(f"{self.emulator.url}/apis/apps/v1/namespaces/default/deployments", CLUSTER_TOKEN, body)
+
+
 @contextmanager
 def clouds(scene: Scene) -> Iterator[tuple[Cloud, ...]]:
     """Running clouds for a scene, in which others have something already; faults begin after that."""
     with ExitStack() as stack:
+        if scene.kubernetes is not None:
+            calm = dataclasses.replace(scene.kubernetes, faults=())
+            pods = {"sim/server": scene.server, "sim/job": scene.job, "sim/other": lambda _: Script()}
+            cluster = KubernetesCloud(stack.enter_context(KubernetesEmulator(calm, simulations=pods)))
+            cluster.settle_others()
+            cluster.emulator.inject(*scene.kubernetes.faults)
+            yield (cluster,)
+            return
         quiet = dataclasses.replace(scene.config, faults=())
         simulations = {"sim/*": scene.server, "python*": scene.job}
         lepton = LeptonCloud(stack.enter_context(LeptonEmulator(quiet, simulations=simulations)))

@@ -11,6 +11,7 @@ import re
 import resource
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,22 +63,26 @@ class Watch:
     _journal: Journal | None = None
     _counts: Counter[str] = field(default_factory=Counter)
     _trace: int = -1
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    """Threads wait for the answers of Kubernetes."""
 
     def install(self) -> None:
         """From now on points are counted. There is no way back: this is for processes that are made for it."""
         self._trace = os.open(self.trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._watch_journal()
         self._watch_requests()
+        self._watch_threaded_requests()
         sys.addaudithook(self._audit)
 
     def reach(self, label: str, *, last_act: Callable[[], object] = lambda: None) -> None:
         """The process is at a point. `last_act` is done before something happens there."""
-        self._counts[label] += 1
-        self._counts[""] += 1
-        os.write(self._trace, f"{label}\n".encode())
-        if self.awaited in (Point(label, self._counts[label]), Point("", self._counts[""])):
-            last_act()
-            self._happen()
+        with self._lock:
+            self._counts[label] += 1
+            self._counts[""] += 1
+            os.write(self._trace, f"{label}\n".encode())
+            if self.awaited in (Point(label, self._counts[label]), Point("", self._counts[""])):
+                last_act()
+                self._happen()
 
     def _happen(self) -> None:
         match self.act:
@@ -138,10 +143,37 @@ class Watch:
 
         setattr(httpx.AsyncHTTPTransport, "handle_async_request", sent)  # noqa: B010
 
+    def _watch_threaded_requests(self) -> None:
+        """What the official client of Kubernetes sends."""
+        try:
+            from urllib3.connection import HTTPConnection
+        except ModuleNotFoundError:
+            return
+        request, getresponse = HTTPConnection.request, HTTPConnection.getresponse
+        routes: dict[int, str] = {}
+
+        def asked(connection: HTTPConnection, method: str, url: str, *args: Any, **keys: Any) -> None:
+            path, _, query = url.partition("?")
+            route = self._named(f"{method} watch" if "watch=true" in query else method, path)
+            self.reach(f"{route} before")
+            request(connection, method, url, *args, **keys)
+            routes[id(connection)] = route
+            self.reach(f"{route} sent")
+
+        def answered(connection: HTTPConnection) -> Any:
+            response = getresponse(connection)
+            self.reach(f"{routes[id(connection)]} answered")
+            return response
+
+        setattr(HTTPConnection, "request", asked)  # noqa: B010
+        setattr(HTTPConnection, "getresponse", answered)  # noqa: B010
+
     def _route(self, request: httpx.Request) -> str:
-        path = _DEPLOYMENT.sub("/deploy/{id}", _SERVED.sub("", request.url.path))
+        return self._named(request.method, _DEPLOYMENT.sub("/deploy/{id}", _SERVED.sub("", request.url.path)))
+
+    def _named(self, method: str, path: str) -> str:
         parts = ["{name}" if self.invocation in part else part for part in path.split("/")]
-        return f"{request.method} {'/'.join(parts) or '/'}"
+        return f"{method} {'/'.join(parts) or '/'}"
 
     # --- files --------------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.emulators import deepinfra
+from launcher.config.fields import Reference
+from launcher.emulators import deepinfra, kubernetes
 from launcher.emulators.lepton import (
     After,
     Config,
@@ -51,8 +55,21 @@ LATE_KNOBS: dict[str, Any] = {
     "launcher.platforms.lepton.platform:LeptonPlatform.create_grace": 3 * LATE,
     "launcher.platforms.deepinfra.platform:DeepInfraPlatform.create_grace": 3 * LATE,
 }
+CLUSTER_KNOBS: dict[str, Any] = {
+    **{name: value for name, value in KNOBS.items() if "create_grace" not in name},
+    "launcher.platforms.kubernetes.platform:KubernetesPlatform.create_grace": 0.8,
+    "launcher.platforms.kubernetes.watching:FIRST_WAIT": 0.05,
+    "launcher.platforms.kubernetes.watching:LONGEST_WAIT": 0.4,
+}
+LATE_CLUSTER_KNOBS: dict[str, Any] = {
+    **CLUSTER_KNOBS,
+    "launcher.platforms.kubernetes.platform:KubernetesPlatform.create_grace": 3 * LATE,
+}
 CONTAINER: dict[str, Any] = {"type": "container", "model_id": "m", "image": "sim/server", "command": ["serve"]}
 RENTAL: dict[str, Any] = {"type": "deepinfra", "model_id": "acme/tiny"}
+CLUSTER = kubernetes.Config(timing=kubernetes.Timing(tick=0.02, restart_delay=0.1))
+SECRET = "chaos-1b2e77"
+"""A value that is written nowhere, of the variable CHAOS_TOKEN."""
 ACCOUNT = deepinfra.Config(gpu_limit=8, timing=deepinfra.Timing(tick=0.02))
 
 
@@ -68,6 +85,8 @@ class Scene:
     """The Lepton workspace, which runs the jobs, and the endpoints too unless they are rented."""
     deepinfra: deepinfra.Config | None = None
     """The DeepInfra account that endpoints are rented in."""
+    kubernetes: kubernetes.Config | None = None
+    """The cluster that runs all, instead of the workspace."""
     tasks: int = 2
     deployment: Mapping[str, Any] = field(default_factory=lambda: dict(CONTAINER))
     execution: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +106,21 @@ class Scene:
     @property
     def cloud(self) -> str:
         """Where its endpoints are."""
-        return "lepton" if self.deepinfra is None else "deepinfra"
+        return self.places[-1]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Everywhere that it can leave something."""
+        if self.kubernetes is not None:
+            return ("kubernetes",)
+        return ("lepton",) if self.deepinfra is None else ("lepton", "deepinfra")
+
+    @property
+    def place(self) -> Mapping[str, Any]:
+        """Where its jobs run, as the config says it."""
+        if self.kubernetes is not None:
+            return {"type": "kubernetes", "job_image": "sim/job", **self.execution}
+        return {"type": "lepton", "node_group": "h100-pool", "resource_shape": "gpu.1xh100", **self.execution}
 
     def instance(self, _: deepinfra.Launch) -> Script:
         """What an instance of a deployment does."""
@@ -99,10 +132,13 @@ class Scene:
 
     def job(self, command: Command) -> Script:
         """What a job does."""
-        _, task, number, *_ = command.env["LEPTON_JOB_NAME"].split("-")
+        name = command.env.get("LEPTON_JOB_NAME") or command.env["HOSTNAME"]
+        _, task, number, *_ = name.removeprefix("fetch-").split("-")
         ending = self.first_attempt if number == "0" else Ending.COMPLETED
         results = {"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": score(task), "n": 4}]}
-        output = job_output(ending, json.dumps(results))
+        if name.startswith("fetch-"):
+            return Script(output=_archive(json.dumps(results)), seconds=BOOTS)
+        output = job_output(ending, json.dumps(results), not_printed="storage" in self.execution)
         return Script(output=output, seconds=LASTS, exit_code=ending.exit_code)
 
     @property
@@ -114,6 +150,14 @@ class Scene:
 def score(task: str) -> float:
     """What a task scores: each another value, so that no score can pass for another's."""
     return 0.1 + int(task.removeprefix("t")) / 10
+
+
+def _archive(results: str) -> str:
+    """What a job keeps on its volume, as the pod prints it that reads it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("results.json", results)
+    return base64.b64encode(buffer.getvalue()).decode() + "\n"
 
 
 async def _answer(scope: Any, _receive: Any, send: Any) -> None:
@@ -206,6 +250,57 @@ RENTED_UNLUCKY = dataclasses.replace(
     is_late=True,
 )
 
+CLUSTERED = Scene(
+    name="clustered",
+    kubernetes=CLUSTER,
+    deployment={**CONTAINER, "envs": {"TOKEN": Reference(env="CHAOS_TOKEN")}},
+    knobs=CLUSTER_KNOBS,
+)
+"""With a secret, which a Secret of the cluster holds."""
+CLUSTERED_RETRIED = dataclasses.replace(CLUSTERED, name="clustered_retried", first_attempt=Ending.ENDPOINT_DIED)
+CLUSTERED_QUEUED = dataclasses.replace(
+    CLUSTERED,
+    name="clustered_queued",
+    tasks=3,
+    kubernetes=dataclasses.replace(CLUSTER, nodes=(kubernetes.Node(name="only", gpus=1),)),
+    deployment={**CONTAINER, "gpus": 1},
+)
+"""There are GPUs for one endpoint at a time: the cluster lets the others wait."""
+CLUSTERED_ALL_READY = dataclasses.replace(CLUSTERED, name="clustered_all_ready", execution={"start_jobs": "all_ready"})
+CLUSTERED_JUDGED = dataclasses.replace(CLUSTERED, name="clustered_judged", auxiliary=JUDGED.auxiliary)
+CLUSTERED_STORED = dataclasses.replace(CLUSTERED, name="clustered_stored", execution={"storage": {"claim": "results"}})
+"""Results are too large for a log: a pod reads them from the volume."""
+CLUSTERED_SLOW = dataclasses.replace(
+    CLUSTERED,
+    name="clustered_slow",
+    kubernetes=dataclasses.replace(
+        CLUSTER,
+        faults=(
+            LateEffect(route="POST *", probability=0.5, seconds=LATE),
+            SlowDelete(probability=0.5, after=After(seconds=LATE)),
+        ),
+        timing=dataclasses.replace(CLUSTER.timing, resync=LATE),
+    ),
+    knobs=LATE_CLUSTER_KNOBS,
+    is_late=True,
+)
+"""Effects come when their launcher is dead, and what an owner leaves behind goes late."""
+CLUSTERED_UNLUCKY = dataclasses.replace(
+    CLUSTERED,
+    name="clustered_unlucky",
+    kubernetes=dataclasses.replace(
+        CLUSTER,
+        faults=(
+            LoseAnswer(route="POST *", probability=0.3),
+            LoseAnswer(probability=0.05),
+            Refuse(probability=0.1),
+            Refuse(probability=0.05, status=429),
+            Refuse(route="DELETE *", probability=0.2, status=409, message="Operation cannot be fulfilled"),
+            SlowDelete(probability=0.3, after=After(seconds=0.3)),
+        ),
+    ),
+)
+
 ALL = (
     LEGACY,
     NEW,
@@ -221,6 +316,14 @@ ALL = (
     RENTED_SHARED,
     RENTED_SLOW,
     RENTED_UNLUCKY,
+    CLUSTERED,
+    CLUSTERED_RETRIED,
+    CLUSTERED_QUEUED,
+    CLUSTERED_ALL_READY,
+    CLUSTERED_JUDGED,
+    CLUSTERED_STORED,
+    CLUSTERED_SLOW,
+    CLUSTERED_UNLUCKY,
 )
 SCENES = {scene.name: scene for scene in ALL}
 
@@ -228,4 +331,6 @@ SCENES = {scene.name: scene for scene in ALL}
 def with_seed(scene: Scene, seed: int) -> Scene:
     """The same scene, in which other requests meet the faults."""
     account = None if scene.deepinfra is None else dataclasses.replace(scene.deepinfra, seed=seed)
-    return dataclasses.replace(scene, config=dataclasses.replace(scene.config, seed=seed), deepinfra=account)
+    cluster = None if scene.kubernetes is None else dataclasses.replace(scene.kubernetes, seed=seed)
+    workspace = dataclasses.replace(scene.config, seed=seed)
+    return dataclasses.replace(scene, config=workspace, deepinfra=account, kubernetes=cluster)

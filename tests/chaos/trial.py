@@ -161,8 +161,7 @@ class Teller:
 
     def _cleaning(self, awaited: Point | None) -> Assignment:
         after, elsewhere = self.story.after, self.story.after in (After.CLEANUP, After.GC)
-        places = ["lepton", *(["deepinfra"] if self.story.scene.deepinfra else [])]
-        words = ("gc", *(f"--place={place}" for place in places), "--yes", "--older-than=0")
+        words = ("gc", *(f"--place={place}" for place in self.story.scene.places), "--yes", "--older-than=0")
         if after in (After.CLEANUP, After.CLEANUP_HERE):
             words = ("cleanup", INVOCATION)
         knobs = {"time:time": after_the_weekend} if after is After.GC else {}
@@ -182,6 +181,7 @@ class Teller:
             text = path.read_text()
             for word in SUSPICIOUS:
                 self._expect(word not in text, f"{path.name} says {word!r}")
+        self._expect(not world.secrets_told(), f"the secret stands in {world.secrets_told()}")
         endpoints = sum(item.kind == "endpoint" for item in world.ours())
         self.verdict.extra_attempts = max(0, endpoints - self.story.scene.endpoints)
 
@@ -201,6 +201,6 @@ def points(folder: Path, scene: Scene) -> list[Point]:
         assignment = place.run()
         code = place.do(assignment)
         assert code == 0, assignment.output.read_text()
-        assert not place.left()
+        assert not (left := place.left()), left
         assert not place.made_twice()
         return read_trace(assignment.trace)

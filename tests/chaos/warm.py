@@ -1,5 +1,6 @@
 """Imported by the process that children are forked from: what each of them would have to import for itself."""
 
+import contextlib
 import gc
 import importlib
 
@@ -30,7 +31,12 @@ MODULES = (
     "tests.chaos.child",
 )
 
+KUBERNETES = ("kubernetes.client", "kubernetes.config", "launcher.platforms.kubernetes.platform")
+
 for module in MODULES:
     importlib.import_module(module)
+with contextlib.suppress(ModuleNotFoundError):
+    for module in KUBERNETES:
+        importlib.import_module(module)
 
 gc.freeze()  # or the first collection in each child would copy all of this

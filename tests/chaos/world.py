@@ -20,7 +20,7 @@ from tests.chaos import child
 from tests.chaos.child import Assignment
 from tests.chaos.clouds import INVOCATION, Cloud, Thing, clouds
 from tests.chaos.points import Act, Point
-from tests.chaos.scenes import Scene
+from tests.chaos.scenes import SECRET, Scene
 
 
 @dataclass
@@ -48,9 +48,8 @@ class World:
 
     def plan(self) -> Plan:
         """What is run."""
-        keys = {"type": "lepton", "node_group": "h100-pool", "resource_shape": "gpu.1xh100", **self.scene.execution}
         config = {
-            "execution": {"output_dir": str(self.home / "results"), **keys},
+            "execution": {"output_dir": str(self.home / "results"), **self.scene.place},
             "deployment": {**self.scene.deployment, "start_timeout": 30, "health_timeout": 9},
             "auxiliary": dict(self.scene.auxiliary),
             "evaluation": {
@@ -85,6 +84,7 @@ class World:
         environment = {
             "HOME": str(self.home),
             "NV_EVAL_HOME": str(state or self.state),
+            "CHAOS_TOKEN": SECRET,
         }
         for cloud in self.clouds:
             environment |= cloud.environment
@@ -110,7 +110,8 @@ class World:
 
     def left(self) -> list[str]:
         """What of it still exists."""
-        return [f"{thing.kind} {thing.name} ({thing.state})" for thing in self.ours() if not thing.gone]
+        left = [f"{thing.kind} {thing.name} ({thing.state})" for thing in self.ours() if not thing.gone]
+        return left + [text for cloud in self.clouds for text in cloud.also_left()]
 
     def changes(self) -> list[str]:
         """Requests that made or changed something."""
@@ -129,6 +130,11 @@ class World:
         """The scores that came home, by task."""
         record = read.load(self.home / "results" / INVOCATION)
         return {task.key: task.scores[0].value or 0.0 for task in record.tasks if task.scores}
+
+    def secrets_told(self) -> list[str]:
+        """Files of the launcher in which the secret stands."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [path.name for path in files if SECRET.encode() in path.read_bytes()]
 
     def others_live(self) -> bool:
         """Whether what belongs to others is untouched."""

@@ -266,6 +266,8 @@ class Controllers:
         elif not active:
             labels = {"job-name": job["metadata"]["name"], "batch.kubernetes.io/job-name": job["metadata"]["name"]}
             self._add_pod(JOBS, job, job["spec"]["template"], labels)
+        if done or why is not None:
+            self.store.note_end(job)
         if job.get("status") != status:
             self.store.amend(JOBS, job, status=status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import yaml
 from starlette.applications import Starlette
 
+from launcher.emulators.common.faults import Fault
 from launcher.emulators.common.front import RequestRecord
 from launcher.emulators.common.loopback import Loopback, World
 from launcher.emulators.kubernetes.api import ApiServer
@@ -21,12 +23,15 @@ from launcher.emulators.kubernetes.selectors import Json
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """One object that was made through the API, present or gone."""
+    """One object that was made through the API, present or gone. Times in seconds since 1970."""
 
     kind: str
     name: str
     manifest: Json
     gone: bool
+    made: float
+    over: float
+    """From when its end was asked for, or it had ended; infinite if neither."""
 
 
 class KubernetesEmulator(Loopback):
@@ -92,7 +97,15 @@ class KubernetesEmulator(Loopback):
 
     def _made(self, kind: Kind, thing: Json, present: set[str]) -> Made:
         name, uid = thing["metadata"]["name"], thing["metadata"]["uid"]
-        return Made(kind=kind.kind, name=name, manifest=thing, gone=uid not in present)
+        store = self._cluster.store
+        return Made(
+            kind=kind.kind,
+            name=name,
+            manifest=thing,
+            gone=uid not in present,
+            made=store.born[uid],
+            over=store.over.get(uid, math.inf),
+        )
 
     def left(self) -> list[str]:
         """What carries the mark of the launcher, and pods of it, in words."""
@@ -110,6 +123,10 @@ class KubernetesEmulator(Loopback):
     def lose_node(self, name: str) -> None:
         """A node dies and is taken out of the cluster."""
         self._in_loop(lambda: self._cluster.lose_node(name))
+
+    def inject(self, *faults: Fault) -> None:
+        """More faults, from now on."""
+        self._in_loop(lambda: self._cluster.faults.add(faults))
 
     def limit(self, hard: Mapping[str, str]) -> None:
         """A quota of the namespace default from now on."""

@@ -35,6 +35,7 @@ class Network:
         self._open: dict[str, list[socket.socket]] = {}
         self._servers: dict[str, list[Any]] = {}
         self._gateways: set[str] = set()
+        self._simulations: dict[uvicorn.Server, asyncio.Task[None]] = {}
         self._connections: set[asyncio.Task[Any]] = set()
 
     def give_address(self, service: Json) -> None:
@@ -144,8 +145,7 @@ class Network:
         application: Any = backend.application
         config = uvicorn.Config(application, lifespan="off", log_config=None, log_level="critical", ws="none")
         server = uvicorn.Server(config)
-        self._servers.setdefault("simulated", []).append(server)
-        self._spawn(lambda: server.serve(sockets=[listener]))
+        self._simulations[server] = asyncio.ensure_future(server.serve(sockets=[listener]))
         return backend.port
 
     def step(self) -> None:
@@ -168,8 +168,9 @@ class Network:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
-        for server in self._servers.pop("simulated", ()):
-            server.should_exit = True
+        for simulation in self._simulations:
+            simulation.should_exit = simulation.force_exit = True
+        await asyncio.gather(*self._simulations.values(), return_exceptions=True)
         for address in [*self._open]:
             self._close(address)
 

@@ -50,6 +50,10 @@ class Store:
     version: int = 1
     oldest: int = 1
     """Watches from before this are refused."""
+    born: dict[str, float] = field(default_factory=dict)
+    """By uid, when each object was made. Objects have whole seconds only."""
+    over: dict[str, float] = field(default_factory=dict)
+    """By uid, when the end of something was asked for, or it ended."""
     _objects: dict[Kind, dict[tuple[str, str], Json]] = field(default_factory=lambda: {kind: {} for kind in ALL})
     _changes: deque[Change] = field(default_factory=deque)
     _waiting: set[asyncio.Event] = field(default_factory=set)
@@ -89,6 +93,7 @@ class Store:
         metadata["uid"] = str(uuid.uuid4())
         metadata["creationTimestamp"] = self.now()
         metadata["generation"] = 1
+        self.born[metadata["uid"]] = self.clock.now()
         self._keep(kind, key, None, thing)
         return thing
 
@@ -124,6 +129,7 @@ class Store:
     ) -> Json:
         """The object as one whose deletion has begun."""
         metadata = copy.deepcopy(thing["metadata"])
+        self.note_end(thing)
         metadata.setdefault("deletionTimestamp", self.now())
         if grace is not None:
             metadata["deletionGracePeriodSeconds"] = grace
@@ -137,8 +143,13 @@ class Store:
         key = (thing["metadata"].get("namespace", "") if kind.namespaced else "", thing["metadata"]["name"])
         before = self._objects[kind].pop(key, None)
         if before is not None:
+            self.note_end(before)
             self.version += 1
             self._note(Change(version=self.version, kind=kind, before=before, after=None))
+
+    def note_end(self, thing: Json) -> None:
+        """Its end is asked for, or has come."""
+        self.over.setdefault(thing["metadata"]["uid"], self.clock.now())
 
     def forget(self) -> None:
         """Forget all changes so far: watches from now on must list again."""

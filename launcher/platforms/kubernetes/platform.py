@@ -29,7 +29,7 @@ from launcher.platforms.kubernetes import anchor, preflight, states, sweeping
 from launcher.platforms.kubernetes.anchor import Anchor, Json
 from launcher.platforms.kubernetes.client import Access, KubeClient, access, host_of
 from launcher.platforms.kubernetes.forwarding import Forward
-from launcher.platforms.kubernetes.things import Things
+from launcher.platforms.kubernetes.things import Things, owner_of
 from launcher.platforms.secrets import Secrets
 
 EVIDENCE_LINES = 1000
@@ -40,6 +40,8 @@ FETCH_TIME = 120.0
 """Seconds that the helper pod may take that reads results from the volume."""
 RENEW = 600.0
 """Seconds between two moves of the expiry."""
+ANCHOR_TIME = 10.0
+"""Seconds in which a run that is over gets its anchor removed."""
 POLL = 0.2
 
 
@@ -116,14 +118,9 @@ class KubernetesPlatform:
         watch = session.things.sets if spans_nodes(spec) else session.things.deployments
         assert watch is not None
         made = await session.things.create(watch, session.anchor.owned(deployment))
-        owned = session.anchor.owned(service)
-        kind = {name: deployment[name] for name in ("apiVersion", "kind")}
-        reference = {**kind, "name": spec.name, "uid": made["metadata"]["uid"]}
-        owned["metadata"]["ownerReferences"].append(reference)
-        owned["metadata"]["ownerReferences"] = [reference]
-        await session.things.serve(spec.name, owned)
+        await session.things.serve(made, session.anchor.owned(service))
         if session.plan.expires is not None:
-            await self._open_to_people(session, spec, reference)
+            await self._open_to_people(session, spec, owner_of(made))
         return self._reachable(session.things.endpoint(spec.name))
 
     async def _open_to_people(self, session: Session, spec: EndpointPlan, owner: Json) -> None:
@@ -326,10 +323,19 @@ class KubernetesPlatform:
         if session is not None:
             await session.things.close()
             if not at_once:
-                with contextlib.suppress(RequestFailed), patience(10.0):
-                    await sweeping.remove_anchor(self._client, session.plan.invocation)
+                await self._remove_anchor(session.plan.invocation)
         await self._background.close()
         await self._client.close()
+
+    async def _remove_anchor(self, invocation: str) -> None:
+        """Ask until it is heard: the Secret with the run's tokens goes with it."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + ANCHOR_TIME
+        while clock.time() < deadline:
+            with contextlib.suppress(RequestFailed), patience(ANCHOR_TIME):
+                await sweeping.remove_anchor(self._client, invocation)
+                return
+            await asyncio.sleep(POLL)
 
     def _opened(self) -> Session:
         if self._session is None:

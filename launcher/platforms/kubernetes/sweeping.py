@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
-from time import time as now
 from typing import Any
 
 from launcher.plan.groups import API
@@ -84,7 +84,7 @@ def _supervises(job: Json, until: dict[str, float | None]) -> bool:
     """Whether it is the Job of a supervisor that may run, of an invocation that has not expired."""
     is_one = (job["metadata"].get("labels") or {}).get(KIND) == SUPERVISOR
     when = until.get(_invocation(job))
-    return is_one and not states.is_leaving(job) and not _has_supervised(job) and when is not None and when > now()
+    return is_one and not states.is_leaving(job) and not _has_supervised(job) and when is not None and when > time.time()
 
 
 def _has_supervised(thing: Json) -> bool:
@@ -106,7 +106,7 @@ def _leftover(kind: Any, thing: Json, pods: list[Json], until: dict[str, float |
         state=_state(thing, own),
         said="deleting" if states.is_leaving(thing) else _word(thing, own),
         age=age(thing),
-        expires_in=None if when is None else when - now(),
+        expires_in=None if when is None else when - time.time(),
         expiry_is_ours=when is not None,
         usd_per_hour=0.0 if ended else None,
         owner=(metadata.get("labels") or {}).get(OWNER, ""),
@@ -122,7 +122,7 @@ def _anchor(thing: Json, until: dict[str, float | None]) -> Leftover:
         id=thing["metadata"]["uid"],
         said="anchor of an invocation",
         age=age(thing),
-        expires_in=None if when is None else when - now(),
+        expires_in=None if when is None else when - time.time(),
         expiry_is_ours=when is not None,
         usd_per_hour=0.0,
         owner=(thing["metadata"].get("labels") or {}).get(OWNER, ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from launcher.errors import PlatformError
-from launcher.plan.kubernetes import INVOCATION, KIND, NAME, SUPERVISOR, WORKER, service_name
+from launcher.plan.groups import API as LEADER_API
+from launcher.plan.kubernetes import INVOCATION, KIND, NAME, SUPERVISOR, WORKER, service, service_name
 from launcher.platforms.background import Background
 from launcher.platforms.base import Progress, Resource, ResourceState, RunnerEnd
 from launcher.platforms.creation import create_once
@@ -31,6 +33,7 @@ QUIET = 5.0
 """Seconds that a job may have no pod before its events are asked for."""
 WAIT = 0.3
 COMPLETED = "completed"
+_GROUP = "leaderWorkerTemplate"
 
 
 @dataclass
@@ -173,24 +176,31 @@ class Things:
             is_leaving=states.is_leaving,
         )
 
-    async def serve(self, name: str, manifest: Json) -> None:
-        """Make the Service of an endpoint, once, and note its address. Raises PlatformError."""
-        service = await self._once("services", manifest)
-        spec = service["spec"]
-        host, port = spec["clusterIP"], spec["ports"][0]["port"]
-        self._entry(name).url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    async def serve(self, deployment: Json, manifest: Json) -> None:
+        """Make the Service of a Deployment, once, and note its address. Raises PlatformError."""
+        name = deployment["metadata"]["name"]
+        owned = {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [owner_of(deployment)]}}
+        self._note_address(name, await self._once("services", owned))
 
     async def serve_by(self, manifest: Json) -> None:
         """Make a route to an endpoint, once. Raises PlatformError."""
         await self._once("httproutes", manifest)
 
     async def find_service(self, name: str) -> None:
-        """Note the address of a Service that an earlier launcher made, if it did."""
-        service = service_name(name, 1 if name in self.deployments.items else 2)
-        found = await self._client.get("services", service)
+        """Note the address of a Service that an earlier launcher made; one that died before it could gets it now."""
+        wanted = service_name(name, 1 if name in self.deployments.items else 2)
+        found, server = await self._client.get("services", wanted), self.server(name)
         if found is not None:
-            spec = found["spec"]
-            self._entry(name).url = f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+            self._note_address(name, found)
+        elif server is not None and not states.is_leaving(server):
+            (container,) = _template(server)["spec"]["containers"]
+            port = container["ports"][0]["containerPort"]
+            with contextlib.suppress(PlatformError):  # it is tried again
+                await self.serve(server, service(wanted, server["metadata"]["labels"], port))
+
+    def _note_address(self, name: str, found: Json) -> None:
+        host, port = found["spec"]["clusterIP"], found["spec"]["ports"][0]["port"]
+        self._entry(name).url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     # --- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -481,6 +491,19 @@ def _telling(pods: list[Json]) -> Json | None:
     troubled = (pod for pod in ordered if len(here) > 1 and states.of_pod(pod).detail)
     leaders = [pod for pod in pods if not _is_worker(pod)]
     return next(troubled, None) or states.newest(leaders or pods)
+
+
+def owner_of(server: Json) -> Json:
+    """A Deployment or a LeaderWorkerSet as the owner of what goes with it. Items of a list do not tell their kind."""
+    api, kind = (LEADER_API, "LeaderWorkerSet") if _GROUP in server["spec"] else ("apps/v1", "Deployment")
+    return {"apiVersion": api, "kind": kind, "name": server["metadata"]["name"], "uid": server["metadata"]["uid"]}
+
+
+def _template(server: Json) -> Json:
+    """The pod that answers requests."""
+    spec = server["spec"]
+    found: Json = spec[_GROUP]["leaderTemplate"] if _GROUP in spec else spec["template"]
+    return found
 
 
 def _restarts(pod: Json) -> bool:
