@@ -97,13 +97,14 @@ def endpoint(
     if nodes > 1:
         pod["containers"][0]["command"] = spread(server)
         deployment = group({"name": name, "labels": {**labels, **_queue(config)}}, template, nodes, {KIND: WORKER})
+    served = service(service_name(name, nodes), labels, server.port)
     return EndpointPlan(
         name=name,
         server=server,
         start_timeout=start_timeout,
         health_timeout=health_timeout,
         mounts=tuple(_mounts(config, server)),
-        request={"apiVersion": "v1", "kind": "List", "items": [deployment, service(service_name(name, nodes), labels, server.port)]},
+        request={"apiVersion": "v1", "kind": "List", "items": [deployment, served]},
     )
 
 

@@ -83,8 +83,8 @@ async def remove_anchor(client: KubeClient, invocation: str) -> bool:
 def _supervises(job: Json, until: dict[str, float | None]) -> bool:
     """Whether it is the Job of a supervisor that may run, of an invocation that has not expired."""
     is_one = (job["metadata"].get("labels") or {}).get(KIND) == SUPERVISOR
-    when = until.get(_invocation(job))
-    return is_one and not states.is_leaving(job) and not _has_supervised(job) and when is not None and when > time.time()
+    when, now = until.get(_invocation(job)), time.time()
+    return is_one and not states.is_leaving(job) and not _has_supervised(job) and when is not None and when > now
 
 
 def _has_supervised(thing: Json) -> bool:
