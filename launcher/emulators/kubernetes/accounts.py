@@ -63,17 +63,26 @@ class Accounts:
     def give(self, pod: dict[str, Any], folder: Path) -> dict[str, str]:
         """Write what a pod has into a folder; returns its variables. Raises OSError without openssl."""
         namespace, name = pod["metadata"]["namespace"], pod["spec"].get("serviceAccountName") or "default"
-        port = self._port or self._listen()
+        port = self.secured()
         if (namespace, name) not in self._tokens:
             self._tokens[namespace, name] = self._token_of(name, namespace)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "token").write_text(self._tokens[namespace, name])
         (folder / "namespace").write_text(namespace)
-        shutil.copyfile(self._root / "ca.crt", folder / "ca.crt")
+        shutil.copyfile(self.authority, folder / "ca.crt")
         return {"KUBERNETES_SERVICE_HOST": HOST, "KUBERNETES_SERVICE_PORT": str(port)}
 
+    @property
+    def authority(self) -> Path:
+        """The file of the cluster's authority, once `secured` was asked."""
+        return self._root / "ca.crt"
+
+    def secured(self) -> int:
+        """The port behind which the API server speaks TLS. Raises OSError without openssl."""
+        return self._port or self._listen()
+
     def _listen(self) -> int:
-        key, certificate = self._root / "ca.key", self._root / "ca.crt"
+        key, certificate = self._root / "ca.key", self.authority
         wish = self._root / "ca.cnf"
         wish.write_text(_AUTHORITY)
         words = ["openssl", *_REQUEST, "-config", str(wish), "-keyout", str(key), "-out", str(certificate)]

@@ -121,7 +121,8 @@ class Cluster:
             room |= {GPU: str(node.gpus)} if node.gpus else {}
             labels = {"kubernetes.io/hostname": node.name, **node.labels}
             status = {"capacity": room, "allocatable": room, "conditions": [condition("Ready", True, "", "", "")]}
-            self.store.create(NODES, {"metadata": {"name": node.name, "labels": labels}, "status": status})
+            made = {"metadata": {"name": node.name, "labels": labels}, "status": status}
+            self.store.create(NODES, {**made, "spec": {"taints": [dict(taint) for taint in node.taints]}})
         if self.config.quota:
             metadata = {"name": "team", "namespace": "default"}
             self.store.create(QUOTAS, {"metadata": metadata, "spec": {"hard": dict(self.config.quota)}})

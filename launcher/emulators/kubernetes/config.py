@@ -26,6 +26,8 @@ class Node:
     memory_gib: float = 512.0
     gpus: int = 8
     labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Mapping[str, str], ...] = ()
+    """As in a node's spec: `key`, `value`, `effect`."""
 
 
 @dataclass(frozen=True, kw_only=True)

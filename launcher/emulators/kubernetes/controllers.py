@@ -10,11 +10,14 @@ import socket
 import string
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from launcher.emulators.common.clock import Clock
 from launcher.emulators.kubernetes.errors import ApiError
 from launcher.emulators.kubernetes.kinds import (
     CLAIMS,
+    CRON_JOBS,
     DEPLOYMENTS,
     JOBS,
     LEADER_WORKER_SETS,
@@ -23,9 +26,10 @@ from launcher.emulators.kubernetes.kinds import (
     REPLICA_SETS,
     Kind,
 )
+from launcher.emulators.kubernetes.placing import liked, unfit
 from launcher.emulators.kubernetes.quantities import number, requested, shown
-from launcher.emulators.kubernetes.selectors import Json, matches
-from launcher.emulators.kubernetes.store import Store, owned_by, owner, seconds
+from launcher.emulators.kubernetes.selectors import Json
+from launcher.emulators.kubernetes.store import Store, owned_by, owner, seconds, stamp
 
 LETTERS = string.ascii_lowercase + string.digits
 OVER = ("Succeeded", "Failed")
@@ -91,6 +95,8 @@ class Controllers:
             self._group(group, by_owner.get(group["metadata"]["uid"], []))
         for replicas in self.store.all(REPLICA_SETS):
             self._replicas(replicas, by_owner.get(replicas["metadata"]["uid"], []))
+        for timed in self.store.all(CRON_JOBS):
+            self._timed(timed)
         for job in self.store.all(JOBS):
             self._job(job, by_owner.get(job["metadata"]["uid"], []))
         self._schedule()
@@ -271,6 +277,40 @@ class Controllers:
         if job.get("status") != status:
             self.store.amend(JOBS, job, status=status)
 
+    def _timed(self, timed: Json) -> None:
+        """A CronJob: the Job of its last time that was due, and no more ended ones than it keeps."""
+        spec, status = timed["spec"], copy.deepcopy(timed.get("status") or {})
+        own = [job for job in self.store.all(JOBS, timed["metadata"]["namespace"]) if _is_of(job, timed)]
+        active = [job for job in own if not _ended(job)]
+        status["active"] = [{"kind": "Job", "name": job["metadata"]["name"]} for job in active]
+        since = status.get("lastScheduleTime") or timed["metadata"]["creationTimestamp"]
+        due = last_due(spec["schedule"], spec.get("timeZone"), seconds(since), self.clock.now())
+        late = spec.get("startingDeadlineSeconds")
+        if due is not None and not spec.get("suspend") and not is_leaving(timed):
+            is_too_late = late is not None and self.clock.now() > due + late
+            waits = bool(active) and spec.get("concurrencyPolicy") == "Forbid"
+            if not is_too_late and not waits:
+                for job in active if spec.get("concurrencyPolicy") == "Replace" else ():
+                    self.delete(JOBS, job, "Background")
+                self._begin_timed(timed, due)
+                status["lastScheduleTime"] = stamp(due)
+        for ending, kept in (("Complete", "successfulJobsHistoryLimit"), ("Failed", "failedJobsHistoryLimit")):
+            done = [job for job in own if _ended(job) == ending and not is_leaving(job)]
+            done.sort(key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
+            for job in done[spec.get(kept, 3 if ending == "Complete" else 1) :]:
+                self.delete(JOBS, job, "Background")
+        if timed.get("status") != status:
+            self.store.amend(CRON_JOBS, timed, status=status)
+
+    def _begin_timed(self, timed: Json, due: float) -> None:
+        template, metadata = copy.deepcopy(timed["spec"]["jobTemplate"]), timed["metadata"]
+        name = f"{metadata['name']}-{int(due // 60)}"
+        if self.store.find(JOBS, metadata["namespace"], name) is None:
+            own = {"name": name, "namespace": metadata["namespace"], "ownerReferences": [owner(CRON_JOBS, timed)]}
+            spec = template["spec"]
+            spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+            self.store.create(JOBS, {"metadata": {**(template.get("metadata") or {}), **own}, "spec": spec})
+
     def _why_failed(self, job: Json, status: Json) -> tuple[str, str] | None:
         limit = job["spec"].get("activeDeadlineSeconds")
         if limit is not None and self.clock.now() >= seconds(status["startTime"]) + limit:
@@ -316,16 +356,12 @@ class Controllers:
             if claim is not None and self.store.find(CLAIMS, namespace, claim) is None:
                 return None, f'0/{len(nodes)} nodes are available: persistentvolumeclaim "{claim}" not found.'
         reasons: dict[str, int] = {}
-        for node in nodes:
-            room, wanted = free[node["metadata"]["name"]], pod["spec"].get("nodeSelector") or {}
-            short = [name for name, amount in asked.items() if amount > room.get(name, 0.0)]
-            if wanted and not matches(wanted, node["metadata"].get("labels") or {}):
-                short = ["node(s) didn't match Pod's node affinity/selector"]
-            elif not short:
+        for node in sorted(nodes, key=lambda node: -liked(pod, node)):
+            room, why = free[node["metadata"]["name"]], unfit(pod, node)
+            short = [f"Insufficient {name}" for name, amount in asked.items() if amount > room.get(name, 0.0)]
+            if not why and not short:
                 return str(node["metadata"]["name"]), ""
-            else:
-                short = [f"Insufficient {name}" for name in short]
-            for reason in short:
+            for reason in [why] if why else short:
                 reasons[reason] = reasons.get(reason, 0) + 1
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         return None, f"0/{len(nodes)} nodes are available: {told}."
@@ -393,6 +429,29 @@ def over_quota(quota: Json, pod: Json, pods: list[Json]) -> str | None:
             told = f"requested: {name}={shown(wanted)}, used: {name}={shown(used)}, limited: {name}={limit}"
             return f"exceeded quota: {quota['metadata']['name']}, {told}"
     return None
+
+
+def last_due(schedule: str, zone: str | None, since: float, now: float) -> float | None:
+    """The last time of a schedule after `since` and not after `now`, in seconds since 1970; None if there is none."""
+    from cronsim import CronSim
+
+    began = datetime.fromtimestamp(since, ZoneInfo(zone or "UTC"))
+    due = None
+    for moment in CronSim(schedule, began):
+        if moment.timestamp() > now:
+            break
+        due = moment.timestamp()
+    return due
+
+
+def _is_of(job: Json, timed: Json) -> bool:
+    return owned_by(job, timed["metadata"]["uid"])
+
+
+def _ended(job: Json) -> str:
+    """Complete or Failed; empty while it has not ended."""
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return next((str(c["type"]) for c in conditions if c["type"] in ("Complete", "Failed")), "")
 
 
 def _recreates(spec: Json) -> bool:

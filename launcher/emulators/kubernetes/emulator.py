@@ -19,6 +19,7 @@ from launcher.emulators.kubernetes.config import Config
 from launcher.emulators.kubernetes.kinds import BY_KIND, GATEWAYS, QUOTAS, Kind
 from launcher.emulators.kubernetes.running import Simulation
 from launcher.emulators.kubernetes.selectors import Json
+from launcher.platforms.local.ports import HOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +66,19 @@ class KubernetesEmulator(Loopback):
         """A kubeconfig whose user may do everything."""
         return self.kubeconfig_of(self.config.users[0].token)
 
-    def kubeconfig_of(self, token: str, namespace: str = "default") -> Path:
-        """A kubeconfig of a token."""
+    def kubeconfig_of(self, token: str, namespace: str = "default", *, tls: bool = False) -> Path:
+        """A kubeconfig of a token; with `tls` also for clients that show none to a server without, as kubectl."""
+        cluster = {"server": self.url}
+        if tls:
+            port = self._in_loop(self._cluster.accounts.secured)
+            authority = str(self._cluster.accounts.authority)
+            cluster = {"server": f"https://{HOST}:{port}", "certificate-authority": authority}
         path = self.root / f"kubeconfig-{token}.yaml"
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "emulated",
-            "clusters": [{"name": "emulated", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "emulated", "cluster": cluster}],
             "users": [{"name": "me", "user": {"token": token}}],
             "contexts": [
                 {"name": "emulated", "context": {"cluster": "emulated", "user": "me", "namespace": namespace}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from launcher.plan.kubernetes import ACCOUNT, ACCOUNT_VARIABLE
+
 Json = dict[str, Any]
 
 
@@ -94,9 +96,10 @@ def manifests(namespace: str) -> list[Json]:
 
 
 def _collector(namespace: str) -> Json:
-    install = "pip install --quiet 'nv-eval-launcher[kubernetes]'"
-    command = f"{install} && nv-eval gc --place kubernetes --yes --older-than never"
-    container = {"name": "gc", "image": "python:3.11-slim", "command": ["/bin/sh", "-c", command]}
+    install = "python3 -c 'import launcher' 2>/dev/null || pip install --quiet 'nv-eval-launcher[kubernetes]' || exit 1"
+    command = f"{install}\nexec python3 -m launcher.cli.main gc --place kubernetes --yes --older-than never"
+    container: Json = {"name": "gc", "image": "python:3.11-slim", "command": ["/bin/sh", "-c", command]}
+    container["env"] = [{"name": ACCOUNT_VARIABLE, "value": ACCOUNT}]
     pod = {"serviceAccountName": "nv-eval-gc", "restartPolicy": "Never", "containers": [container]}
     job = {"backoffLimit": 0, "activeDeadlineSeconds": 600, "ttlSecondsAfterFinished": 3600, "template": {"spec": pod}}
     return {

@@ -115,7 +115,8 @@ def _unschedulable(message: str) -> Diagnosis:
     short = list(dict.fromkeys(_SHORT.findall(message)))
     if short:
         return Diagnosis(f"waits for a node with {', '.join(short)} free (Unschedulable: {one_line(message)})")
-    return Diagnosis(f"no node takes it (Unschedulable: {one_line(message)})")
+    tolerations = "; its tolerations are too few" if "untolerated taint" in message else ""
+    return Diagnosis(f"no node takes it (Unschedulable: {one_line(message)}){tolerations}")
 
 
 def refused_pods(message: str) -> Diagnosis:
