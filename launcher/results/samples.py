@@ -71,8 +71,7 @@ class SampleSet:
 
 
 def _id(found: int | str) -> int | str:
-    """An id that can be written anywhere: half characters, which no file can hold, by their numbers."""
-    return found if isinstance(found, int) or found.isascii() else found.encode(errors="backslashreplace").decode()
+    return found if isinstance(found, int) else _whole(found)
 
 
 @dataclass(frozen=True)
@@ -195,8 +194,8 @@ def _text(line: dict[str, Any], metric: str) -> SampleText:
 
 
 def _whole(text: str) -> str:
-    """A text without half characters."""
-    return text if text.isascii() else text.encode(errors="ignore").decode()
+    """A text that can be written anywhere: half characters, which no file can hold, by their numbers."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _requests(arguments: Any) -> list[Any]:

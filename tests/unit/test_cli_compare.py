@@ -73,7 +73,7 @@ def test_half_characters_in_ids_and_texts_are_no_defect_in_any_form(runs: Desk) 
 
     assert {code for code, _, _ in found.values()} == {0}
     (flip,) = json.loads(found["json"][1])["candidates"][0]["rows"][0]["flips"]
-    assert (flip["id"], flip["target"], flip["baseline_answer"]) == (r"q\ud8000", "tt", "aa")
+    assert (flip["id"], flip["target"], flip["baseline_answer"]) == (r"q\ud8000", r"t\ud801t", r"a\udc00a")
     assert r"q\ud8000" in found["table"][1]
 
 
