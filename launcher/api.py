@@ -290,10 +290,15 @@ def plan_sweep(
 
 def build_sweep(request: Request, *, skip_done: bool | None = None) -> SweepPlan:
     """The plan of the sweep that a request asks for. Raises ConfigError."""
+    from launcher.config import sweepers
     from launcher.orchestrator import sweeps
     from launcher.orchestrator.journal import Journal
+    from launcher.sweep import study
     from launcher.sweep.build import build
 
+    choice = sweepers.chosen(request)
+    if choice is not None:
+        return study.build(choice, sweeps.new_id(), skip_done=skip_done)
     return build(request, lambda identity: sweeps.completed(Journal.default(), identity), skip_done=skip_done)
 
 
@@ -322,12 +327,22 @@ def run_sweep(
     """
     from launcher.orchestrator.journal import Journal
     from launcher.sweep import record
-    from launcher.sweep.drive import SweepSupervision
 
     _refuse_sweep(plan, yes=yes)
     journal = Journal.default()
     record.begin(plan, journal)
-    return _complete_sweep(SweepSupervision(plan=plan, journal=journal, watcher=watcher, say=say))
+    return _complete_sweep(_supervision(plan)(plan=plan, journal=journal, watcher=watcher, say=say))
+
+
+def _supervision(plan: SweepPlan) -> type[SweepSupervision]:
+    """How the points of a sweep are run: all that there are, or those that a sweeper chooses."""
+    if plan.study is None:
+        from launcher.sweep.drive import SweepSupervision
+
+        return SweepSupervision
+    from launcher.sweep.choosing import StudySupervision
+
+    return StudySupervision
 
 
 def _refuse_sweep(plan: SweepPlan, *, yes: bool) -> None:
@@ -374,7 +389,6 @@ def resume_sweep(
     from launcher.orchestrator import sweeps
     from launcher.orchestrator.journal import Journal
     from launcher.sweep import record
-    from launcher.sweep.drive import SweepSupervision
     from launcher.sweep.resume import decide
 
     journal = Journal.default()
@@ -389,7 +403,7 @@ def resume_sweep(
     for number, why in going_on.why.items():
         say(f"Point {number}: {why}.")
     plan, done = going_on.plan, going_on.done
-    return _complete_sweep(SweepSupervision(plan=plan, journal=journal, watcher=watcher, say=say, done=done))
+    return _complete_sweep(_supervision(plan)(plan=plan, journal=journal, watcher=watcher, say=say, done=done))
 
 
 def resume_sweep_detached(sweep: str, *, overrides: Sequence[str] = ()) -> int:

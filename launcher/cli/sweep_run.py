@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from launcher.config import Request
     from launcher.platforms.base import Check
     from launcher.sweep.drive import SweepResult
-    from launcher.sweep.model import SweepPlan
+    from launcher.sweep.model import Study, SweepPlan
 
 SCHEMA = "nv-eval.sweep-plan/1"
 
@@ -76,6 +77,8 @@ def print_result(result: SweepResult, *, as_json: bool) -> None:
     with suppress(OSError):
         if as_json:
             sys.stdout.write(json.dumps({"schema": "nv-eval.sweep/1", **asdict(result.status)}) + "\n")
+            if result.problem:
+                sys.stderr.write(f"nv-eval: {result.problem}\n")  # nobody has said it
         else:
             sys.stdout.write("".join(f"{line}\n" for line in sweep_text.table(result.status.points)))
             if result.left:
@@ -123,18 +126,22 @@ def _checks(made: SweepPlan) -> list[Check]:
     from launcher.platforms.base import BUDGET, Check, CheckState
     from launcher.sweep.limits import beyond
 
-    kinds = {point.kind: point.plan for point in reversed(made.open)}
+    kinds = {point.kind: point.plan for point in reversed(made.examples)}
     found = [check for plan in kinds.values() for check in preflight(plan)]
     found += [Check(BUDGET, CheckState.PROBLEM, problem) for problem in beyond(made)]
     return list(dict.fromkeys(found))
 
 
 def _counts(made: SweepPlan) -> str:
+    places = ", ".join(sorted({point.plan.execution for point in made.examples}))
+    if made.study is not None:
+        tasks = max(len(point.plan.tasks) for point in made.probes)
+        trials = counted(made.study.most, "point")
+        return f"at most {trials} of {counted(tasks, 'task')} on {places}, chosen by {made.study.choice.name}"
     tasks = sum(len(point.plan.tasks) for point in made.open)
     skipped = len(made.points) - len(made.open)
     left_out = f" ({skipped} of them left out)" if skipped else ""
-    places = sorted({point.plan.execution for point in made.points})
-    return f"{counted(len(made.points), 'point')}{left_out}, {counted(tasks, 'task')} on {', '.join(places)}"
+    return f"{counted(len(made.points), 'point')}{left_out}, {counted(tasks, 'task')} on {places}"
 
 
 def _text(made: SweepPlan, done: dict[int, str], checks: list[Check]) -> Iterator[str]:
@@ -143,6 +150,8 @@ def _text(made: SweepPlan, done: dict[int, str], checks: list[Check]) -> Iterato
         found = done.get(point.number)
         note = f" ({point.note})" if point.note else f" (its scores are in {found})" if found else ""
         yield f"  {point.number:>4}. {point.words}{note}"
+    if made.study is not None:
+        yield from _study(made.study)
     yield ""
     yield f"Endpoints: {_endpoints(made)}"
     yield f"GPUs: {f'at most {made.gpus_at_once} at once' if made.gpus_at_once else 'none'}."
@@ -163,7 +172,18 @@ def _text(made: SweepPlan, done: dict[int, str], checks: list[Check]) -> Iterato
     yield "Dry run: nothing was created, nothing was written."
 
 
+def _study(study: Study) -> Iterator[str]:
+    yield "Points are chosen as results come, so that none can be shown."
+    for argument in study.choice.arguments:
+        yield f"  {argument}"
+    known = itertools.zip_longest(study.objective, study.directions[: len(study.objective)])
+    yield f"Objective: {', '.join(f'{way} {name}' if way else name for name, way in known)}."
+    yield from study.notes
+
+
 def _endpoints(made: SweepPlan) -> str:
+    if made.study is not None:
+        return _endpoints_of_study(made, made.study)
     uses = made.uses()
     total = sum(uses.values())
     if not total:
@@ -175,6 +195,15 @@ def _endpoints(made: SweepPlan) -> str:
         )
     could = "; sweep.reuse_endpoints=true would let equal ones serve several tasks" if total > len(uses) else ""
     return f"{total} are created, {kinds}{could}."
+
+
+def _endpoints_of_study(made: SweepPlan, study: Study) -> str:
+    each = max(len(point.plan.endpoints) for point in made.probes)
+    if not each:
+        return "none is created; the points use ones that exist."
+    if made.reuses:
+        return f"at most {made.at_once} at once, each serves one task after another; {study.most * each} without reuse."
+    return f"at most {study.most * each} are created, {each} for each point."
 
 
 def _limits(made: SweepPlan) -> list[str]:
@@ -207,6 +236,7 @@ def _as_json(made: SweepPlan, done: dict[int, str], checks: list[Check]) -> dict
             }
             for point in made.points
         ],
+        "study": _study_as_json(made.study),
         "endpoints": made.endpoints,
         "endpoint_uses": dict(made.uses()),
         "reuse_endpoints": made.reuses,
@@ -215,6 +245,21 @@ def _as_json(made: SweepPlan, done: dict[int, str], checks: list[Check]) -> dict
         "worst_case": asdict(made.worst_case()),
         "settings": asdict(made.settings),
         "checks": [{"name": c.name, "state": c.state.value, "message": c.message} for c in checks],
+    }
+
+
+def _study_as_json(study: Study | None) -> dict[str, object] | None:
+    if study is None:
+        return None
+    return {
+        "sweeper": study.choice.name,
+        "settings": study.choice.settings,
+        "searches": study.choice.arguments,
+        "objective": study.objective,
+        "directions": study.directions,
+        "most_points": study.most,
+        "points_at_a_time": study.at_once,
+        "notes": study.notes,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,8 @@ from launcher.config.files import CheckedRepository, find, shorten
 from launcher.errors import ConfigError, nearest
 
 DEFAULT_NAME = "default"
+_LOCK = threading.RLock()
+"""Held while Hydra is initialised, which is once for all of a process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +95,26 @@ def hydra_for(request: Request) -> Iterator[Hydra]:
     for option, folder in (("--config-dir", request.config_dir), ("--config-path", request.config_path)):
         if folder and not Path(folder).is_dir():
             raise ConfigError(f"{option} {folder}: {_no_folder(Path(folder))}")
-    _SearchPath.front = Path(request.config_dir).resolve() if request.config_dir else None
-    Plugins.instance().register(_SearchPath)
     main = Path(request.config_path).resolve() if request.config_path else packaged_configs()
-    with initialize_config_dir(str(main), job_name="nv-eval", version_base="1.3"):
-        hydra = cast(Hydra, GlobalHydra.instance().hydra)
-        loader = _loader(hydra)
-        loader.repository = CheckedRepository(loader.config_search_path)
-        yield hydra
+    with _LOCK:
+        _SearchPath.front = Path(request.config_dir).resolve() if request.config_dir else None
+        _plugins().register(_SearchPath)
+        with initialize_config_dir(str(main), job_name="nv-eval", version_base="1.3"):
+            hydra = cast(Hydra, GlobalHydra.instance().hydra)
+            loader = _loader(hydra)
+            loader.repository = CheckedRepository(loader.config_search_path)
+            yield hydra
+
+
+def _plugins() -> Plugins:
+    """Hydra's plugins, which it imports all at once. Raises ConfigError for one that was made for another Python."""
+    try:
+        return Plugins.instance()
+    except Exception as error:  # a plugin's own code; Hydra only bears with an ImportError
+        frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        name = next((name for name in reversed(frames) if name.startswith("hydra_plugins.")), "a plugin of Hydra")
+        text = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(f"{name}: cannot be imported: {text}; upgrade this plugin of Hydra, or remove it") from None
 
 
 def _no_folder(path: Path) -> str:
@@ -219,7 +235,9 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
         except (HydraException, ValueError, RecursionError) as error:
             problems.append(wording.syntax(text, error))
             continue
-        if override.is_hydra_override() and override.get_key_element().lstrip("+~") != "hydra.searchpath":
+        if re.match(r"[+~]*hydra[/.]sweeper\b", key):
+            problems.append(f"command line: {key}: a sweeper chooses the points of a sweep; add -m to run it")
+        elif override.is_hydra_override() and override.get_key_element().lstrip("+~") != "hydra.searchpath":
             problems.append(f"command line: {key}: Hydra's own settings have no effect here, but for hydra.searchpath")
         if override.is_sweep_override():
             problems.append(

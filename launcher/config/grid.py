@@ -21,10 +21,6 @@ from launcher.config import wording
 from launcher.config.sweep import Sweep
 from launcher.errors import ConfigError
 
-PLUGIN = (
-    "sweepers of Hydra's plugins choose a point by the results of others, so that no plan can show, price or check the "
-    "points before anything is created; list the points: key=a,b or the section sweep"
-)
 _PLAIN = re.compile(r"[A-Za-z_/][\w./:@-]*")
 """Text that Hydra's grammar takes for itself without quotes."""
 _NO_TEXT = re.compile(r"null|true|false|nan|inf", re.IGNORECASE)
@@ -53,6 +49,12 @@ class Point:
 def is_sweep(override: str) -> bool:
     """Whether an override gives several values. Raises ConfigError if it cannot be read."""
     return _parsed(OverridesParser.create(), override, "command line").is_sweep_override()
+
+
+def parsed(override: str, hydra: Hydra | None = None) -> Override:
+    """An override of the command line as Hydra reads it; `hydra` is needed to enumerate a glob. Raises ConfigError."""
+    parser = OverridesParser.create(config_loader=hydra.config_loader if hydra else None)
+    return _parsed(parser, override, "command line")
 
 
 def points(hydra: Hydra, overrides: Sequence[str], sweep: Sweep) -> list[Point]:
@@ -87,8 +89,6 @@ def _size(axes: Iterable[Axis]) -> int:
 
 def _parsed(parser: OverridesParser, text: str, where: str) -> Override:
     key, equals, value = text.partition("=")
-    if "hydra/sweeper" in key or key.lstrip("+~").startswith("hydra.sweeper"):
-        raise ConfigError(f"{where}: {key}: {PLUGIN}")
     if equals and re.search(r"^\s*(choice\(\s*\))\s*$|^\s*,|,\s*,|,\s*$", value) and not re.search(r"[\[{'\"]", value):
         raise ConfigError(f"{where}: {key}: a choice is empty in {value!r}; write every value, as a,b")
     try:

@@ -24,6 +24,11 @@ class Sweep:
     exclude: list[dict[str, Any]] = key(
         factory=list, doc="combinations that are left out: a point that has all values of one of these"
     )
+    objective: str | list[str] | None = key(
+        None,
+        "what a sweeper of Hydra's plugins (hydra/sweeper=optuna) optimizes: the score of a task as TASK/METRIC, or "
+        "TASK/METRIC/FILTER; a list for several objectives",
+    )
     reuse_endpoints: bool = key(
         False, "whether one endpoint serves several tasks of equal deployments one after another before it is deleted"
     )

@@ -126,7 +126,16 @@ def begin(
 
 def replace(journal: Journal, sweep: str, point: Point, plan: bytes) -> None:
     """Keep a point as it is now: another invocation, or a note."""
-    journal.change(("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?,?,?)", [_row(sweep, point, plan)]))
+    add(journal, sweep, [(point, plan)])
+
+
+def add(
+    journal: Journal, sweep: str, points: Iterable[tuple[Point, bytes]], *, data: dict[str, Any] | None = None
+) -> None:
+    """Keep points of a sweep that has begun, and what `data` says of the sweep: all or nothing."""
+    rows = [_row(sweep, point, plan) for point, plan in points]
+    told = [("UPDATE sweeps SET data = ? WHERE id = ?", [(json.dumps(data), sweep)])] if data is not None else []
+    journal.change(("INSERT OR REPLACE INTO points VALUES (?,?,?,?,?,?,?)", rows), *told)
 
 
 def _row(sweep: str, point: Point, plan: bytes) -> tuple[Any, ...]:
@@ -239,8 +248,12 @@ def holder(journal: Journal, point: Point) -> str | None:
 
 def taken_over(journal: Journal, words: Iterable[str]) -> dict[str, Point]:
     """Points that were left out of the sweeps among `words`, by the run that has the results. Raises NotFound."""
-    found = [point for word in words if is_sweep(word) for point in points(journal, find(journal, word).id)]
-    return {invocation: point for point in found if (invocation := holder(journal, point)) is not None}
+    found: dict[str, Point] = {}
+    for word in filter(is_sweep, words):
+        of_sweep = points(journal, find(journal, word).id)
+        holders = {invocation: point for point in of_sweep if (invocation := holder(journal, point)) is not None}
+        found |= {one: point for one, point in holders.items() if all(one != own.invocation for own in of_sweep)}
+    return found
 
 
 def begun(journal: Journal, invocations: Iterable[str]) -> list[Invocation]:

@@ -52,7 +52,7 @@ def _planned(request: Request, wanted: Sequence[Point], settings: Settings, comp
     contents = Contents()
     for point in wanted:
         try:
-            plan = dataclasses.replace(_plan(request, point), scope=id_)
+            plan = dataclasses.replace(plan_of(request, point), scope=id_)
         except ConfigError as error:
             for problem in error.problems:
                 problems.setdefault(problem, point)
@@ -62,16 +62,21 @@ def _planned(request: Request, wanted: Sequence[Point], settings: Settings, comp
     if problems:
         raise ConfigError([f"sweep: point {p.number} ({p.words}): {text}" for text, p in problems.items()])
     refuse_twins(made)
+    refuse_reuse(made, settings)
+    if settings.skip_done:
+        made = [skip_done(point, completed) for point in made]
+    folder = Path(made[0].plan.output_dir) / id_
+    return SweepPlan(id=id_, folder=str(folder), points=tuple(made), settings=settings)
+
+
+def refuse_reuse(made: Sequence[PlannedPoint], settings: Settings) -> None:
+    """Raises ConfigError where endpoints are to be lent that cannot be."""
     if settings.reuse_endpoints and any(point.plan.helpers for point in made):
         raise ConfigError("sweep.reuse_endpoints: is not for runs with auxiliary endpoints; set it to false")
     if settings.reuse_endpoints and any(map(_is_in_batch_jobs, made)):
         raise ConfigError(
             "sweep.reuse_endpoints: on slurm an endpoint serves the tasks of its own run; set it to false"
         )
-    if settings.skip_done:
-        made = [skip_done(point, completed) for point in made]
-    folder = Path(made[0].plan.output_dir) / id_
-    return SweepPlan(id=id_, folder=str(folder), points=tuple(made), settings=settings)
 
 
 def _is_in_batch_jobs(point: PlannedPoint) -> bool:
@@ -79,7 +84,8 @@ def _is_in_batch_jobs(point: PlannedPoint) -> bool:
     return any(endpoint.request and "sbatch" in endpoint.request for endpoint in point.plan.endpoints)
 
 
-def _plan(request: Request, point: Point) -> Plan:
+def plan_of(request: Request, point: Point) -> Plan:
+    """The plan of a point, as a new invocation. Raises ConfigError."""
     own = dataclasses.replace(request, overrides=point.overrides)
     config = typed(compose(own), own)
     with located(own):

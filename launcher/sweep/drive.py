@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,6 +56,8 @@ class SweepResult:
     ended_by: Reason | None = None
     left: tuple[str, ...] = ()
     """Names of endpoints and jobs that may still be running."""
+    problem: str = ""
+    """What ended it, if that was a mistake."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -124,6 +126,7 @@ class SweepSupervision:
     _warned: set[str] = field(default_factory=set)
     _stop: Reason | None = None
     _abandoned: bool = False
+    _problem: str = ""
     _beaten: float = float("-inf")
 
     # --- the whole --------------------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ class SweepSupervision:
         self._kinds: dict[str, str] = {}
         self._began = asyncio.get_running_loop().time()
         self._codes = dict.fromkeys(self.done, 0)
-        self._queue = deque(point for point in _in_order(self.plan) if self._is_open(point))
+        self._queue = deque(self._at_first())
         settings = self.plan.settings
         self._shares = Shares(
             tasks=settings.max_parallel_tasks, endpoints=settings.max_parallel_endpoints, gpus=settings.max_gpus
@@ -153,9 +156,9 @@ class SweepSupervision:
         self._common = Common(self._shares, self._pool)
         if self._pool is not None:
             self._pool.changed = self._common.wake
-        notifier = Notifier(self._notify(), self.plan.id)
         if not self.ends:
-            await self._check()
+            await self._prepare()
+        notifier = Notifier(self._notify(), self.plan.id)
         self._note_earlier()
         self.journal.record(self.plan.id, Fact.RUN_STARTED, pid=os.getpid())
         record.write(self.plan, self.journal)
@@ -164,11 +167,23 @@ class SweepSupervision:
         is_main = threading.current_thread() is threading.main_thread()
         with handled(self, self.say) if is_main else contextlib.nullcontext():
             try:
-                self._end_old_keepers()
+                self._begin_drive()
                 await self._drive()
             finally:
                 await self._wind_up()
         return self._finished(notifier)
+
+    def _at_first(self) -> list[PlannedPoint]:
+        """Points that wait from the beginning, in the order in which they begin."""
+        return [point for point in in_order(self.plan, self.plan.open) if self._is_open(point)]
+
+    async def _prepare(self) -> None:
+        """What comes before anything is created. Raises PreflightError."""
+        await self._check(self._queue)
+
+    def _begin_drive(self) -> None:
+        """What is under way from the beginning."""
+        self._end_old_keepers()
 
     def _is_open(self, point: PlannedPoint) -> bool:
         """Whether there is something to do for a point."""
@@ -181,17 +196,18 @@ class SweepSupervision:
         first = next(iter(self.plan.points), None)
         return Notify() if first is None or self.ends else first.plan.notify_config()
 
-    async def _check(self) -> None:
-        """Preflight of one point of each kind: what cannot run is said before anything is created."""
+    async def _check(self, points: Iterable[PlannedPoint]) -> None:
+        """Preflight of one point of each kind: what cannot run is said before anything of them is created."""
         seen: dict[str, PlannedPoint] = {}
-        for point in self._queue:
+        for point in points:
             seen.setdefault(point.kind, point)
         problems: list[str] = []
         for point in seen.values():
             platform = self._open(point.plan)
             try:
                 checks = await platform.preflight(point.plan)
-                together = await self._quota(platform, point) if any(c.name == QUOTA for c in checks) else []
+                asks = any(c.name == QUOTA for c in checks)
+                together = await self._quota(platform, point, points) if asks else []
             finally:
                 await platform.close()
             problems += together + [
@@ -202,11 +218,11 @@ class SweepSupervision:
         if problems:
             raise PreflightError(list(dict.fromkeys(problems)))
 
-    async def _quota(self, platform: Platform, point: PlannedPoint) -> list[str]:
+    async def _quota(self, platform: Platform, point: PlannedPoint, points: Iterable[PlannedPoint]) -> list[str]:
         """Whether all endpoints of a kind that may be alive at once fit into what is left, unless some are alive."""
         if any(map(self._begun, self.plan.points)):
             return []
-        alike = [task for other in self._queue if other.kind == point.kind for task in other.plan.tasks]
+        alike = [task for other in points if other.kind == point.kind for task in other.plan.tasks]
         tasks = tuple(alike[: self.plan.at_once])
         most = self.plan.settings.max_gpus
         checks = await platform.preflight(replace(point.plan, tasks=tasks, max_parallel_endpoints=None, max_gpus=most))
@@ -279,6 +295,7 @@ class SweepSupervision:
             status=status,
             ended_by=self._stop,
             left=tuple(self._left),
+            problem=self._problem,
         )
 
     def _exit_code(self) -> int:
@@ -371,8 +388,8 @@ class SweepSupervision:
         if found is None:
             supervision = Supervision(plan=point.plan, journal=self.journal)
         else:
-            supervision = take_up(self.journal, found, point.plan, ends=self.ends)
-        if self._pool is not None and point.plan.endpoints and not self.ends:
+            supervision = take_up(self.journal, found, point.plan, ends=self._only_ends(point))
+        if self._pool is not None and point.plan.endpoints and not self._only_ends(point):
             lent = Borrowed(self._pool, lambda name: serves(live.run.tasks if live.run else (), name))
             keys["platform"] = Pair(lent, self._open_jobs(point.plan))
         elif self._pool is not None and point.plan.endpoints:
@@ -380,6 +397,10 @@ class SweepSupervision:
         else:
             keys["platform"] = self._open(point.plan)
         return replace(supervision, **keys)
+
+    def _only_ends(self, point: PlannedPoint) -> bool:
+        """Whether a point is only torn down."""
+        return self.ends or point.is_skipped
 
     def _open(self, plan: Plan) -> Platform:
         return open_for(plan, self.shared) if self.opener is None else self.opener(plan)
@@ -428,14 +449,22 @@ class SweepSupervision:
     # --- endpoints that are lent ------------------------------------------------------------------------------------
 
     def _make_pool(self) -> Pool:
-        plans = {self._kind(endpoint): point.plan for point in self.plan.open for endpoint in point.plan.endpoints}
         return Pool(
             shares=self._shares,
             serving=self._kind,
-            make=lambda wanted: plan_to_keep(plans[wanted], scope=self.plan.id, uses=self._wanted(wanted)),
+            make=lambda kind: plan_to_keep(self._plan_with(kind), scope=self.plan.id, uses=self._uses(kind)),
             wanted=self._wanted,
             keep=self._keep,
         )
+
+    def _plan_with(self, kind: str) -> Plan:
+        """The plan of a point that uses an endpoint of a kind."""
+        points = [p for p in self.plan.open if any(self._kind(endpoint) == kind for endpoint in p.plan.endpoints)]
+        return points[-1].plan
+
+    def _uses(self, kind: str) -> int:
+        """Tasks that an endpoint may have to serve before it ends by itself."""
+        return self._wanted(kind)
 
     def _kind(self, endpoint: EndpointPlan) -> str:
         """What an endpoint of a point serves, that of a further attempt as well."""
@@ -629,15 +658,15 @@ class SweepSupervision:
         )
 
 
-def _in_order(plan: SweepPlan) -> list[PlannedPoint]:
+def in_order(plan: SweepPlan, points: Sequence[PlannedPoint]) -> list[PlannedPoint]:
     """The longest task first; with endpoints that are lent, points that use the same ones together."""
     if not plan.reuses:
-        return sorted(plan.open, key=lambda point: (-point.longest, -point.work, point.number))
-    kind = {p.number: min((serving(p.plan, e) for e in p.plan.endpoints), default="") for p in plan.open}
+        return sorted(points, key=lambda point: (-point.longest, -point.work, point.number))
+    kind = {p.number: min((serving(p.plan, e) for e in p.plan.endpoints), default="") for p in points}
     longest: dict[str, float] = {}
-    for point in plan.open:
+    for point in points:
         longest[kind[point.number]] = max(longest.get(kind[point.number], 0.0), point.longest)
-    return sorted(plan.open, key=lambda p: (-longest[kind[p.number]], kind[p.number], -p.longest, -p.work, p.number))
+    return sorted(points, key=lambda p: (-longest[kind[p.number]], kind[p.number], -p.longest, -p.work, p.number))
 
 
 def _nothing() -> Pool:

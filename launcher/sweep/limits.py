@@ -27,7 +27,7 @@ def refuse_beyond_budget(plan: SweepPlan, *, yes: bool) -> None:
     problems = [] if yes else beyond(plan)
     if plan.settings.max_cost_usd is not None and plan.worst_case().usd is None and not _is_metered(plan):
         problems.append("sweep.max_cost_usd: no price is known; set execution.usd_per_gpu_hour, or prices of shapes")
-    for point in plan.open:
+    for point in plan.examples:
         try:
             supervise.refuse_beyond_budget(point.plan, yes=yes)
         except PreflightError as error:
@@ -37,5 +37,5 @@ def refuse_beyond_budget(plan: SweepPlan, *, yes: bool) -> None:
 
 
 def _is_metered(plan: SweepPlan) -> bool:
-    endpoints = [endpoint for point in plan.open for endpoint in point.plan.endpoints]
+    endpoints = [endpoint for point in plan.examples for endpoint in point.plan.endpoints]
     return bool(endpoints) and all(endpoint.is_metered for endpoint in endpoints)

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from launcher.config.sweep import Sweep as Settings
+from launcher.config.sweepers import Choice
 from launcher.orchestrator.admission import UNKNOWN_DURATION
 from launcher.plan.identity import serving
 from launcher.plan.model import EndpointPlan, Plan, TaskPlan
@@ -58,6 +59,23 @@ class WorstCase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study:
+    """What makes a sweeper choose the points of a sweep as results come."""
+
+    choice: Choice
+    objective: tuple[str, ...]
+    """Scores as `TASK/METRIC`, or `TASK/METRIC/FILTER`."""
+    most: int
+    """Points that it asks for at most."""
+    at_once: int | None = None
+    """Points that it asks for at a time; None: nobody can say."""
+    directions: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
+    """Numbers of the first points of the batches that there are."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepPlan:
     """All of a sweep. `folder` holds what is written about it as a whole."""
 
@@ -65,12 +83,21 @@ class SweepPlan:
     folder: str
     points: tuple[PlannedPoint, ...]
     settings: Settings = field(default_factory=Settings)
+    study: Study | None = None
+    """Where a sweeper chooses the points: there are only those that it has asked for."""
+    probes: tuple[PlannedPoint, ...] = ()
+    """Points that stand for those that a sweeper may ask for; they are not run."""
     schema: str = SCHEMA
 
     @property
     def open(self) -> tuple[PlannedPoint, ...]:
         """Points that are to be run."""
         return tuple(point for point in self.points if not point.is_skipped)
+
+    @property
+    def examples(self) -> tuple[PlannedPoint, ...]:
+        """Points by which it is checked and priced: those that are to be run, or those that stand for them."""
+        return self.open if self.study is None else self.probes
 
     def uses(self) -> Counter[str]:
         """How many endpoints tasks ask for of each kind that is served."""
@@ -96,12 +123,21 @@ class SweepPlan:
     @property
     def gpus_at_once(self) -> int:
         """Most GPUs in use at once."""
-        largest = sorted((e.gpus for point in self.open for e in point.plan.endpoints), reverse=True)
-        most = sum(largest[: self.at_once])
+        if self.study is None:
+            most = self._most_gpus([endpoint.gpus for point in self.open for endpoint in point.plan.endpoints])
+        else:
+            copies = min(self.study.at_once or self.study.most, self.at_once)
+            most = max(self._most_gpus([e.gpus for e in p.plan.endpoints] * copies) for p in self.examples)
         return most if self.settings.max_gpus is None else min(most, self.settings.max_gpus)
+
+    def _most_gpus(self, gpus: list[int]) -> int:
+        """GPUs of as many endpoints as may be there at once, the largest of some."""
+        return sum(sorted(gpus, reverse=True)[: self.at_once])
 
     def worst_case(self) -> WorstCase:
         """What it can use at most."""
+        if self.study is not None:
+            return self._worst_of_study(self.study)
         cases = [point.plan.worst_case for point in self.open]
         usd = [case.usd for case in cases]
         seconds = [_longest(task) * point.plan.max_attempts for point in self.open for task in point.plan.tasks]
@@ -115,8 +151,31 @@ class SweepPlan:
             usd=None if None in usd else round(sum(amount for amount in usd if amount is not None), 2),
         )
 
+    def _worst_of_study(self, study: Study) -> WorstCase:
+        """That of as many points as the sweeper may ask for, each as dear and as long as the worst that is known."""
+        cases = [point.plan.worst_case for point in self.examples]
+        usd = [case.usd for case in cases]
+        seconds = [[_longest(task) * point.plan.max_attempts for task in point.plan.tasks] for point in self.examples]
+        hours = self._one_batch_after_another(study, seconds) / 3600
+        if self.settings.max_duration is not None:
+            hours = min(hours, self.settings.max_duration / 3600)
+        return WorstCase(
+            gpu_hours=round(study.most * max(case.gpu_hours for case in cases), 3),
+            hours=round(hours, 2),
+            usd=None if None in usd else round(study.most * max(amount for amount in usd if amount is not None), 2),
+        )
+
+    def _one_batch_after_another(self, study: Study, points: list[list[float]]) -> float:
+        """Seconds that all batches of the longest of some points take, each given by the seconds of its tasks."""
+        size = min(study.at_once or 1, study.most)
+        batches = -(-study.most // size)
+        return batches * max(max(size * sum(work) / self.settings.max_parallel_tasks, *work) for work in points)
+
     def expected_seconds(self) -> float:
         """How long it takes if tasks take as long as expected, by list scheduling."""
+        if self.study is not None:
+            expectations = [[expected(task) for task in point.plan.tasks] for point in self.examples]
+            return self._one_batch_after_another(self.study, expectations)
         work = [expected(task) for point in self.open for task in point.plan.tasks]
         return max(sum(work) / self.settings.max_parallel_tasks, max(work, default=0.0))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from launcher.orchestrator.sweeps import Sweep
 from launcher.plan.model import Plan
 from launcher.results.write import write_atomically
 from launcher.sweep.build import settings_of
-from launcher.sweep.model import SCHEMA, PlannedPoint, SweepPlan
+from launcher.sweep.model import SCHEMA, PlannedPoint, Study, SweepPlan
 
 FILE = "sweep.json"
 
@@ -32,7 +33,7 @@ def begin(plan: SweepPlan, journal: Journal, *, hold: bool = True) -> None:
         id=plan.id,
         created=time.time(),
         folder=plan.folder,
-        data={"settings": msgspec.to_builtins(plan.settings), "command": sys.argv[1:]},
+        data={**_data(plan), "command": sys.argv[1:]},
     )
     sweeps.begin(journal, sweep, [(_point(point), msgspec.json.encode(point.plan)) for point in plan.points])
     if hold:
@@ -58,7 +59,14 @@ def load(journal: Journal, sweep: Sweep) -> SweepPlan:
                 is_skipped=point.is_skipped,
             )
         )
-    return SweepPlan(id=sweep.id, folder=sweep.folder, points=tuple(found), settings=settings_of(sweep.data))
+    study = sweep.data.get("study")
+    return SweepPlan(
+        id=sweep.id,
+        folder=sweep.folder,
+        points=tuple(found),
+        settings=settings_of(sweep.data),
+        study=msgspec.convert(study, Study) if study else None,
+    )
 
 
 def note(plan: SweepPlan, journal: Journal, point: PlannedPoint, text: str) -> None:
@@ -71,13 +79,22 @@ def keep(plan: SweepPlan, journal: Journal, point: PlannedPoint) -> None:
     sweeps.replace(journal, plan.id, _point(point), msgspec.json.encode(point.plan))
 
 
+def add(plan: SweepPlan, journal: Journal, points: Sequence[PlannedPoint]) -> None:
+    """Keep further points and what has become of the study, all or nothing."""
+    data = {**sweeps.find(journal, plan.id).data, **_data(plan)}
+    sweeps.add(journal, plan.id, [(_point(point), msgspec.json.encode(point.plan)) for point in points], data=data)
+
+
+def _data(plan: SweepPlan) -> dict[str, object]:
+    study = {"study": msgspec.to_builtins(plan.study)} if plan.study is not None else {}
+    return {"settings": msgspec.to_builtins(plan.settings), **study}
+
+
 def keep_all(plan: SweepPlan, journal: Journal, sweep: Sweep) -> None:
     """Keep a sweep as it goes on."""
     for point in plan.points:
         keep(plan, journal, point)
-    sweeps.settle(
-        journal, dataclasses.replace(sweep, data={**sweep.data, "settings": msgspec.to_builtins(plan.settings)})
-    )
+    sweeps.settle(journal, dataclasses.replace(sweep, data={**sweep.data, **_data(plan)}))
 
 
 def _point(point: PlannedPoint) -> sweeps.Point:

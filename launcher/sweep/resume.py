@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 
 from launcher.config.problems import Invalid
 from launcher.config.sweep import Sweep as Settings
+from launcher.config.sweepers import composed, is_of_sweeper
 from launcher.config.validate import sweep_section
 from launcher.errors import ConfigError
 from launcher.orchestrator import sweeps
@@ -23,10 +24,10 @@ from launcher.plan.identity import changed, differ_in_files, is_of_this_version,
 from launcher.plan.model import Plan
 from launcher.sweep.build import rebuilt, refuse_twins, skip_done
 from launcher.sweep.contents import Contents
-from launcher.sweep.model import PlannedPoint, SweepPlan
+from launcher.sweep.model import PlannedPoint, Study, SweepPlan
 
 _OF_THE_SWEEP = re.compile(r"[+]{0,2}sweep\.(\w+)=(.*)", re.DOTALL)
-_OF_ITS_POINTS = ("grids", "points", "exclude", "skip_done", "max_points")
+_OF_ITS_POINTS = ("grids", "points", "exclude", "skip_done", "max_points", "objective")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ def decide(plan: SweepPlan, journal: Journal, overrides: Sequence[str] = ()) -> 
     """
     settings, rest = _settings(plan.settings, overrides)
     contents = Contents()
+    if plan.study is not None:
+        return _of_study(dataclasses.replace(plan, settings=settings), plan.study, journal, rest, contents)
     points, done, why = list[PlannedPoint](), set[int](), dict[int, str]()
     for point in plan.points:
         now = _now(point, rest, contents)
@@ -65,6 +68,45 @@ def decide(plan: SweepPlan, journal: Journal, overrides: Sequence[str] = ()) -> 
     return Resumption(
         plan=dataclasses.replace(plan, points=tuple(points), settings=settings), done=frozenset(done), why=why
     )
+
+
+def _of_study(
+    plan: SweepPlan, study: Study, journal: Journal, overrides: Sequence[str], contents: Contents
+) -> Resumption:
+    """As `decide` where a sweeper chooses the points: it is asked again, and points are what they were."""
+    own = tuple(text for text in overrides if is_of_sweeper(text))
+    rest = tuple(text for text in overrides if text not in own)
+    choice = study.choice
+    base = dataclasses.replace(choice.base, overrides=(*choice.base.overrides, *rest))
+    choice = dataclasses.replace(choice, base=base, settings=(*choice.settings, *own))
+    found = composed(choice).traits()
+    if found.keeps_trials and plan.points:
+        raise ConfigError(
+            f"{plan.id}: {found.keeps_trials} keeps the trials, so that its sweeper cannot be asked again; "
+            "start a new sweep, which goes on with them"
+        )
+    points = [_same(point, rest, contents) for point in plan.points]
+    done = {point.number for point in points if sweeps.is_complete(journal, point.plan.invocation)}
+    most = plan.settings.max_points if found.most is None else found.most
+    return Resumption(
+        plan=dataclasses.replace(
+            plan, points=tuple(points), study=dataclasses.replace(study, choice=choice, most=most)
+        ),
+        done=frozenset(done),
+        why={p.number: f"has all its scores ({p.plan.invocation})" for p in points if p.number in done},
+    )
+
+
+def _same(point: PlannedPoint, overrides: Sequence[str], contents: Contents) -> PlannedPoint:
+    """A point with other operational settings. Raises ConfigError for any that would change what is measured."""
+    if not overrides:
+        return point
+    plan = rebuilt(point.plan, overrides, invocation=point.plan.invocation)
+    if contents.identity(plan) != contents.identity(point.plan):
+        raise ConfigError(
+            f"{_difference(point, plan, '', {})}: its sweeper has chosen points by scores without it; run another sweep"
+        )
+    return dataclasses.replace(point, plan=plan)
 
 
 def _now(point: PlannedPoint, overrides: Sequence[str], contents: Contents) -> PlannedPoint:

