@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket
 from launcher.emulators.common.faults import Refuse
 from launcher.emulators.common.front import METHODS, Disconnect, Front, RequestRecord, bearer
 from launcher.emulators.common.logbook import Line
-from launcher.emulators.kubernetes import discovery
+from launcher.emulators.kubernetes import discovery, protobuf
 from launcher.emulators.kubernetes.cluster import Cluster
 from launcher.emulators.kubernetes.config import User
 from launcher.emulators.kubernetes.controllers import name_taking
@@ -37,6 +37,7 @@ from launcher.emulators.kubernetes.tables import table
 Json = dict[str, Any]
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get", "HEAD": "get"}
 WATCH_TIME = 1800.0
+_SCHEMAS = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _POLL = 0.05
 
 
@@ -158,6 +159,8 @@ class ApiServer:
         user = self._user(request)
         if user is None:
             raise ApiError(401, "Unauthorized", "Unauthorized")
+        if parts == ["openapi", "v2"]:
+            return Response(protobuf.schemas(self._kinds), media_type=_SCHEMAS)
         said = self._about_itself(parts)
         if said is not None:
             return _json(said)
@@ -203,7 +206,7 @@ class ApiServer:
             raise ApiError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
     def _review(self, call: Call) -> Json:
-        review = call.document()
+        review = protobuf.review(call.body) if call.body.startswith(protobuf.MARK) else call.document()
         asked = review["spec"].get("resourceAttributes") or {}
         part = asked.get("subresource", "")
         resource = asked.get("resource", "") + (f"/{part}" if part else "")

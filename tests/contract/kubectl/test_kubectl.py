@@ -90,6 +90,35 @@ def test_kubectl_applies_waits_scales_reads_and_deletes(made: Bench) -> None:
     assert kubectl(made.emulator, "get", "all", "-o", "name") == ""
 
 
+def test_kubectl_applies_our_list_as_one_document_and_knows_what_a_user_may(made: Bench) -> None:
+    plan = made.plan()
+    request = plan.tasks[0].endpoint.request  # type: ignore[union-attr]
+    kubectl(made.emulator, "apply", "-f", "-", given=json.dumps(request))
+    names = kubectl(made.emulator, "get", "deployments,services", "-o", "name").split()
+    assert sorted(name.partition("/")[0] for name in names) == ["deployment.apps", "service"]
+
+    manifests = [one for one in rbac.manifests("default") if one["kind"] != "CronJob"]
+    kubectl(made.emulator, "apply", "-f", "-", given=yaml.safe_dump_all(manifests))
+    person = made.emulator.kubeconfig_of(made.emulator.add_account("nv-eval"), tls=True)
+    answers = [may(person, *words) for words in (("create", "jobs"), ("get", "pods/log"), ("delete", "nodes"))]
+    assert answers == ["yes", "yes", "no"]
+    whoami = kubectl(made.emulator, "--kubeconfig", str(person), "get", "pods", "-o", "name")
+    assert whoami.startswith("pod/")
+
+
+def may(kubeconfig: Path, *words: str) -> str:
+    """What `kubectl auth can-i` answers; it ends with 1 where the answer is no."""
+    program = str(Path(FOLDER or "", "kubectl"))
+    done = subprocess.run(
+        [program, "--kubeconfig", str(kubeconfig), "auth", "can-i", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
 async def test_kubectl_and_the_launcher_say_the_same_of_a_run(made: Bench, tmp_path: Path) -> None:
     plan = made.plan()
     (task,) = plan.tasks
