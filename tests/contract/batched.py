@@ -66,7 +66,7 @@ def batched_bench(script: Path) -> Iterator[Bench]:
         )
     finally:
         for number, _, name in there.queue():
-            if name.startswith(("container-fake", "job-fake")):
+            if name.startswith(("container-fake", "job-fake", "array-")):
                 there.run("scancel", number)
         shutil.rmtree(folder, ignore_errors=True)
 

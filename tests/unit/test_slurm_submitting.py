@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import subprocess
 import tarfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from launcher.errors import PlatformError
-from launcher.platforms.slurm import scripts, submitting
+from launcher.platforms.slurm import cancelling, scripts, submitting
+from launcher.platforms.slurm.cancelling import Canceller
 from launcher.platforms.slurm.shell import Answer, ConnectionLost
 from launcher.platforms.slurm.submitting import Submitter
 
@@ -36,6 +39,8 @@ class Cluster:
         if self.refuses and script == scripts.SUBMIT_ARRAY:
             return Answer(1, b"", self.refuses)
         return Answer(0, f"{number}\n".encode(), "")
+
+    ask = run
 
 
 def submitted(cluster: Cluster, jobs: list[tuple[str, str]], *, arrays: bool = True) -> list[str]:
@@ -117,3 +122,42 @@ def test_nobody_waits_for_a_submission_that_cannot_be_asked_for(monkeypatch: pyt
 
     with pytest.raises(PlatformError, match="lost"):
         submitted(Cluster(loses=9), [("a", "--mem=1"), ("b", "--mem=1")])
+
+
+def test_what_is_cancelled_at_once_is_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster()
+
+    async def cancelled() -> None:
+        canceller = Canceller(cluster, "/shared/a1b2c3d4")  # type: ignore[arg-type]
+        await asyncio.gather(canceller.cancel("a", "7_0"), canceller.cancel("b"))
+        await canceller.cancel("a", "7_0")
+        await canceller.close()
+
+    monkeypatch.setattr(cancelling, "GATHERING", 0.0)
+    asyncio.run(cancelled())
+
+    assert [payload for _, _, payload in cluster.asked] == [b"a 7_0\nb\n", b"a 7_0\n"]
+
+
+def test_the_script_cancels_exactly_what_is_named(tmp_path: Path) -> None:
+    for name, said in (("a", "n 7_0"), ("b", "n 9"), ("c", "n 7_1")):
+        (tmp_path / "jobs" / name).mkdir(parents=True)
+        (tmp_path / "jobs" / name / "id").write_text(f"{said}\n")
+        (tmp_path / "jobs" / name / "server.secrets").touch()
+    (tmp_path / "squeue").write_text("#!/bin/sh\nprintf '7_0 array-n-x\\n7_1 array-n-x\\n9 b\\n11 b more\\n'\n")
+    (tmp_path / "scancel").write_text(f"#!/bin/sh\necho \"$@\" >> '{tmp_path}/cancelled'\n")
+    for name in ("squeue", "scancel"):
+        (tmp_path / name).chmod(0o755)
+
+    def cancel(names: str) -> list[str]:
+        (tmp_path / "cancelled").write_text("")
+        script = f"set -- '{tmp_path}'\n{scripts.CANCEL}"
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        subprocess.run(["/bin/sh", "-c", script], input=names.encode(), env=env, check=True)
+        return (tmp_path / "cancelled").read_text().split()
+
+    assert cancel("a\nb\nz\n") == ["9", "7_0"], "an element is found by what its submission wrote down"
+    assert sorted(path.parent.name for path in tmp_path.rglob("*.secrets")) == ["c"]
+    assert cancel("c 7_1\n") == ["7_1"]
+    assert cancel("array-n-x\n") == ["7_0", "7_1"]
+    assert cancel("nothing\n") == []

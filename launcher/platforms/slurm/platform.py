@@ -34,6 +34,7 @@ from launcher.platforms.kept import KeptLogs
 from launcher.platforms.progress import ProgressReader
 from launcher.platforms.secrets import Secrets
 from launcher.platforms.slurm import archive, preflight, queue, scripts, sweeping
+from launcher.platforms.slurm.cancelling import Canceller
 from launcher.platforms.slurm.jobs import INSIDE, BatchJob, Parts, auxiliary_of, batch_name, parts_of
 from launcher.platforms.slurm.shell import Shell
 from launcher.platforms.slurm.submitting import Submitter
@@ -63,6 +64,7 @@ class Session:
     begun: float
     squeue: tuple[str, ...]
     submitter: Submitter
+    canceller: Canceller
     jobs: dict[str, BatchJob] = field(default_factory=dict)
     looked_at: float = float("-inf")
     look_took: float = 0.0
@@ -113,6 +115,7 @@ class SlurmPlatform:
             begun=asyncio.get_running_loop().time(),
             squeue=queue.JSON if in_json else queue.TEXT,
             submitter=Submitter(self._shell, there, plan.invocation, arrays=self._execution.arrays),
+            canceller=Canceller(self._shell, there),
         )
         return Capacity()
 
@@ -305,8 +308,7 @@ class SlurmPlatform:
             if job is not None and job.is_gone:
                 return
             if job is None or not job.leaving or job.is_active:
-                element = job.label if job is not None and "_" in job.label else ""
-                await self._shell.ask(scripts.CANCEL, session.folder, batch, element)
+                await session.canceller.cancel(batch, job.label if job is not None and "_" in job.label else "")
             if job is not None:
                 job.leaving = True
             session.stale = True
@@ -381,6 +383,7 @@ class SlurmPlatform:
         session, self._session = self._session, None
         if session is not None:
             await session.submitter.close()
+            await session.canceller.close()
         await self._shell.close()
 
     def _opened(self) -> Session:

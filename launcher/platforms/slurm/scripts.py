@@ -81,18 +81,31 @@ find jobs -mindepth 2 -maxdepth 2 \\( "$@" \\) -exec grep -saHZ '' {} + || :
 """$2... is squeue with its options. After what it prints come the records of the jobs: path, NUL, line."""
 
 CANCEL = """\
-export SLURM_TIME_FORMAT=%s
-found=$(squeue -h -r --me -n "$2" -o %i) || exit 1
-element=$(cut -d' ' -f2 "$1/jobs/$2/id" 2> /dev/null | grep _)
-[ -z "$found$element$3" ] || scancel $found $element $3 || exit 1
-rm -f -- "$1/jobs/$2/server.secrets" "$1/jobs/$2/job.secrets"
-[ "${2%%-*}" = array ] || exit 0
-name=${2#array-}
-cut -d' ' -f1 "$1/arrays/${name%%-*}/names" 2> /dev/null |
-  while read -r name; do rm -f -- "$1/jobs/$name/server.secrets" "$1/jobs/$name/job.secrets"; done
-exit 0
+folder=$1
+listed=$(squeue -h -r --me -o '%i %j') || exit 1
+wanted=$(cat)
+found=$(printf '%s\\n' "$wanted" '' "$listed" | awk '
+  NF == 0 { listed = 1; next }
+  !listed { wanted[$1]; next }
+  { number = $1; sub(/^[^ ]+ /, ""); if ($0 in wanted) print number }')
+while read -r name element; do
+  if [ -z "$element" ] && read -r nonce label 2> /dev/null < "$folder/jobs/$name/id"; then element=$label; fi
+  case $element in *_*) found="$found $element" ;; esac
+  case $name in
+    array-*)
+      nonce=${name#array-}
+      while read -r job key; do wanted="$wanted
+$job"; done 2> /dev/null < "$folder/arrays/${nonce%%-*}/names" ;;
+  esac
+done << END
+$wanted
+END
+[ -z "$found" ] || printf '%s\\n' $found | xargs scancel || exit 1
+cd -- "$folder" 2> /dev/null || exit 0
+printf '%s\\n' "$wanted" | sed 's|\\([^ ]*\\).*|jobs/\\1/server.secrets jobs/\\1/job.secrets|' | xargs rm -f
 """
-"""$2: name of the job, or of a whole array; $3: what Slurm calls it, if it is known to be an element of an array."""
+"""Its input has a line for each batch job, or whole array: its name, and what Slurm calls it if it is known to be an
+element of an array."""
 
 PAGE = """\
 cd -- "$1/jobs/$2" 2> /dev/null || exit 0

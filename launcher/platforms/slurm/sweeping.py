@@ -42,7 +42,7 @@ async def remove(shell: Shell, execution: Slurm, leftover: Leftover) -> None:
     if leftover.kind == "storage":
         await shell.ask(scripts.REMOVE_FOLDER, folder, leftover.invocation, timeout=600.0)
     else:
-        await shell.ask(scripts.CANCEL, f"{folder}/{leftover.invocation}", leftover.name, "")
+        await shell.ask(scripts.CANCEL, f"{folder}/{leftover.invocation}", payload=f"{leftover.name}\n".encode())
 
 
 def work_dir(execution: Slurm, home: str) -> str:
