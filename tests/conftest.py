@@ -30,19 +30,21 @@ def pytest_configure() -> None:
         settings.load_profile("alike")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Coverage is counted in the fast tests: counting takes as long again as running.
 
     What starts real processes has a second chance, which the summary tells: a machine that others use, too, starves one
-    now and then. Tests on one real engine run one after another, beside those on another.
+    now and then. NV_EVAL_TEST_ENGINE leaves the tests of one real engine.
     """
     for item in items:
         if item.get_closest_marker("e2e") is not None:
             item.add_marker(pytest.mark.no_cover)
         if UNIT not in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=1, reruns_delay=2))
-        if item.get_closest_marker("engine") is not None:
-            item.add_marker(pytest.mark.xdist_group("slurm" if "slurm" in item.nodeid else "docker"))
+    wanted = os.environ.get("NV_EVAL_TEST_ENGINE")
+    others = [item for item in items if wanted not in (None, "slurm" if "slurm" in item.nodeid else "docker")]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

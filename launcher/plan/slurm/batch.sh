@@ -57,7 +57,7 @@ stop() {
   for pid in "$@"; do wait "$pid" 2> /dev/null; done
 }
 
-# The evaluation first, so that it can say what it has.
+# The evaluation first: it would take the end of its server for a failure.
 stop_all() {
   [ -z "$client" ] || stop "$client"
   [ -z "$balancer" ] || stop "$balancer"

@@ -36,12 +36,13 @@ class Cluster:
         return self.run("squeue", "-h", "-t", "R", "-n", name, "-o", "%N").strip()
 
     def kill_node(self, node: str) -> None:
-        """End a node's daemon and all that it runs, as a loss of power would."""
+        """End a node's daemon and all that it runs, as a loss of power would; Slurm is told, as it notices late."""
         pid = self._pid(f"slurmd-{node}")
         for step in _steps_of(node):
             for process in [*_tree(step)[::-1], step]:
                 _kill(process)
         _kill(pid)
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=no power")
 
     def start_node(self, node: str) -> None:
         """Boot it again."""
