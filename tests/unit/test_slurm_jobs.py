@@ -173,6 +173,27 @@ def test_an_endpoint_that_does_not_answer_is_told_by_what_asked_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "files", "said"),
+    [
+        ("CANCELLED", {}, "cancelled from outside"),
+        ("TIMEOUT", {}, "at its time limit"),
+        ("CANCELLED", {"ended": ["job=7", "why=cancelled"]}, "scancel"),
+        ("PREEMPTED", {}, "job of higher priority"),
+    ],
+)
+def test_an_endpoint_alone_has_failed_when_its_batch_job_has_ended(
+    state: str, files: dict[str, list[str]], said: str
+) -> None:
+    job = BatchJob(NAME, Parts(NAME))
+    job.take(QueuedJob(id=7, name=NAME, states=(state,)), {"id": ["nonce 7"], **files}, 0.0)
+
+    endpoint = dict(job.resources(0.0))["endpoint"]
+
+    assert endpoint.state is ResourceState.FAILED and said in endpoint.detail
+    assert endpoint.preempted == (state == "PREEMPTED")
+
+
+@pytest.mark.parametrize(
     ("options", "dependency"),
     [
         (["--nodes=1"], "after:5,after:6"),

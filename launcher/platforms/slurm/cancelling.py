@@ -27,8 +27,13 @@ class Canceller:
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
             self._running.add(self._asking)
-            self._asking.add_done_callback(self._running.discard)
+            self._asking.add_done_callback(self._over)
         await asyncio.shield(self._asking)
+
+    def _over(self, asked: asyncio.Task[None]) -> None:
+        self._running.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # whoever waits for it is told; perhaps nobody does any more
 
     async def close(self) -> None:
         """Ask for nothing more."""

@@ -228,7 +228,7 @@ class BatchJob:
             yield from self._both(running, failed)  # what was asked of it says why
             return
         end = _END.get(why, _END["cancelled"])
-        yield from self._both(running, failed, detail=f"Slurm job {self.label}: {end.detail}", end=end)
+        yield from self._both(self._left_alone, failed, detail=f"Slurm job {self.label}: {end.detail}", end=end)
 
     def _without_record(self, now: float) -> Iterator[tuple[str, Resource]]:
         state = self.queued.state if self.queued is not None else self.accounted or ""
@@ -240,11 +240,16 @@ class BatchJob:
         if state == "OUT_OF_MEMORY":
             yield from self._both(failed, failed, detail=f"out of memory: {detail}")
         elif state in ("TIMEOUT", "DEADLINE"):
-            yield from self._both(running, failed, detail=detail, end=_END["timeout"])
+            yield from self._both(self._left_alone, failed, detail=detail, end=_END["timeout"])
         elif state == "CANCELLED":
-            yield from self._both(running, failed, detail=detail, end=_END["cancelled"])
+            yield from self._both(self._left_alone, failed, detail=detail, end=_END["cancelled"])
         else:
-            yield from self._both(running, failed, detail=detail, preempted=state == "PREEMPTED")
+            yield from self._both(self._left_alone, failed, detail=detail, preempted=state == "PREEMPTED")
+
+    @property
+    def _left_alone(self) -> ResourceState:
+        """An endpoint whose batch job has ended: where it evaluates, too, nothing shows that the server did first."""
+        return ResourceState.FAILED if self.parts.evaluation is None else ResourceState.RUNNING
 
     def _over_for(self, now: float) -> float:
         return 0.0 if self.over_since is None else now - self.over_since
