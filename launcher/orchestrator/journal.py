@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -296,6 +296,15 @@ class Journal:
             raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
         if written == 0:
             raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What is recorded within is on disk, all of it, when this ends. Raises LauncherError, with nothing written."""
+        try:
+            with schema.writing(self._db):
+                yield
+        except sqlite3.Error as error:
+            raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
 
     def ask_to_stop(self, lease: Lease) -> bool:
         """Ask the holder of a lease to stop, if nobody has yet; false if it is not alive here.

@@ -110,6 +110,7 @@ class Run:
         if self._stop is None:
             self._stop = reason
             self._scribe.quietly(Fact.STOP_ASKED, None, reason=reason.value)
+            self._scribe.settle()
         self._probes.stop_all()
         self._stopped.set()
         self._look_no_further()
@@ -145,6 +146,7 @@ class Run:
                 await self._loop()
         except LauncherError as error:
             self._scribe.quietly(Fact.RUN_ENDED, None, exit_code=error.exit_code, error=str(error))
+            self._scribe.settle()
             raise
         except Exception:  # a defect: nobody confirms what goes, but nothing is left without being asked to go
             await self._ask_all_to_go()
@@ -480,7 +482,7 @@ class Run:
         assert spec is not None
         async with self._shared.turn(task):
             self._shared.refuse(task)
-            self._scribe.record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
+            await self._scribe.record(Fact.INTEND_CREATE_ENDPOINT, task, spec.name)
             task.endpoint_wanted = True
             task.started_at = _now() if task.started_at is None else task.started_at
             self._shared.use(task, _now())
@@ -490,7 +492,7 @@ class Run:
                     made = await self._platform.create_endpoint(task.plan, spec)
                 task.url, task.model = made.url, made.model
             task.endpoint_created = True
-            self._scribe.record(Fact.ENDPOINT_CREATED, task, spec.name, **({"id": made.id} if made else {}))
+            await self._scribe.record(Fact.ENDPOINT_CREATED, task, spec.name, **({"id": made.id} if made else {}))
 
     async def _start_probe(self, task: TaskState) -> None:
         """Probe beside the task's steps: a server that dies meanwhile must be noticed at once."""
@@ -526,12 +528,12 @@ class Run:
     async def _submit(self, task: TaskState) -> None:
         if task.started_at is None:
             task.started_at = _now()
-        self._scribe.record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
+        await self._scribe.record(Fact.INTEND_SUBMIT_JOB, task, task.plan.job.name)
         task.job_wanted = True
         plan = with_auxiliary(addressed(task.plan, task.model), self._auxiliary.addresses(task))
         made = await self._platform.submit_job(plan, plan.job, plan.target.url or task.url or "")
         task.job_submitted = True
-        self._scribe.record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
+        await self._scribe.record(Fact.JOB_SUBMITTED, task, task.plan.job.name, id=made.id)
 
     def _end(self, task: TaskState, reason: Reason, detail: str) -> None:
         task.reason, task.detail = reason, detail
@@ -559,7 +561,7 @@ class Run:
         self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]], first: bool
     ) -> None:
         if first:
-            self._scribe.quietly(intent, task, name)
+            await self._scribe.noted(intent, task, name)
         if self._lost is not None:
             return  # what exists under this name is another's now
         try:
@@ -623,7 +625,7 @@ class Run:
             "generation": generation,
         }
         kept = task.plan.endpoint.name if keeps_endpoint and task.plan.endpoint else ""
-        self._scribe.record(Fact.TASK_RETRY, task, kept, attempt=number, **said)
+        self._scribe.at_once(Fact.TASK_RETRY, task, kept, attempt=number, **said)
         put_away(self.folder / task.plan.key, ended.number)
         plan = attempt(self._planned(task), number, self.plan.invocation, generation=generation)
         task.begin_attempt(number, plan, _now() + wait, keeps_endpoint=keeps_endpoint)
@@ -641,12 +643,14 @@ class Run:
         for step in self._steps:
             step.cancel()
         await asyncio.gather(*self._steps, return_exceptions=True)
+        self._scribe.settle()
         try:
             await self._let_go()
         except Exception as error:  # the outcome must be told whatever the platform says at the end
             self._scribe.quietly(Fact.LEFTOVER, None, detail=str(error))
         else:
             self._all_ended = self._platform.close_ends_all
+        self._scribe.settle()
 
     async def _let_go(self) -> None:
         """Close the platform; where that ends nothing, a person who stops waiting ends the wait for it, too."""
@@ -679,6 +683,7 @@ class Run:
             ended_by=self._stop,
             strays=() if self._all_ended else tuple(self._strays.left),
         )
+        self._scribe.settle()
         self._show(now)
         self._scribe.beat(self.tasks, now, force=True)
         return outcome
@@ -686,6 +691,7 @@ class Run:
     def conclude(self, outcome: RunOutcome) -> None:
         """Tell the journal that the run has ended, once its results are written."""
         self._scribe.quietly(Fact.RUN_ENDED, None, exit_code=outcome.exit_code, leftovers=outcome.leftovers)
+        self._scribe.settle()
         self._journal.give_up_lease(self.plan.invocation)
 
     # --- who is told ------------------------------------------------------------------------------------------------
@@ -693,6 +699,7 @@ class Run:
     def _may_remove(self, name: str) -> bool:
         """Whether this is still the one supervisor, which the journal says when it takes the intent."""
         self._scribe.quietly(Fact.INTEND_REMOVE_STRAY, None, name)
+        self._scribe.settle()
         return self._lost is None
 
     def _lose(self, error: LeaseLost) -> None:

@@ -1,14 +1,40 @@
-"""Writes into the journal what happens to one run."""
+"""Writes into the journal what happens to one run.
+
+Facts of one turn of the loop reach the disk together: a disk needs milliseconds for each time it is told to keep
+something, and a thousand tasks have nine thousand facts. What must be on disk before a request leaves is waited for.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import LauncherError, LeaseLost
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
 from launcher.orchestrator.state import Phase, TaskState
 from launcher.plan.model import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A fact on its way to the disk. `written` hears of it; without it nobody waits."""
+
+    kind: Fact
+    task: str | None
+    name: str
+    data: dict[str, Any]
+    written: asyncio.Future[None] | None = None
+
+    def tell(self, error: LauncherError | None) -> None:
+        """Whoever waits goes on, unless that was cancelled meanwhile."""
+        if self.written is None or self.written.done():
+            return
+        if error is None:
+            self.written.set_result(None)
+        else:
+            self.written.set_exception(error)
 
 
 class Scribe:
@@ -20,19 +46,68 @@ class Scribe:
         self._price = plan.usd_per_gpu_hour
         self._lost = lost
         self._last_beat = float("-inf")
+        self._waiting: list[_Waiting] = []
 
-    def record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
-        """A fact without which nothing may go on. Raises LauncherError if it cannot be written, LeaseLost."""
+    async def record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
+        """A fact without which nothing may go on; it is on disk when this returns.
+
+        Raises LauncherError if it cannot be written, LeaseLost.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._soon(_Waiting(kind, task.plan.key, name, data, written))
+        await written
+
+    def at_once(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
+        """`record` for those who cannot wait, after all that waits."""
+        self.settle()
         self._journal.record(self._invocation, kind, task.plan.key, name, **data)
 
     def quietly(self, kind: Fact, task: TaskState | None, name: str = "", **data: Any) -> None:
-        """A fact that must not keep a teardown from happening when the disk is full."""
+        """A fact that must not keep a teardown from happening when the disk is full; it is written in a moment."""
+        self._soon(_Waiting(kind, task.plan.key if task else None, name, data))
+
+    async def noted(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
+        """The same; it is on disk when this returns, if it can be."""
         try:
-            self._journal.record(self._invocation, kind, task.plan.key if task else None, name, **data)
+            await self.record(kind, task, name, **data)
         except LeaseLost as error:
             self._lost(error)
         except LauncherError:
             return
+
+    def _soon(self, fact: _Waiting) -> None:
+        self._waiting.append(fact)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self.settle)
+
+    def settle(self) -> None:
+        """Write all that waits: together or, if that fails, each by itself, so that each hears of its own failure."""
+        facts, self._waiting = self._waiting, []
+        if len(facts) > 1 and self._wrote(facts):
+            return
+        for fact in facts:
+            try:
+                self._write(fact)
+            except LauncherError as error:
+                fact.tell(error)
+                if fact.written is None and isinstance(error, LeaseLost):
+                    self._lost(error)
+            else:
+                fact.tell(None)
+
+    def _wrote(self, facts: list[_Waiting]) -> bool:
+        try:
+            with self._journal.together():
+                for fact in facts:
+                    self._write(fact)
+        except LauncherError:
+            return False
+        for fact in facts:
+            fact.tell(None)
+        return True
+
+    def _write(self, fact: _Waiting) -> None:
+        self._journal.record(self._invocation, fact.kind, fact.task, fact.name, **fact.data)
 
     def beat(self, tasks: Iterable[TaskState], now: float, *, force: bool = False) -> None:
         """A sign of life, with how all tasks are, where it is due or `force` says so."""

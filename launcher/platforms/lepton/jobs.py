@@ -383,6 +383,10 @@ class Jobs:
         """The end of an ended job's log, as far as it was read."""
         return [text for _, text in self._tracked[name].lines] if name in self._tracked else []
 
+    def end(self, name: str) -> RunnerEnd | None:
+        """How the runner of a job ended, as far as it was read."""
+        return self._tracked[name].end
+
     def resources(self) -> dict[str, Resource]:
         """All jobs in the launcher's words."""
         return {name: entry.resource() for name, entry in self._tracked.items()}

@@ -347,5 +347,5 @@ class LeptonPlatform:
 
 def _left_out(jobs: Jobs, name: str) -> bool:
     """Whether the runner says that some results were too large for its log."""
-    end = jobs.resources()[name].end
+    end = jobs.end(name)
     return bool(end and end.data.get("not_printed"))
