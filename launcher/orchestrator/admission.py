@@ -98,6 +98,8 @@ def admissible(tasks: Iterable[TaskState], plan: Plan, capacity: Capacity, now: 
     An auxiliary endpoint is let in with the first task that uses it, if there is room for both.
     """
     tasks = list(tasks)
+    if not any(_queued(task, now) for task in tasks):
+        return []
     auxiliary = {task.plan.key: task for task in tasks if task.is_auxiliary}
     made, used = _occupied(task for task in tasks if occupies(task))
     idle = not any(map(occupies, tasks))

@@ -244,7 +244,7 @@ class Run:
 
     async def _tick(self) -> None:
         """One look at the world and one step for each task that is not in the middle of one."""
-        settled = [task for task in self.tasks if not task.busy]
+        settled = [task for task in self.tasks if not (task.busy or task.is_over)]
         seen = await self._look()
         began = time.thread_time()
         self._react(settled, seen)
@@ -259,15 +259,17 @@ class Run:
         self._has_looked = self._has_looked or sees_all
         if self._stop is None and sees_all:
             self._admit()
+        now = _now()
         for task in settled:
             if seen is not None:
-                self._note(task, seen)
+                self._note(task, seen, now)
             elif self._why_blind:
                 task.waiting_for = f"the platform cannot be asked: {self._why_blind}"
         if seen is not None and sees_all:
             self._strays.look(seen, self.tasks, self._spawn)
+        barrier = self.plan.start_jobs == "all_ready" and not self._barrier_open()
         for task in settled:
-            step = decide(task, self._world(task, seen))
+            step = decide(task, self._world(task, seen, now, barrier))
             if step is not None:
                 self._start(task, step)
 
@@ -309,7 +311,7 @@ class Run:
                 self._scribe.quietly(Fact.BUDGET_WARNING, None, bound.key, used=bound.used, most=bound.most)
                 self._tell("budget", f"Near a limit: {bound}.")
 
-    def _note(self, task: TaskState, seen: Observation) -> None:
+    def _note(self, task: TaskState, seen: Observation, now: float) -> None:
         """Keep what the world shows of a task's address and progress; adopt what an earlier launcher made for it."""
         endpoint = task.plan.endpoint
         made = seen.endpoints.get(endpoint.name) if endpoint else None
@@ -321,8 +323,8 @@ class Run:
             task.note_cost(made.usd)
             task.note_ran(made.ran)
             queues = task.plan.job.queue_timeout > 0  # elsewhere what waits may cost already
-            task.note_queue(_now(), waits=queues and made.state is ResourceState.PENDING)
-        certain = task.collected and _now() >= task.unheard_until
+            task.note_queue(now, waits=queues and made.state is ResourceState.PENDING)
+        certain = task.collected and now >= task.unheard_until
         if certain and task.job_submitted and is_gone(job):
             task.job_wanted = False
         if certain and task.endpoint_created and endpoint and is_gone(made) and not seen.endpoints_unknown:
@@ -332,7 +334,7 @@ class Run:
             return
         task.progress = job.progress
         if job.progress.phase == "evaluating" and task.evaluating_at is None:
-            task.evaluating_at = _now()
+            task.evaluating_at = now
             self._shared.served(task)
             self._scribe.quietly(Fact.TASK_EVALUATING, task)
 
@@ -352,13 +354,12 @@ class Run:
         if task.heard and (endpoint or not task.endpoint_wanted) and (job or not task.job_wanted):
             task.unheard_until = 0.0
 
-    def _world(self, task: TaskState, seen: Observation | None) -> World:
+    def _world(self, task: TaskState, seen: Observation | None, now: float, barrier: bool) -> World:
         endpoint, job = task.plan.endpoint, task.plan.job.name
-        all_ready = self.plan.start_jobs == "all_ready"
         is_needed = not task.is_auxiliary or self._auxiliary.is_needed(task, self._tries_again)
         if seen is None:
             return World(
-                now=_now(),
+                now=now,
                 stop=self._stop,
                 blind=True,
                 why_blind=self._why_blind,
@@ -367,20 +368,20 @@ class Run:
             )
         unknown, made = bool(seen.endpoints_unknown), task.endpoint_created
         return World(
-            now=_now(),
-            endpoint=None if endpoint is None or unknown else _found(task, seen.endpoints, endpoint.name, made),
+            now=now,
+            endpoint=None if endpoint is None or unknown else _found(task, seen.endpoints, endpoint.name, made, now),
             endpoints_unknown=unknown,
-            job=_found(task, seen.jobs, job, task.job_submitted),
+            job=_found(task, seen.jobs, job, task.job_submitted, now),
             stop=self._stop,
             grace=self._platform.create_grace,
             claim=self._claim(task),
             has_served=task.ready if task.is_auxiliary else self._shared.has_served(task),
-            auxiliary=self._auxiliary.failed(task, seen),
+            auxiliary=self._auxiliary.failed(task, seen) if task.plan.auxiliary else None,
             follows_auxiliary=self._auxiliary.precede(task),
-            awaits_auxiliary=self._auxiliary.awaited(task),
+            awaits_auxiliary=bool(task.plan.auxiliary) and self._auxiliary.awaited(task),
             is_needed=is_needed,
-            barrier=all_ready and not self._barrier_open(),
-            probe_first=all_ready,
+            barrier=barrier,
+            probe_first=self.plan.start_jobs == "all_ready",
         )
 
     def _claim(self, task: TaskState) -> Claim:
@@ -732,9 +733,9 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _found(task: TaskState, things: dict[str, Resource], name: str, known: bool) -> Resource | None:
+def _found(task: TaskState, things: dict[str, Resource], name: str, known: bool, now: float) -> Resource | None:
     """What the world shows under a name. What an earlier launcher made and nobody shows any more is gone."""
     found = things.get(name)
-    if found is None and task.recovered and known and _now() >= task.unheard_until:
+    if found is None and task.recovered and known and now >= task.unheard_until:
         return Resource(name=name, state=ResourceState.GONE, detail="it was gone when the run was resumed")
     return found

@@ -7,6 +7,7 @@ something, and a thousand tasks have nine thousand facts. What must be on disk b
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from launcher.errors import LauncherError, LeaseLost
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
 from launcher.orchestrator.state import Phase, TaskState
 from launcher.plan.model import Plan
+
+ROWS_EASE, LONGEST_ROWS = 50.0, 20.0
+"""How all tasks are is told again after so many times the processor time that it took, and so many seconds at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,7 @@ class Scribe:
         self._price = plan.usd_per_gpu_hour
         self._lost = lost
         self._last_beat = float("-inf")
+        self._rows_due = float("-inf")
         self._waiting: list[_Waiting] = []
 
     async def record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
@@ -114,10 +119,15 @@ class Scribe:
         if not force and now - self._last_beat < HEARTBEAT:
             return
         self._last_beat = now
+        if not force and now < self._rows_due:
+            self._journal.keep_lease(self._invocation)
+            return
+        began = time.thread_time()
         try:
             self._journal.beat(self._invocation, [_live_row(task, now, self._price) for task in tasks])
         except LeaseLost as error:
             self._lost(error)
+        self._rows_due = now + min(ROWS_EASE * (time.thread_time() - began), LONGEST_ROWS)
 
 
 def _live_row(task: TaskState, now: float, usd_per_gpu_hour: float | None) -> dict[str, object]:

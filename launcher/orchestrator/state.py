@@ -247,6 +247,12 @@ class TaskState:
         return self.waiting_for or (self.progress.detail if self.progress is not None else "")
 
     @property
+    def is_over(self) -> bool:
+        """All of it is gone, and nothing that will be seen says more of it; a meter may still tell what it cost."""
+        endpoint = self.plan.endpoint
+        return self.done and self.gone_at is not None and not (endpoint is not None and endpoint.is_metered)
+
+    @property
     def leftover(self) -> bool:
         """Given up on while something of it may still be there."""
         return self.done and (self.endpoint_wanted or self.job_wanted)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ SCHEMA = "nv-eval.plan/1"
 _GPU_SHAPE = re.compile(r"gpu\.(\d+)x.+", re.IGNORECASE)
 
 
+@cache
 def shape_gpus(shape: str | None) -> int | None:
     """GPUs of a resource shape as its name tells them: gpu.8xh100 has 8, cpu.small 0; None where it does not."""
     named = _GPU_SHAPE.fullmatch(shape or "")

@@ -79,6 +79,7 @@ class Life:
 
     def __post_init__(self) -> None:
         self.loop = _LifeLoop(self.computer.world, self)
+        self.loop.set_exception_handler(_unless_killed)
         self.platform = WorldPlatform(self.computer.world, self.number, self.point, self.computer.poll_interval)
         self.interrupts = Interrupts()
         self._main: asyncio.Task[RunResult] | None = None
@@ -183,6 +184,12 @@ def _close(task: asyncio.Task[Any]) -> None:
         except (RuntimeError, Killed):
             continue
         break
+
+
+def _unless_killed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A callback in which the launcher was killed is no defect."""
+    if not isinstance(context.get("exception"), Killed):
+        loop.default_exception_handler(context)
 
 
 class _LifeLoop(WorldLoop):
