@@ -41,6 +41,7 @@ def main() -> int:
         "exporters": exporters,
         "lint": lint,
         "docs": docs,
+        "bench": bench,
         "package": package,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -145,7 +146,13 @@ def lint(_rest: list[str]) -> int:
 def docs(_rest: list[str]) -> int:
     """write the generated pages of docs/ again"""
     install("dev")
-    return run("docs/generate.py")
+    return max(run("docs/generate.py"), run("-m", "benchmarks.page"))
+
+
+def bench(rest: list[str]) -> int:
+    """measure what the program costs against its targets; --help says how to choose"""
+    install("dev")
+    return run("-m", "benchmarks", *rest)
 
 
 def package(_rest: list[str]) -> int:

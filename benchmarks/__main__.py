@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import figures, fleet, paper, recovery, startup, throughput
-from benchmarks.figures import Figure
+from benchmarks import figures, fleet, page, paper, recovery, startup, throughput
+from benchmarks.figures import Figure, Ran
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
 BENCHES: dict[str, Callable[[bool], Result]] = {
@@ -37,35 +38,37 @@ def main() -> int:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHES)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and repetitions")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--keep", action="store_true", help="keep the figures in benchmarks/figures.json")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="keep the figures in benchmarks/figures.json, and write docs/benchmarks.md from them",
+    )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in BENCHES]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
-    found, series, loads = measure(args.names or list(BENCHES), quick=args.quick, quiet=args.json)
-    document = figures.document(found, series, loads)
+    before = figures.kept()
+    ran = [_measured(name, before, quick=args.quick, quiet=args.json) for name in args.names or list(BENCHES)]
+    document = figures.document(ran, before if args.keep else None)
     if args.json:
         print(json.dumps(document))
     if args.keep:
         figures.KEPT.write_text(json.dumps(document, indent=1) + "\n")
-    return 0 if all(one.meets is not False for one in found) else 1
+        page.write(document)
+    return 0 if all(figure.meets is not False for one in ran for figure in one.figures) else 1
 
 
-def measure(names: list[str], *, quick: bool, quiet: bool) -> tuple[list[Figure], dict[str, Any], list[float]]:
-    """Figures, series behind them, and loads of the machine."""
-    before = figures.values(figures.kept())
-    found: list[Figure] = []
-    series: dict[str, Any] = {}
-    loads = [figures.load()]
-    for name in names:
-        made, rows = BENCHES[name](quick)
-        found, series[name] = [*found, *made], rows
-        loads.append(figures.load())
-        if not quiet:
-            print(f"{name}, load {loads[-2]} to {loads[-1]}:\n{figures.table(made, before)}", flush=True)
-    return found, series, loads
+def _measured(name: str, before: dict[str, Any], *, quick: bool, quiet: bool) -> Ran:
+    """Run one benchmark, and print its figures with the change against those that were kept."""
+    load, began = figures.load(), time.monotonic()
+    made, rows = BENCHES[name](quick)
+    loads, seconds = (load, figures.load()), time.monotonic() - began
+    if not quiet:
+        head = f"{name}, {seconds:.0f} s, load {loads[0]} to {loads[1]}"
+        print(f"{head}:\n{figures.table(made, figures.values(before))}", flush=True)
+    return Ran(bench=name, figures=made, rows=rows, load=loads, seconds=seconds, quick=quick)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,31 @@ def values(document: dict[str, Any]) -> dict[str, float]:
     return {f"{one['bench']}: {one['name']}": one["value"] for one in document["figures"]}
 
 
-def document(figures: Sequence[Figure], series: dict[str, Any], loads: Sequence[float]) -> dict[str, Any]:
-    """What is kept: figures, the series behind the charts, and the machine that they were taken on."""
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": [min(loads), max(loads)]}
-    return {"machine": machine, "figures": [asdict(one) for one in figures], "series": series}
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """One benchmark as it was run: its figures, the rows behind its charts, and the load before and after."""
+
+    bench: str
+    figures: Sequence[Figure]
+    rows: Sequence[dict[str, Any]]
+    load: tuple[float, float]
+    seconds: float
+    quick: bool
+
+
+def document(ran: Sequence[Ran], before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What is kept: figures, each with the one that was kept before, rows, and how busy the machine was.
+
+    What `before` has of benchmarks that did not run now stays.
+    """
+    old = before or {"figures": [], "series": {}}
+    names, past = {one.bench for one in ran}, values(old)
+    kept_figures = [one for one in old["figures"] if one["bench"] not in names]
+    fresh = [asdict(figure) | {"before": past.get(figure.key)} for one in ran for figure in one.figures]
+    taken = {one.bench: {"load": one.load, "seconds": round(one.seconds), "quick": one.quick} for one in ran}
+    return {
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "taken": {**old.get("taken", {}), **taken},
+        "figures": [*kept_figures, *fresh],
+        "series": {**old["series"], **{one.bench: list(one.rows) for one in ran}},
+    }

@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +25,13 @@ from typing import Any
 import yaml
 
 from benchmarks.figures import Figure
+from launcher.config import Request, load
+from launcher.orchestrator.reasons import Reason
+from launcher.plan.build import build
 from tests.e2e.cli import Home
 from tests.e2e.lepton import TOKEN, Bench, bench
+from tests.e2e.lepton_virtual import virtual_bench
+from tests.fakes.clock import run_virtual
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 20240229
@@ -39,8 +44,9 @@ class Fleet:
     """One run of one fleet. Times in seconds, memory in MiB; `bound` is what no launcher could beat.
 
     `requests`, `cpu_ms` are per task, the latter without the start-up of the program. `billed` is endpoint time as the
-    workspace bills it over the time that start-ups and jobs need. Lags are from a fact on the platform to the request
-    that reacts to it: `job_lag` from a ready endpoint to its job, `delete_lag` from a job's end to the deletion.
+    workspace bills it over the time that start-ups and jobs need, `kept` that if all were deleted after the last job.
+    Lags are from a fact on the platform to the request that reacts to it: `job_lag` from a ready endpoint to its job,
+    `delete_lag` from a job's end to the deletion.
     """
 
     tasks: int
@@ -49,6 +55,7 @@ class Fleet:
     seconds: float
     ratio: float
     billed: float
+    kept: float
     requests: float
     cpu_ms: float
     memory: float
@@ -142,35 +149,74 @@ def _peak_memory(pid: int) -> float:
 
 
 def run(tasks: int, mode: str = "", slots: int | None = None, scale: float = 1.0) -> Fleet:
-    """One fleet. `mode`: `barrier` (jobs wait for all endpoints), `slots` or nothing; `scale`: of all times."""
+    """One fleet of the real program. `mode`: what to call it where it is not plain; `scale`: of all times."""
     boots, lasts = draw(tasks, BOOT * scale, SEED), draw(tasks, JOB * scale, SEED + 1)
     with workspace(boots, lasts) as (made, home):
         write_config(home, 1)
         idle = program(home, "--dry-run")
         before = len(made.emulator.requests)
         write_config(home, tasks)
-        extra = [f"limits.max_parallel_endpoints={slots}"] if slots else []
-        extra += ["execution.start_jobs=all_ready"] if mode == "barrier" else []
-        load = os.getloadavg()[0]
-        used = program(home, *extra)
+        busy = os.getloadavg()[0]
+        used = program(home, *_overrides(mode, slots))
         record: dict[str, Any] = json.loads(used.out) if used.out else {"tasks": [], "seconds": used.wall}
-        requests = len(made.emulator.requests) - before
-        return _figures(made, mode, boots, lasts, slots, idle, used, record, requests, load)
+        return _fleet(
+            made,
+            mode=mode,
+            slots=slots,
+            times=(boots, lasts),
+            seconds=record["seconds"],
+            scored=sum(task["status"] == "scored" for task in record["tasks"]),
+            requests=len(made.emulator.requests) - before,
+            cpu=used.cpu - idle.cpu,
+            memory=used.memory,
+            load=busy,
+        )
 
 
-def _figures(
+def _overrides(mode: str, slots: int | None) -> list[str]:
+    limit = [f"limits.max_parallel_endpoints={slots}"] if slots else []
+    return limit + (["execution.start_jobs=all_ready"] if "barrier" in mode else [])
+
+
+def run_virtual_fleet(tasks: int, mode: str, slots: int | None = None) -> Fleet:
+    """The same program and emulator in this process, on a clock that passes only while all of them wait."""
+    boots, lasts = draw(tasks, BOOT, SEED), draw(tasks, JOB, SEED + 1)
+
+    async def life(folder: Path) -> Fleet:
+        async with virtual_bench(folder, boots=boots.__getitem__, lasts=lasts.__getitem__) as made:
+            home = Home(folder)
+            write_config(home, tasks)
+            request = Request(name="config", config_dir=str(folder), overrides=tuple(_overrides(mode, slots)))
+            outcome = await made.run(build(load(request)))
+            return _fleet(
+                made,
+                mode=mode,
+                slots=slots,
+                times=(boots, lasts),
+                seconds=outcome.seconds,
+                scored=sum(task.reason is Reason.COMPLETED for task in outcome.tasks),
+                requests=len(made.emulator.requests),
+                load=os.getloadavg()[0],
+            )
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return run_virtual(life(Path(folder)))
+
+
+def _fleet(
     made: Bench,
+    *,
     mode: str,
-    boots: list[float],
-    lasts: list[float],
     slots: int | None,
-    idle: Used,
-    used: Used,
-    record: dict[str, Any],
+    times: tuple[list[float], list[float]],
+    seconds: float,
+    scored: int,
     requests: int,
-    load: float,
+    cpu: float = 0.0,
+    memory: float = 0.0,
+    load: float = 0.0,
 ) -> Fleet:
-    tasks, needed = len(boots), [boot + last for boot, last in zip(boots, lasts, strict=True)]
+    tasks, needed = len(times[0]), [boot + last for boot, last in zip(*times, strict=True)]
     bound = list_schedule(needed, slots)
     billed = sum(line.replica_minutes * 60 for line in made.emulator.meter().lines if line.kind == "endpoint")
     job_lags, delete_lags = _lags(made)
@@ -178,17 +224,25 @@ def _figures(
         tasks=tasks,
         mode=mode,
         bound=bound,
-        seconds=record["seconds"],
-        ratio=record["seconds"] / bound,
+        seconds=seconds,
+        ratio=seconds / bound,
         billed=billed / sum(needed),
+        kept=_without_teardown(made) / sum(needed),
         requests=requests / tasks,
-        cpu_ms=1000 * (used.cpu - idle.cpu) / tasks,
-        memory=used.memory,
-        job_lag=statistics.median(job_lags) if job_lags else math.nan,
-        delete_lag=statistics.median(delete_lags) if delete_lags else math.nan,
+        cpu_ms=1000 * cpu / tasks,
+        memory=memory,
+        job_lag=statistics.median(job_lags) if job_lags else 0.0,
+        delete_lag=statistics.median(delete_lags) if delete_lags else 0.0,
         load=load,
-        scored=sum(task["status"] == "scored" for task in record["tasks"]),
+        scored=scored,
     )
+
+
+def _without_teardown(made: Bench) -> float:
+    """Endpoint seconds if all endpoints had been deleted when the last job had ended."""
+    state = made.emulator.state()
+    over = max((moment for job in state.jobs for moment, _ in job.states), default=0.0)
+    return sum(over - endpoint.states[0][0] for endpoint in state.endpoints)
 
 
 def _lags(made: Bench) -> tuple[list[float], list[float]]:
@@ -209,47 +263,84 @@ def _lags(made: Bench) -> tuple[list[float], list[float]]:
 
 RATIO = {100: 1.05, 1000: 1.10}
 """Most of the bound that a run of so many tasks may take."""
+SIZES = {3: 1, 10: 1, 30: 1, 100: 3, 300: 1, 1000: 3}
+"""How often each size is run; the figures are medians."""
+QUICK = {10: 1, 100: 3, 1000: 1}
+SHAPES = ((100, "virtual clock", None), (100, "barrier, virtual clock", None))
+SLOTS = ((40, "8 slots, virtual clock", 8), (160, "32 slots, virtual clock", 32))
+REAL_SHAPES = ((100, "barrier", None), (100, "32 slots", 32))
 
 
 def measure(*, quick: bool) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """All sizes at once, with slots, and with the barrier."""
-    scale = 0.2 if quick else 1.0
-    sizes = (3, 10) if quick else (3, 10, 30, 100, 300, 1000)
-    shaped = ((10, "barrier", None), (10, "slots", 4)) if quick else ((100, "barrier", None), (100, "slots", 32))
-    runs = [run(size, scale=scale) for size in sizes]
-    runs += [run(size, mode, slots, scale=scale) for size, mode, slots in shaped]
-    return [figure for one in runs for figure in _told(one)], [asdict(one) for one in runs]
+    """All sizes at once, then with slots and with the barrier."""
+    runs = [run(size) for size, times in (QUICK if quick else SIZES).items() for _ in range(times)]
+    plain = list(runs)
+    runs += [run(size, mode, slots) for size, mode, slots in (() if quick else REAL_SHAPES)]
+    runs += [run_virtual_fleet(size, mode, slots) for size, mode, slots in (*SHAPES, *SLOTS)]
+    figures = [figure for alike in grouped(runs) for figure in _told(alike)]
+    return [*figures, *slopes(plain)], [asdict(one) for one in runs]
 
 
-def _told(one: Fleet) -> list[Figure]:
-    name = f"N = {one.tasks}{f', {one.mode}' if one.mode else ''}"
-    note = f"{one.seconds:.1f} s, load {one.load:.1f}"
-    lost = Figure(bench="fleet", name=f"{name}, tasks without scores", value=one.tasks - one.scored, target=0)
-    aim = 1.10 if one.mode == "slots" else RATIO.get(one.tasks) if not one.mode else None
-    ratio = Figure(bench="fleet", name=f"{name}, time over the bound", value=one.ratio, target=aim, note=note)
-    if one.mode:
-        return [lost, ratio, Figure(bench="fleet", name=f"{name}, billed time over what is needed", value=one.billed)]
-    large = one.tasks == 1000
-    aim = 1.05 if one.tasks == 100 else None
+def grouped(runs: Sequence[Fleet]) -> list[list[Fleet]]:
+    """Runs of the same fleet, in the order of the first of each."""
+    groups: dict[tuple[int, str], list[Fleet]] = {}
+    for one in runs:
+        groups.setdefault((one.tasks, one.mode), []).append(one)
+    return list(groups.values())
+
+
+def slopes(runs: Sequence[Fleet]) -> list[Figure]:
+    """What each further task costs: least squares of the totals against the number of tasks."""
+    if len({one.tasks for one in runs}) < 2:
+        return []
+    sizes = [one.tasks for one in runs]
+    totals = (
+        ("requests of each further task", [one.requests * one.tasks for one in runs], ""),
+        ("processor time of each further task", [one.cpu_ms * one.tasks for one in runs], "ms"),
+        ("memory of each further task", [one.memory * 1024 for one in runs], "KiB"),
+    )
     return [
+        Figure(bench="fleet", name=f"{name}, least squares", value=_slope(sizes, total), unit=unit)
+        for name, total, unit in totals
+    ]
+
+
+def _slope(sizes: Sequence[int], values: Sequence[float]) -> float:
+    return statistics.linear_regression(sizes, values).slope
+
+
+def _told(runs: Sequence[Fleet]) -> list[Figure]:
+    """The figures of one fleet, medians of its runs."""
+    first = runs[0]
+    name = f"N = {first.tasks}{f', {first.mode}' if first.mode else ''}"
+
+    def figure(what: str, value: Callable[[Fleet], float], **keys: Any) -> Figure:
+        return Figure(bench="fleet", name=f"{name}, {what}", value=statistics.median(map(value, runs)), **keys)
+
+    low, high = min(one.ratio for one in runs), max(one.ratio for one in runs)
+    spread = f"of {len(runs)} runs, {low:.3f} to {high:.3f}; " if len(runs) > 1 else ""
+    note = f"{spread}{statistics.median(one.seconds for one in runs):.1f} s, load {max(one.load for one in runs):.1f}"
+    aim = 1.10 if "slots" in first.mode else None if first.mode else RATIO.get(first.tasks)
+    lost = figure("tasks without scores", lambda one: one.tasks - one.scored, target=0)
+    common = [
         lost,
-        ratio,
-        Figure(bench="fleet", name=f"{name}, billed time over what is needed", value=one.billed, target=aim),
-        Figure(bench="fleet", name=f"{name}, requests of a task", value=one.requests, target=6.0 if large else None),
-        Figure(
-            bench="fleet",
-            name=f"{name}, processor time of a task",
-            value=one.cpu_ms,
-            unit="ms",
-            target=30.0 if large else None,
+        figure("time over the bound", lambda one: one.ratio, target=aim, note=note),
+        figure(
+            "billed time over what is needed",
+            lambda one: one.billed,
+            target=1.05 if first.tasks == 100 and not first.mode else None,
         ),
-        Figure(
-            bench="fleet",
-            name=f"{name}, memory",
-            value=one.memory,
-            unit="MiB",
-            target=(60e6 + 50e3 * one.tasks) / 2**20,
-        ),
-        Figure(bench="fleet", name=f"{name}, a ready endpoint waits for its job", value=one.job_lag, unit="s"),
-        Figure(bench="fleet", name=f"{name}, an endpoint waits for its deletion", value=one.delete_lag, unit="s"),
+    ]
+    if first.mode:
+        return common
+    large = first.tasks == 1000
+    most = (60e6 + 50e3 * first.tasks) / 2**20
+    return [
+        *common,
+        figure("billed without teardown per task", lambda one: one.kept),
+        figure("requests of a task", lambda one: one.requests, target=6.0 if large else None),
+        figure("processor time of a task", lambda one: one.cpu_ms, unit="ms", target=30.0 if large else None),
+        figure("memory", lambda one: one.memory, unit="MiB", target=most),
+        figure("a ready endpoint waits for its job", lambda one: one.job_lag, unit="s"),
+        figure("an endpoint waits for its deletion", lambda one: one.delete_lag, unit="s"),
     ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from benchmarks.figures import Figure
 from benchmarks.fleet import BOOT, JOB, SEED, draw, workspace, write_config
+from tests.e2e.lepton import Bench
 
 LAUNCHER = [sys.executable, "-m", "launcher.cli.main"]
 WRITES = ("POST", "DELETE")
@@ -20,16 +21,20 @@ WRITES = ("POST", "DELETE")
 
 @dataclass(frozen=True)
 class Resumed:
-    """Seconds from the kill to the first request that changes something, that of a bare start, and how it ended."""
+    """Seconds from the kill to the first request that changes something, that of a bare start, and how it ended.
+
+    `last_sample`: seconds from the end of the last job to the request that deletes its endpoint.
+    """
 
     seconds: float
     start: float
+    last_sample: float
     scored: int
 
 
 def run(*, quick: bool) -> list[Figure]:
     """Kill and resume a fleet of a hundred tasks."""
-    tasks, scale, repeat = (20, 0.2, 1) if quick else (100, 0.5, 3)
+    tasks, scale, repeat = (100, 0.3, 1) if quick else (100, 0.5, 3)
     found = [once(tasks, scale) for _ in range(repeat)]
     lost = [one for one in found if one.scored != tasks]
     name = f"N = {tasks}"
@@ -40,6 +45,13 @@ def run(*, quick: bool) -> list[Figure]:
             value=statistics.median(one.seconds for one in found),
             unit="s",
             note=f"of which {statistics.median(one.start for one in found):.2f} s start the program",
+        ),
+        Figure(
+            bench="recovery",
+            name=f"{name}, last sample to the endpoint's deletion",
+            value=statistics.median(one.last_sample for one in found),
+            unit="s",
+            note="the last job of the resumed run",
         ),
         Figure(bench="recovery", name=f"{name}, runs with a lost task", value=len(lost), target=0),
     ]
@@ -70,7 +82,16 @@ def once(tasks: int, scale: float) -> Resumed:
         changes = [r.time for r in made.emulator.requests if r.method in WRITES and r.time > killed]
         record = json.loads(resumed.stdout) if resumed.stdout else {"tasks": []}
         scored = sum(task["status"] == "scored" for task in record["tasks"])
-        return Resumed(changes[0] - killed, _bare_start(home.env()), scored)
+        return Resumed(changes[0] - killed, _bare_start(home.env()), _last_sample(made), scored)
+
+
+def _last_sample(made: Bench) -> float:
+    """From the end of the job that ended last to the deletion of its endpoint."""
+    state = made.emulator.state()
+    ends = [(moment, job.name) for job in state.jobs for moment, phase in job.states if phase == "Completed"]
+    ended, name = max(ends)
+    endpoint = next(item for item in state.endpoints if item.name.split("-")[-2] == name.split("-")[-2])
+    return next(moment for moment, phase in endpoint.states if phase == "Deleting") - ended
 
 
 def _bare_start(env: dict[str, str]) -> float:

@@ -29,7 +29,8 @@ with initialize_config_dir({str(ROOT / "examples")!r}, version_base="1.3"):
 """Hydra alone, without a line of ours."""
 BARE = "python -c pass"
 HYDRA, DRY_RUN = "Hydra composing the Lepton example", "nv-eval run --dry-run of the Lepton example"
-LAUNCHER = [sys.executable, "-m", "launcher.cli.main"]
+_INSTALLED = Path(sys.executable).parent / "nv-eval"
+LAUNCHER = [str(_INSTALLED)] if _INSTALLED.is_file() else [sys.executable, "-m", "launcher.cli.main"]
 COMMANDS = {
     BARE: [sys.executable, "-c", "pass"],
     "nv-eval --help": [*LAUNCHER, "--help"],

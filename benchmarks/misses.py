@@ -1,0 +1,74 @@
+"""Why figures miss their targets, as profiles show it, and what would be tried next; the page prints it there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Figures whose name fits `pattern`."""
+
+    pattern: re.Pattern[str]
+    reason: str
+    idea: str
+
+
+EXPLAINED = (
+    Explained(
+        re.compile(r"^fleet: N = 1000, requests of a task"),
+        "Six is the floor of what each task must ask by itself: create the endpoint, submit the job, read its "
+        "log, remove the job, delete the endpoint, and read that it is gone, which only its own route may "
+        "say. On top of it come the lists of all endpoints and jobs (about 150 in a run, whatever N is) and a "
+        "look at why an endpoint is not ready now and then.",
+        "a list that the platform calls complete would prove several deletions at once and save up to one of the six.",
+    ),
+    Explained(
+        re.compile(r"^fleet: N = \d+, time over the bound"),
+        "On a virtual clock, where computing takes no time, the same run is at 1.03 to 1.04: the list of jobs "
+        "is asked for every one to two seconds by then, and each task waits for it twice. The rest is "
+        "processor time of the launcher and of the emulator, which share the processors.",
+        "fewer polls of idle connections in the HTTP client, a seventh of the launcher's time.",
+    ),
+    Explained(
+        re.compile(r"^fleet: .*billed"),
+        "An endpoint is billed while its job's end is noticed (half the time between two lists), while the "
+        "job's log is read, and until its deletion is asked for; on a busy machine each of these waits for a "
+        "processor.",
+        "lists that come sooner when jobs say in their progress that they are about to end.",
+    ),
+    Explained(
+        re.compile(r"^fleet: .*slots"),
+        "A place is free for the next task when the platform has said that the endpoint before it is gone: "
+        "the lists that show its end and its disappearance are paid once for each wave of tasks.",
+        "asking for the endpoint's own route soon after its deletion, where others wait for its place.",
+    ),
+    Explained(
+        re.compile(r"^fleet: .*processor time"),
+        "A third of the launcher's time is the HTTP client's (a poll of each idle connection for each "
+        "request), a quarter the journal's, the rest is spread over decisions and lists.",
+        "an HTTP client that does not look at all its connections for each request.",
+    ),
+    Explained(
+        re.compile(r"^fleet: .*memory"),
+        "Python with Hydra, the HTTP client and SQLite takes 50 MB before the first task.",
+        "imports that a run needs only at its end, for tables of results, are made in a process of their own "
+        "already; Hydra could be, too.",
+    ),
+    Explained(
+        re.compile(r"^startup: nv-eval (status|--help)"),
+        "The standard library's argparse, dataclasses, pathlib, sqlite3 and json alone take 3.7 times a bare Python.",
+        "dataclasses bring inspect, the largest of them; named tuples would not.",
+    ),
+    Explained(
+        re.compile(r"^startup: dry run"),
+        "Hydra is three quarters of it; the rest is the typed config and the plan.",
+        "fewer dataclasses, each of which is compiled when it is imported.",
+    ),
+    Explained(
+        re.compile(r"^startup: "),
+        "It reads what each past invocation has left.",
+        "a table of what has ended in the journal itself.",
+    ),
+)
