@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from launcher.cli import leftovers
+from launcher.cli.interrupting import signals_interrupt
 from launcher.cli.text import plain
 from launcher.errors import LauncherError
 
@@ -124,7 +123,7 @@ def _up(args: argparse.Namespace) -> int:
     with located(wanted):
         plan = endpoint_plan(config, ttl=args.ttl)
     try:
-        with _signals_interrupt():
+        with signals_interrupt():
             detach(plan, yes=args.yes)
             if not args.no_wait:
                 _wait(plan.invocation, quiet=args.json)
@@ -132,18 +131,6 @@ def _up(args: argparse.Namespace) -> int:
         return _give_up(plan, as_json=args.json)
     _show_started(endpoint(plan.invocation), as_json=args.json)
     return 0
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP do what Ctrl-C does, unless they are ignored, as under nohup."""
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _wait(invocation: str, *, quiet: bool) -> None:

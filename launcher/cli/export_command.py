@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launcher.cli.interrupting import signals_interrupt
 from launcher.cli.selection import add_selection_arguments, filters
 from launcher.errors import ConfigError, ExportFailed, NotFound, nearest
 
@@ -51,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
     words = [*args.invocations, *args.overrides]
     keys = _keys([word.removeprefix("export.") for word in words if _is_key(word)])
     found: list[Sent] = []
-    for folder in _folders([word for word in words if not _is_key(word)], args):
-        sent = export(folder, to=args.to, keys=keys, again=args.again, timeout=args.timeout)
-        found += sent
-        if not args.json:
-            _print(sent)
+    with signals_interrupt():
+        for folder in _folders([word for word in words if not _is_key(word)], args):
+            sent = export(folder, to=args.to, keys=keys, again=args.again, timeout=args.timeout)
+            found += sent
+            if not args.json:
+                _print(sent)
     if args.json:
         _print_json(found)
     return _verdict(found, as_json=args.json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from launcher.cli.report import report
 from launcher.cli.text import plain
 from launcher.errors import ConfigError, LauncherError, nearest
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TYPE_CHECKING = False  # as typing has it, which takes a third of a bare Python's time to load
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -123,15 +125,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("nv-eval: interrupted\n")
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+    except OSError as error:
+        return _unwritten(error, argv)
+    except Exception as error:
+        return _defect(error, argv)
+
+
+def _unwritten(error: OSError, argv: Sequence[str]) -> int:
+    """A pipe that was closed is no error, a full disk is the person's; all else is a defect."""
+    is_closed = isinstance(error, BrokenPipeError)
+    if not is_closed and error.errno not in _FULL:
+        return _defect(error, argv)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+    if is_closed:
         return 0
-    except Exception as error:  # a defect of ours: say so in a line, the traceback only when asked for
-        if {"-v", "--verbose"} & set(argv):
-            raise
-        said = plain(f"internal error: {type(error).__name__}: {error}")
-        sys.stderr.write(f"nv-eval: {said}; add -v for the traceback\n")
-        return 1
+    where = f"{plain(str(error.filename))}: " if error.filename else ""
+    sys.stderr.write(f"nv-eval: {where}cannot be written: {error.strerror}; make room and repeat the command\n")
+    return LauncherError.exit_code
+
+
+def _defect(error: Exception, argv: Sequence[str]) -> int:
+    """A defect of ours is said in a line, the traceback only when asked for."""
+    if {"-v", "--verbose"} & set(argv):
+        raise error
+    said = plain(f"internal error: {type(error).__name__}: {error}")
+    sys.stderr.write(f"nv-eval: {said}; add -v for the traceback\n")
+    return 1
 
 
 def _command(argv: Sequence[str]) -> int:

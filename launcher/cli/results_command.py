@@ -74,8 +74,9 @@ def _print(records: Sequence[Record], form: str, args: argparse.Namespace) -> No
     if form == "parquet":
         try:
             table.write_parquet(records, Path(args.output), macro=args.macro)
-        except OSError as error:
-            raise ConfigError(f"-o {args.output}: cannot be written: {error.strerror or error}") from None
+        except (OSError, ResultsError) as error:
+            said = error.strerror if isinstance(error, OSError) else None
+            raise ConfigError(f"-o {args.output}: cannot be written: {said or error}") from None
     elif form == "json":
         import msgspec
 

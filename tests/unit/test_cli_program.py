@@ -89,6 +89,16 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stdout.startswith("task ")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_a_line_and_no_defect() -> None:
+    command = f"{sys.executable} -m launcher.cli.main ls executions > /dev/full"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr == "nv-eval: cannot be written: No space left on device; make room and repeat the command\n"
+
+
 def test_version_says_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version", "--json"]) == 0
 

@@ -62,6 +62,12 @@ def test_a_time_that_is_none_is_refused(runs: Desk, text: str):
     assert code == 2 and text in err
 
 
+def test_parquet_that_cannot_be_written_names_its_file(runs: Desk):
+    (runs.cwd / "folder.parquet").mkdir()
+    code, _, err = runs.nv_eval("results", "--all", "--format", "parquet", "-o", "folder.parquet")
+    assert code == 2 and err.startswith("nv-eval: -o folder.parquet: cannot be written: ")
+
+
 def test_averages_are_there_when_asked_for_and_say_what_they_are_of(runs: Desk):
     _, out, _ = runs.nv_eval("results", "aaaa", "bbbb", "--macro")
     rows = [line for line in out.splitlines() if "average of" in line]

@@ -6,7 +6,11 @@ import csv
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -276,6 +280,32 @@ def test_the_time_limit_of_one_call_replaces_that_of_the_config(folder: Path) ->
     assert found == [60.0, 7.5]
     with pytest.raises(ConfigError, match="timeout: expected a number above 0"):
         registry.wanted(folder, ["leaderboard"], {}, timeout=0.0)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_an_export_ends_with_its_command(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    install(tmp_path / "acme", monkeypatch, "acme", FAILING)
+    mark = tmp_path / "pid"
+    command = [sys.executable, "-m", "launcher.cli.main", "export", str(folder), "--to", "acme", f"acme.hangs={mark}"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True) as exporting:
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+        exporting.send_signal(number)
+        _, said = exporting.communicate(timeout=60)
+
+    assert (exporting.returncode, said) == (code, b"" if code < 0 else b"nv-eval: interrupted\n")
+    wait_for(lambda: not is_alive(int(mark.read_text())))
+    assert receipts.load(folder).exports == []
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_exports_at_the_same_time_lose_no_receipt(tmp_path: Path) -> None:

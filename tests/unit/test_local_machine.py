@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from launcher.config.execution import Local
 from launcher.errors import PlatformError
-from launcher.platforms.local import machine
+from launcher.platforms.local import machine, platform
 from launcher.platforms.local.machine import Gpu, GpuPool, visible_devices
+from launcher.platforms.local.unit import Ending
 
 FOUND = {f"GPU-{letter * 4}": Gpu(number=number, visible=str(number)) for number, letter in enumerate("abcd")}
 
@@ -65,3 +67,18 @@ def test_cores_and_memory_are_what_this_process_may_use() -> None:
     available = machine.memory_gib(Local())
     assert available is not None
     assert 0 < available < 100_000
+
+
+def test_what_fails_where_the_disk_is_full_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended:
+        id = "1"
+        is_silent = is_over = True
+
+        def look(self) -> Ending:
+            return Ending(exit_code=20, detail="exited with code 20")
+
+    entry = platform._Entry("job", "j", Ended(), tmp_path / "job.log")  # type: ignore[arg-type]
+
+    assert entry.resource().detail == "exited with code 20"
+    monkeypatch.setattr(platform, "_ROOM", 2**63)
+    assert entry.resource().detail == "exited with code 20; the disk that holds its folder is full"

@@ -29,6 +29,9 @@ from launcher.platforms.secrets import Secrets, search, unsearched
 CLOSE_POLL = 0.02
 GPU_POLL = 0.2
 """Seconds between two tries to reserve GPUs that others have."""
+_ROOM = 2**20
+"""Bytes."""
+_NO_ROOM = "; the disk that holds its folder is full"
 KILL_TIME = 10.0
 """Seconds that the kernel or the engine has to end what was told to end at once."""
 
@@ -106,8 +109,16 @@ class _Entry:
 
     def _detail(self, ending: Ending | None) -> str:
         if ending is not None:
-            return ending.detail
+            return ending.detail + (_NO_ROOM if ending.exit_code and _is_full(self.log.parent) else "")
         return "ending" if self.leaving else ""
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether so little room is left that what runs there may have failed of it."""
+    try:
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:
+        return False
 
 
 class LocalPlatform:

@@ -6,6 +6,7 @@ logging and hooks at exit away from the launcher.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import msgspec
 
 from launcher.config.export import OPTIONS
 from launcher.errors import LauncherError
+from launcher.platforms.local.supervisor import PR_SET_PDEATHSIG
 from launcher.results.exporters import registry
 from launcher.results.exporters.base import Bundle
 
@@ -41,12 +43,16 @@ _LONGEST_REASON = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What the process is to do. `options` as JSON holds them; `seconds` until it ends itself, should nobody else."""
+    """What the process is to do. `options` as JSON holds them; `seconds` until it ends itself, should nobody else.
+
+    `launcher`: id of the process that ordered it, and with which it dies.
+    """
 
     folder: str
     exporter: str
     options: dict[str, Any]
     seconds: float
+    launcher: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +65,8 @@ class Answer:
 def main() -> int:
     """Do what the order says."""
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    signal.alarm(max(1, int(order.seconds) + 5))  # whoever started this may be gone by then
+    _die_with(order.launcher)
+    signal.alarm(max(1, int(order.seconds) + 5))  # should it be somewhere that no signal of the above reaches
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     answer_to = os.dup(1)
@@ -68,6 +75,15 @@ def main() -> int:
     os.write(answer_to, msgspec.json.encode(answer))
     os.close(answer_to)
     return 0
+
+
+def _die_with(launcher: int) -> None:
+    """End this process and what it starts when the launcher is gone, also after `kill -9`."""
+    signal.signal(signal.SIGUSR1, lambda *_: os.killpg(0, signal.SIGKILL))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
+    if os.getppid() != launcher:  # it was gone before
+        os.killpg(0, signal.SIGKILL)
 
 
 def _done(order: Order) -> str | None:

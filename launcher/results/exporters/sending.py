@@ -139,6 +139,7 @@ class _Export:
             exporter=self._name,
             options=msgspec.to_builtins(self._options),
             seconds=left,
+            launcher=os.getpid(),
         )
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-c", _PROGRAM),
