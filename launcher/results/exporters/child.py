@@ -19,7 +19,6 @@ import msgspec
 
 from launcher.config.export import OPTIONS
 from launcher.errors import LauncherError
-from launcher.platforms.local.supervisor import PR_SET_PDEATHSIG
 from launcher.results.exporters import registry
 from launcher.results.exporters.base import Bundle
 
@@ -39,6 +38,8 @@ ENVIRONMENT = {
 What the environment says itself counts.
 """
 _LONGEST_REASON = 300
+PR_SET_PDEATHSIG = 1
+"""Of Linux: the signal that a process gets when its parent ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
