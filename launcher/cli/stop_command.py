@@ -98,8 +98,6 @@ def _in_cluster(journal: Journal, invocation: Invocation, deadline: float) -> st
     from launcher.clustered import laptop
 
     if laptop.stop(journal, invocation, deadline):
-        if journal.is_handed_over(invocation.id):
-            raise Leftover(f"{invocation.id}: still tearing down; see: nv-eval status {invocation.id}")
         return _concluded(journal, invocation, "stopped")
     said = _end(invocation, "its supervisor was gone") if journal.last(invocation.id, Fact.RUN_STARTED) else "removed"
     laptop.remove(journal, invocation)

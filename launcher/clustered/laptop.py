@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from launcher.clustered import mirror
 from launcher.config.execution import Kubernetes
-from launcher.errors import LauncherError, PlatformError, PreflightError
+from launcher.errors import LauncherError, Leftover, PlatformError, PreflightError
 from launcher.orchestrator.blocking import complete
 from launcher.orchestrator.journal import Fact, Invocation, Journal
 from launcher.plan.model import Plan
@@ -24,6 +24,8 @@ from launcher.supervise import begin, begin_folder, refuse_beyond_budget, stored
 
 START_TIME = 900.0
 """Seconds that the supervisor may take until it has taken over: an image is pulled, packages are installed."""
+BEGUN_TIME = 120.0
+"""Seconds after which a supervisor that is not there will not come."""
 PAUSE = 0.3
 STOP_PAUSE = 1.0
 FACTS = "facts.json.gz"
@@ -146,6 +148,8 @@ def look(journal: Journal, invocation: Invocation) -> Seen:
         if seen.facts is not None:
             lives = seen.job in ("pending", "running") and not seen.has_ended
             mirror.put(journal, invocation.id, mirror.read(seen.facts), place=supervised.place, lives=lives)
+        elif seen.job in ("dead", "gone"):
+            mirror.forget_lease(journal, invocation.id)
         if seen.has_ended or seen.job == "gone":
             await _bring_home(journal, plan, supervised)
         return seen
@@ -157,6 +161,9 @@ async def _bring_home(journal: Journal, plan: Plan, supervised: Supervised) -> N
     """Take what the supervisor has left on the volume into the invocation's folder; then nothing of it is needed."""
     files = await supervised.bring()
     if files is None:
+        handed = journal.last(plan.invocation, Fact.HANDED_OVER)
+        if handed is not None and time.time() - handed.time > BEGUN_TIME:  # somebody has removed it
+            journal.record(plan.invocation, Fact.COME_HOME)
         return
     snapshot = mirror.read(files.pop(FACTS))
     folder = Path(plan.output_dir) / plan.invocation
@@ -170,17 +177,17 @@ async def _bring_home(journal: Journal, plan: Plan, supervised: Supervised) -> N
 def stop(journal: Journal, invocation: Invocation, deadline: float) -> bool:
     """Ask the supervisor to end, and wait until it has, and what it brings is home; false if there is none that could.
 
-    `deadline` by the monotonic clock; what is still being torn down then goes on in the cluster.
+    `deadline` by the monotonic clock. Raises Leftover for what is still being torn down then.
     """
     seen = look(journal, invocation)
     if seen.job in ("pending", "running") and not seen.has_ended:
         _with(stored_plan(journal, invocation), lambda supervised: supervised.ask_to_stop())
     while journal.is_handed_over(invocation.id) and seen.job in ("pending", "running"):
         if time.monotonic() > deadline:
-            return True
+            raise Leftover(f"{invocation.id}: still tearing down; see: nv-eval status {invocation.id}")
         time.sleep(STOP_PAUSE)
         seen = look(journal, invocation)
-    return not journal.is_handed_over(invocation.id)
+    return journal.ended(invocation.id) is not None
 
 
 def remove(journal: Journal, invocation: Invocation) -> None:

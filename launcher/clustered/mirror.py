@@ -77,6 +77,11 @@ def put(journal: Journal, invocation: str, snapshot: Snapshot, *, place: str, li
     )
 
 
+def forget_lease(journal: Journal, invocation: str) -> None:
+    """Nobody runs it any more."""
+    journal.change(("DELETE FROM leases WHERE invocation = ?", [(invocation,)]))
+
+
 def _placed(row: tuple[Any, ...], place: str) -> str:
     """The data of a fact; where it ran is called as it is from here."""
     data = json.loads(row[4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -13,18 +14,25 @@ import pytest
 
 pytest.importorskip("kubernetes", reason="pip install 'nv-eval-launcher[kubernetes]'")
 
-from launcher.emulators.kubernetes import Config, KubernetesEmulator, Timing
+from launcher.emulators.kubernetes import Config, KubernetesEmulator, Script, Timing
 from launcher.emulators.lepton.config import Image
 from launcher.platforms.kubernetes.rbac import NEEDED, role
+from launcher.platforms.kubernetes.supervising import opened
 from tests.e2e.cli import ROOT, Home, wait_for
+from tests.e2e.cluster_bench import bench
 from tests.e2e.scenario import benchmark
 from tests.e2e.test_kubernetes_runs import delete, deployment, running_jobs, write_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 PYTHON = Image(path=(str(Path(sys.executable).parent),), env={"PYTHONPATH": str(ROOT)})
 """Every image is this Python."""
 SUPERVISED = {"storage": {"claim": "results"}}
 STATE = "volumes/results/nv-eval"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -47,7 +55,7 @@ def laptop(home: Home, emulator: KubernetesEmulator) -> Home:
 def detach(laptop: Home, *tasks: dict[str, Any], **sections: Any) -> str:
     """Begin a run in the cluster; returns its id."""
     served = deployment(envs={"HF_TOKEN": "${oc.env:CANARY_TOKEN}"})
-    write_config(laptop, [*tasks], served, execution=SUPERVISED, **sections)
+    write_config(laptop, [*tasks], served, **{"execution": SUPERVISED, **sections})
     done = laptop.run("run", "--detach=cluster", "--config-dir", ".", "--config-name", "config", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     return str(json.loads(done.stdout)["invocation"])
@@ -65,12 +73,16 @@ def supervisors(emulator: KubernetesEmulator) -> list[dict[str, Any]]:
     return [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
 
 
-def test_the_machine_leaves_and_the_scores_come_home(laptop: Home, emulator: KubernetesEmulator) -> None:
+def test_the_machine_leaves_the_supervisor_dies_and_the_scores_come_home(
+    laptop: Home, emulator: KubernetesEmulator
+) -> None:
     invocation = detach(laptop, benchmark("a", seconds=4), benchmark("b"))
     wait_for(lambda: any("-a-" in name for name in running_jobs(emulator)), "the job runs")
 
     running = status(laptop, invocation)
     logs = laptop.run("logs", invocation, "a", "--job")
+    (pod,) = supervisors(emulator)
+    delete(emulator, f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}")
     watched = laptop.run("attach", invocation)
     scores = laptop.run("results", invocation, "--format", "json")
 
@@ -80,25 +92,31 @@ def test_the_machine_leaves_and_the_scores_come_home(laptop: Home, emulator: Kub
     assert watched.returncode == 0, watched.stdout + watched.stderr
     (record,) = json.loads(scores.stdout)
     assert [task["scores"][0]["value"] for task in record["tasks"]] == [0.5, 0.5]
-    assert status(laptop, invocation)["state"] == "finished"
     assert (laptop.results / invocation / "a" / "job.log").is_file()
+    made = [one.name for one in emulator.made() if one.kind in ("Deployment", "Job")]
+    assert len(made) == len(set(made)) == 5, "nothing was made twice"
     wait_for(lambda: not emulator.left(), "nothing is left")
     assert "canary-5e1f0c77" not in json.dumps([made.manifest for made in emulator.made() if made.kind != "Secret"])
     texts = [path for path in [*laptop.results.rglob("*"), *(emulator.root / STATE).rglob("*")] if path.is_file()]
     assert not [path for path in texts if b"canary-5e1f0c77" in path.read_bytes()]
 
 
-def test_a_supervisor_that_dies_is_started_again_and_goes_on(laptop: Home, emulator: KubernetesEmulator) -> None:
-    invocation = detach(laptop, benchmark("a", seconds=4), benchmark("b", seconds=4))
-    wait_for(lambda: len(running_jobs(emulator)) == 2, "the jobs run")
+def test_a_supervisor_that_is_not_started_again_is_told_and_what_it_left_goes(
+    laptop: Home, emulator: KubernetesEmulator
+) -> None:
+    write = {**SUPERVISED, "supervisor": {"restarts": 0}}
+    invocation = detach(laptop, benchmark("a", seconds=60), execution=write)
+    wait_for(lambda: running_jobs(emulator) != [], "the job runs")
+    assert status(laptop, invocation)["state"] == "running"
 
     (pod,) = supervisors(emulator)
     delete(emulator, f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}")
-    watched = laptop.run("attach", invocation)
+    wait_for(lambda: not supervisors(emulator), "it is gone")
+    wait_for(lambda: status(laptop, invocation)["state"] == "interrupted", "it is told")
+    stopped = laptop.run("stop", invocation)
 
-    assert watched.returncode == 0, watched.stdout + watched.stderr
-    made = [one.name for one in emulator.made() if one.kind in ("Deployment", "Job")]
-    assert len(made) == len(set(made)) == 5, "nothing was made twice"
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    assert "its supervisor was gone; nothing of it is left" in stopped.stdout
     wait_for(lambda: not emulator.left(), "nothing is left")
 
 
@@ -122,17 +140,25 @@ def test_stop_ends_it_and_resume_goes_on_in_the_cluster(laptop: Home, emulator: 
     wait_for(lambda: not emulator.left(), "nothing is left")
 
 
-def test_another_machine_removes_it(laptop: Home, emulator: KubernetesEmulator) -> None:
-    invocation = detach(laptop, benchmark("a", seconds=60))
-    wait_for(lambda: running_jobs(emulator) != [], "the job runs")
-    laptop.extra["NV_EVAL_HOME"] = str(laptop.folder / "elsewhere")
+async def test_another_machine_sees_that_it_lives_and_removes_all_of_it(tmp_path: Path) -> None:
+    with bench(tmp_path) as made:
+        made.job = lambda _: Script(output="supervising\n")  # type: ignore[method-assign]
+        plan = made.plan(storage={"claim": "results"}, supervisor={"image": "sim/job", "service_account": "default"})
+        platform = made.open(plan)
+        await platform.open(plan, tmp_path)
+        await platform.create_endpoint(plan.tasks[0], plan.tasks[0].endpoint)  # type: ignore[arg-type]
+        await platform.close(at_once=True)
+        config: Any = plan.execution_config()
+        async with opened(config, plan.invocation) as supervised:
+            await supervised.start(plan, life="1", yes=False)
+        stranger = made.open(plan)
 
-    polite = laptop.run("cleanup", invocation, "--place", "kubernetes")
-    done = laptop.run("cleanup", invocation, "--place", "kubernetes", "--force")
+        found = await stranger.sweep(plan.invocation)
+        await stranger.remove(next(left for left in found if left.name.endswith("-supervisor")))
 
-    assert polite.returncode == 10, polite.stdout
-    assert done.returncode == 0, done.stdout + done.stderr
-    wait_for(lambda: not emulator.left(), "nothing is left")
+        assert [left.launcher_alive for left in found] == [True, True]
+        await asyncio.to_thread(wait_for, lambda: not made.emulator.left(), "nothing is left")
+        await stranger.close()
 
 
 @pytest.mark.parametrize(
