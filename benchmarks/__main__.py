@@ -5,6 +5,7 @@ fleet       N endpoints on the emulated Lepton workspace against the bound: time
 recovery    a launcher that is killed in the middle of a fleet, and how soon another goes on
 paper       the orchestrator alone with thousands of tasks, on a virtual clock
 throughput  lm-eval through the runner against lm-eval by hand, and `concurrency: auto` against fixed numbers
+peers       other programs of this kind, installed on first use: their start-up, and the incumbent's fleets
 
 Without names all of them, which takes about half an hour; --quick takes small sizes. The change beside a figure is
 against those that were kept last, in benchmarks/figures.json; --keep keeps these. A sweep's costs: benchmarks.sweep.
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import figures, fleet, page, paper, recovery, startup, throughput
+from benchmarks import figures, fleet, page, paper, peers, recovery, startup, throughput
 from benchmarks.figures import Figure, Ran
 
 Result = tuple[list[Figure], list[dict[str, Any]]]
@@ -29,6 +30,7 @@ BENCHES: dict[str, Callable[[bool], Result]] = {
     "recovery": lambda quick: (recovery.run(quick=quick), []),
     "paper": lambda quick: paper.run(quick=quick),
     "throughput": lambda quick: throughput.run(quick=quick),
+    "peers": lambda quick: peers.run(quick=quick),
 }
 
 
