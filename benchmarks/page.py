@@ -55,6 +55,15 @@ takes no time, so that only what the launcher decides is measured.""",
     "paper": """\
 The orchestrator and its journal alone, on a virtual clock, with a platform in memory: start-up and job times have
 medians of 55 and 148 s. An event is something that the orchestrator brings about or notices: eight of each task.""",
+    "throughput": """\
+Real evaluations by lm-eval, on an HTTP server that serves so many requests at once, each for as long as its tokens
+take. Overhead is the median over rounds in which all ways take turns; what may be added is 2 % of the evaluation and
+one second. `auto` is `evaluation.concurrency: auto`, in samples a second from the first request to the last answer,
+over the best of 1, 2, 4 to 64 and the server's own number.""",
+    "peers": """\
+Each program in an environment of its own, as pip installs it: wall time over a bare Python, commands of all taking
+turns, the nearest that each has. Then fleets by the incumbent on the emulated workspace, with the start-up and job
+times of ours; its time is to the end of the last job, which it does not wait for.""",
 }
 
 
