@@ -108,7 +108,7 @@ def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
     os.kill(process.pid, number)
 
 
-def wait_for(condition: Any, what: str, timeout: float = 30) -> Any:
+def wait_for(condition: Any, what: str, timeout: float = 60) -> Any:
     """Poll until `condition()` is true; returns its value."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -19,7 +19,7 @@ from launcher.platforms.base import CheckState
 from launcher.platforms.kubernetes import checkup, rbac
 from tests.e2e.cli import Home, wait_for
 from tests.e2e.cluster_bench import FAST, bench
-from tests.e2e.scenario import run, serve
+from tests.e2e.scenario import run
 from tests.e2e.test_auxiliary import PROGRAM
 from tests.e2e.test_kubernetes_detached import PYTHON
 from tests.e2e.test_kubernetes_rights import install
@@ -101,7 +101,7 @@ def nodes_of(emulator: KubernetesEmulator, invocation: str) -> list[str]:
 
 
 def test_a_judge_serves_all_tasks_and_goes_with_the_last(cluster_home: Home, emulator: KubernetesEmulator) -> None:
-    judge = {"deployment": {**serve(model_id="wise", image="test/judge:1", port=8001)}}
+    judge = {"deployment": deployment(model_id="wise") | {"image": "test/judge:1"}}
     command = [sys.executable, str(PROGRAM)]
     tasks = [{"name": name, "command": list(command), "limit": 2} for name in ("a", "b")]
     write_config(cluster_home, tasks, deployment(), auxiliary={"judge": judge})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -142,7 +143,7 @@ async def test_the_collectors_role_removes_what_has_expired_and_nothing_else(
         before = len(made.emulator.requests)
         young = await asyncio.to_thread(main, words)
         assert made.emulator.left()
-        monkeypatch.setattr("launcher.platforms.kubernetes.sweeping.now", lambda: 4e9)
+        monkeypatch.setattr("launcher.platforms.kubernetes.sweeping.time", SimpleNamespace(time=lambda: 4e9))
         old = await asyncio.to_thread(main, words)
         assert (young, old) == (0, 0), capsys.readouterr()
         wait_for(lambda: not made.emulator.left(), "nothing is left")
