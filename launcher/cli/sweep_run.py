@@ -174,8 +174,8 @@ def _text(made: SweepPlan, done: dict[int, str], checks: list[Check]) -> Iterato
 
 def _study(study: Study) -> Iterator[str]:
     yield "Points are chosen as results come, so that none can be shown."
-    for argument in study.choice.arguments:
-        yield f"  {argument}"
+    for text in study.space:
+        yield f"  {text}"
     known = itertools.zip_longest(study.objective, study.directions[: len(study.objective)])
     yield f"Objective: {', '.join(f'{way} {name}' if way else name for name, way in known)}."
     yield from study.notes
@@ -254,7 +254,7 @@ def _study_as_json(study: Study | None) -> dict[str, object] | None:
     return {
         "sweeper": study.choice.name,
         "settings": study.choice.settings,
-        "searches": study.choice.arguments,
+        "searches": study.space,
         "objective": study.objective,
         "directions": study.directions,
         "most_points": study.most,

@@ -151,16 +151,21 @@ def compose(request: Request) -> Composition:
             raise ConfigError(wording.translate(error, _names(hydra, request))) from None
 
 
-def _compose(loader: ConfigLoaderImpl, name: str, overrides: list[str]) -> Composition:
-    """What `hydra.compose` does, without Hydra's own settings: they take four times as long as ours, for nothing."""
+def _compose(loader: ConfigLoaderImpl, name: str, overrides: list[str], *, hydra: bool = False) -> Composition:
+    """What `hydra.compose` does, without Hydra's own settings: they take four times as long as ours, for nothing.
+
+    But for a config that chooses among them (`override hydra/sweeper: optuna`), which cannot be read without.
+    """
     parsed, repository = loader._parse_overrides_and_create_caching_repo(name, overrides)
     try:
-        defaults = create_defaults_list(repository, name, parsed, prepend_hydra=False, skip_missing=False)
+        defaults = create_defaults_list(repository, name, parsed, prepend_hydra=hydra, skip_missing=False)
     except HydraException as error:
+        if not hydra and re.search(r"Could not override 'hydra/[^']+'\.\s*No match in the defaults list", str(error)):
+            return _compose(loader, name, overrides, hydra=True)
         added = _with_missing_group(overrides, error)
         if added is None:
             raise
-        return _compose(loader, name, added)
+        return _compose(loader, name, added, hydra=hydra)
     tree = loader._compose_config_from_defaults_list(defaults.defaults, repository)
     OmegaConf.set_struct(tree, True)
     own = [override for override in defaults.config_overrides if not override.is_hydra_override()]

@@ -29,15 +29,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from launcher.config import wording
-from launcher.config.compose import Request, config_name, group_options, hydra_for, plain_overrides
+from launcher.config.compose import Request, compose, config_name, group_options, hydra_for, plain_overrides
 from launcher.config.grid import parsed
-from launcher.errors import ConfigError, nearest
+from launcher.errors import ConfigError
 
-GROUP = "hydra/sweeper"
+GROUP = wording.SWEEPER
 DEFAULT = "basic"
 """Hydra's own, which runs all combinations: what is done without any."""
-_PUBLISHED = ("ax", "nevergrad", "optuna")
-"""Names of sweepers that Hydra's authors publish, as `hydra-NAME-sweeper`."""
 _TRIALS = ("n_trials", "budget", "max_trials")
 """Keys of these sweepers that bound how many points they ask for."""
 _AT_ONCE = ("n_jobs", "num_workers", "max_batch_size")
@@ -81,25 +79,35 @@ class Traits:
 
 
 def chosen(request: Request) -> Choice | None:
-    """The sweeper that a request chooses, unless it is Hydra's own. Raises ConfigError for settings of none."""
+    """The sweeper that a request or its config chooses, unless it is Hydra's own.
+
+    Raises ConfigError for settings of none.
+    """
     own = tuple(text for text in request.overrides if is_of_sweeper(text))
+    rest = [text for text in request.overrides if text not in own]
+    fixed = tuple(text for text in rest if not parsed(text).is_sweep_override())
+    base = replace(request, overrides=fixed)
     names = [_value(text) for text in own if _key(text) == GROUP]
-    if not own:
-        return None
-    if not names:
-        raise ConfigError(f"command line: {_key(own[0])}: no sweeper is chosen; add {GROUP}=NAME")
-    rest = tuple(text for text in request.overrides if text not in own)
-    if names[-1] == DEFAULT:
+    if names[-1:] == [DEFAULT]:
         raise ConfigError(f"command line: {GROUP}={DEFAULT}: is what a sweep does anyway; leave it out")
-    for text in own:
+    name = names[-1] if names else compose(base).choices.get(GROUP)
+    if name in (None, DEFAULT):
+        if own:
+            raise ConfigError(f"command line: {_key(own[0])}: no sweeper is chosen; add {GROUP}=NAME")
+        return None
+    _refuse_passwords(own)
+    with hydra_for(replace(request, overrides=())) as hydra:
+        arguments = tuple(_argument(hydra, text) for text in rest if text not in fixed)
+    return Choice(name=str(name), base=base, arguments=arguments, settings=own)
+
+
+def _refuse_passwords(overrides: Sequence[str]) -> None:
+    """They would be kept with the sweep."""
+    for text in overrides:
         if _PASSWORD.search(text):
             raise ConfigError(
                 f"command line: {_key(text)}: holds a password, which would be kept; write ${{oc.env:NAME}}"
             )
-    with hydra_for(replace(request, overrides=())) as hydra:
-        arguments = tuple(_argument(hydra, text) for text in rest if parsed(text).is_sweep_override())
-    fixed = tuple(text for text in rest if not parsed(text).is_sweep_override())
-    return Choice(name=names[-1], base=replace(request, overrides=fixed), arguments=arguments, settings=own)
 
 
 def is_of_sweeper(override: str) -> bool:
@@ -295,7 +303,7 @@ def composed(choice: Choice) -> Composed:
     with hydra_for(choice.base) as hydra:
         options = group_options(hydra, GROUP)
         if choice.name not in options:
-            raise ConfigError(_not_installed(choice.name, options))
+            raise ConfigError(wording.no_sweeper("command line: ", choice.name, options))
         name = config_name(choice.base.name)
         overrides = [*plain_overrides(hydra, choice.base.overrides), *choice.settings]
         try:
@@ -315,11 +323,6 @@ def _load(hydra: Hydra, name: str, overrides: Sequence[str]) -> DictConfig:
         if added == list(overrides):
             raise
         return _load(hydra, name, added)
-
-
-def _not_installed(name: str, options: Sequence[str]) -> str:
-    hint = f"; install it with: pip install hydra-{name}-sweeper" if name in _PUBLISHED else nearest(name, options)
-    return f"command line: {GROUP}={name}: no such sweeper is installed{hint}"
 
 
 def _wrong(choice: Choice, error: Exception) -> str:
@@ -388,6 +391,6 @@ def returned(overrides: Sequence[str], value: float | list[float] | Exception) -
 
 def quieten() -> None:
     """Let libraries of sweepers say no more than warnings: what they do is told by the sweep."""
-    for name in _PUBLISHED:
+    for name in wording.PUBLISHED_SWEEPERS:
         if name in sys.modules:
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -14,6 +14,9 @@ from omegaconf.errors import ConfigIndexError, GrammarParseError, OmegaConfBaseE
 from launcher.config.files import shorten
 from launcher.errors import nearest
 
+SWEEPER = "hydra/sweeper"
+PUBLISHED_SWEEPERS = ("ax", "nevergrad", "optuna")
+"""Names of sweepers that Hydra's authors publish, as `hydra-NAME-sweeper`."""
 _PRICES = "pricing.usd_per_hour."
 """Before a shape's name, which the grammar of keys does not take."""
 
@@ -76,9 +79,18 @@ def _missing(error: MissingConfigException, names: Names) -> str:
     if not group:
         return f"{where}defaults: {option}: no such config{nearest(option, names.options(''))}"
     options = names.options(group)
+    if group == SWEEPER:
+        return no_sweeper("" if where == "command line: " else where, option, options)
     if options:
         return f"{where}{group}={option}: no such option of {group}{nearest(option, options)}"
     return f"{where}{group}: no such config group{nearest(group, names.groups)}"
+
+
+def no_sweeper(where: str, name: str, options: Sequence[str]) -> str:
+    """A sweeper that no installed plugin of Hydra has."""
+    is_known = name in PUBLISHED_SWEEPERS
+    hint = f"; install it with: pip install hydra-{name}-sweeper" if is_known else nearest(name, options)
+    return f"{where}{SWEEPER}={name}: no such sweeper is installed{hint}"
 
 
 def _default_line(path: Path | None, option: str, group: str) -> str:

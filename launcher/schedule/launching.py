@@ -104,10 +104,10 @@ def made(run: RunSpec) -> Plan | SweepPlan:
 
 
 def plans(found: Plan | SweepPlan) -> list[Plan]:
-    """The plans of all invocations that there will be."""
+    """The plans of all invocations that there will be, or that stand for those that a sweeper chooses."""
     from launcher.sweep.model import SweepPlan
 
-    return [point.plan for point in found.open] if isinstance(found, SweepPlan) else [found]
+    return [point.plan for point in found.examples] if isinstance(found, SweepPlan) else [found]
 
 
 def refuse_beyond_limits(found: Plan | SweepPlan) -> None:
@@ -130,7 +130,8 @@ def worst(found: Plan | SweepPlan) -> float | None:
         return _worst(found)
     points = [_worst(plan) for plan in plans(found)]
     known = [usd for usd in points if usd is not None]
-    bounds = (sum(known) if len(known) == len(points) else None, found.settings.max_cost_usd)
+    total = sum(known) if found.study is None else found.study.most * max(known, default=0.0)
+    bounds = (total if len(known) == len(points) else None, found.settings.max_cost_usd)
     return min((usd for usd in bounds if usd is not None), default=None)
 
 

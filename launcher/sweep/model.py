@@ -69,6 +69,8 @@ class Study:
     """Points that it asks for at most."""
     at_once: int | None = None
     """Points that it asks for at a time; None: nobody can say."""
+    space: tuple[str, ...] = ()
+    """All that is searched, as far as it is told, as overrides."""
     directions: tuple[str, ...] = ()
     batches: tuple[int, ...] = ()
     """Numbers of the first points of the batches that there are."""

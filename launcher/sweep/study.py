@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.config import Request, sweepers
-from launcher.config.grid import Point
+from launcher.config.grid import Point, as_override
 from launcher.config.sweep import Sweep as Settings
 from launcher.config.sweepers import GROUP, Choice, Traits
 from launcher.errors import ConfigError, ResultsError, nearest
@@ -51,6 +51,7 @@ def build(choice: Choice, sweep_id: str, *, skip_done: bool | None = None) -> Sw
         objective=objective,
         most=most,
         at_once=traits.at_once,
+        space=traits.space,
         directions=traits.directions,
         notes=tuple(_notes(choice, seeded, traits, objective)),
     )
@@ -82,7 +83,7 @@ def _anywhere(base: Request, output_dir: str) -> Request:
     def absolute(folder: str | None) -> str | None:
         return str(Path(folder).resolve()) if folder else None
 
-    place = f"execution.output_dir='{output_dir}'"
+    place = f"execution.output_dir={as_override(output_dir)}"
     return dataclasses.replace(
         base,
         overrides=(*base.overrides, place),

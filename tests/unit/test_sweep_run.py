@@ -19,18 +19,17 @@ from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.sweeps import PointState
 from launcher.plan.build import build
 from launcher.plan.model import Plan
-from launcher.platforms.base import Capacity, Observation, Resource
+from launcher.platforms.base import Capacity
 from launcher.sweep import record
 from launcher.sweep.contents import Contents
 from launcher.sweep.drive import SweepResult, SweepSupervision
 from launcher.sweep.model import PlannedPoint, SweepPlan
 from launcher.sweep.resume import decide
 from tests.fakes.clock import run_virtual
+from tests.fakes.lending import lend, seconds_of
 from tests.fakes.platform import FakePlatform, Script
 
 SECONDS = [10.0, 30.0, 20.0]
-START = 100.0
-"""Seconds that a server takes to start which is kept for several tasks."""
 
 
 def point(folder: Path, number: int, durations: list[float], model: str = "m", **limits: Any) -> PlannedPoint:
@@ -260,55 +259,7 @@ def test_results_that_cannot_be_read_are_not_taken_for_scores(bench: Bench) -> N
 
 @pytest.fixture
 def lending(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FakePlatform:
-    """One place for all endpoints that are kept: servers that take 100 s to start, and answer at once then."""
-
-    place = FakePlatform(poll_interval=0.5)
-
-    class Seen:
-        """The place as one invocation sees it."""
-
-        def __init__(self, plan: Plan) -> None:
-            self._mark = f"-{plan.invocation}"
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(place, name)
-
-        async def close(self, *, at_once: bool = False) -> None:
-            """It stays, whoever leaves."""
-
-        async def observe(self) -> Observation:
-            seen = await place.observe()
-            mine = {n: self.now(e) for n, e in seen.endpoints.items() if n.endswith(self._mark)}
-            return Observation(endpoints=mine)
-
-        async def create_endpoint(self, task: Any, spec: Any) -> Resource:
-            return self.now(await place.create_endpoint(task, spec))
-
-        def now(self, found: Resource) -> Resource:
-            up = asyncio.get_running_loop().time() >= place.endpoints[found.name].begun + START
-            return found if up else dataclasses.replace(found, url=None)
-
-    class Answers:
-        def __init__(self, _invocation: str, _platform: object) -> None:
-            pass
-
-        async def answers(self, _task: Any, _say: Any = None) -> None:
-            return
-
-        def stop_all(self) -> None:
-            return
-
-        def stop(self, _task: str) -> None:
-            return
-
-    monkeypatch.setattr(keeper, "open_endpoints", lambda plan, _shared: Seen(plan))
-    monkeypatch.setattr(keeper, "Probes", Answers)
-    return place
-
-
-def seconds_of(place: FakePlatform) -> float:
-    """What all endpoints of a place were billed for."""
-    return sum((thing.gone_at or float("nan")) - thing.begun for thing in place.endpoints.values())
+    return lend(monkeypatch)
 
 
 def same(folder: Path, number: int, durations: list[float]) -> PlannedPoint:

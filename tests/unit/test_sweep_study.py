@@ -25,12 +25,14 @@ from launcher.orchestrator.journal import Journal
 from launcher.orchestrator.sweeps import PointStatus
 from launcher.plan.model import Plan
 from launcher.platforms.base import Check, CheckState
+from launcher.schedule.launching import plans, worst
 from launcher.sweep import record
 from launcher.sweep.choosing import StudySupervision
 from launcher.sweep.drive import SweepResult
 from launcher.sweep.model import SweepPlan
 from launcher.sweep.resume import decide
 from tests.fakes.clock import run_virtual
+from tests.fakes.lending import START, lend, seconds_of
 from tests.fakes.platform import FakePlatform, Script
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
@@ -335,6 +337,36 @@ def test_a_study_without_a_seed_is_given_one_and_says_so(bench: Bench) -> None:
     (note,) = plan.study.notes
     assert note.startswith("No seed was set; hydra.sweeper.seed=") and "was drawn" in note
     assert record.load(bench.journal, sweeps.find(bench.journal, plan.id)).study == plan.study
+
+
+# --- endpoints, schedules, configs ------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_serves_one_batch_after_another(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = lend(monkeypatch)
+    result = bench.run(bench.plan("sweep.reuse_endpoints=true", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"))
+    assert result.exit_code == 0, bench.said
+    assert len([p for p in result.status.points if p.state == "scored"]) > 1 and len(place.endpoints) == 1
+    assert seconds_of(place) < START + 3 * 20
+
+
+def test_a_schedule_counts_a_study_as_what_it_can_cost_at_most() -> None:
+    made = api.build_sweep(
+        Request(overrides=(*BASE, *CLIMBING, SPACE, OBJECTIVE, "execution.usd_per_gpu_hour=2", "deployment.gpus=1"))
+    )
+    assert made.worst_case().usd == pytest.approx(worst(made), rel=0.01) and len(plans(made)) > 0
+
+
+def test_a_config_can_choose_the_sweeper_and_what_it_searches(home: Path) -> None:
+    (home / "mine.yaml").write_text(
+        "defaults: [default, {override hydra/sweeper: climbing}, _self_]\n"
+        "sweep: {objective: truthfulqa_mc1_100/acc}\n"
+        "hydra: {sweeper: {n_trials: 4, seed: 1}}\n"
+    )
+    mine = {"name": "mine", "config_dir": str(home)}
+    study = api.build_sweep(Request(**mine, overrides=("evaluation.limit=1,2", "hydra.sweeper.n_jobs=3"))).study
+    assert study is not None and (study.choice.name, study.most, study.at_once) == ("climbing", 4, 3)
+    assert len(api.load_config(**mine).evaluation.tasks) > 0, "one run of it is as of any other config"
 
 
 # --- the command line -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""A sweeper as Hydra's plugins are: a small search that keeps near the best value so far, with a seed of its own."""
+"""A sweeper as Hydra's plugins are: a small search that keeps near the best value so far, with a seed of its own.
 
-from __future__ import annotations
+Hydra executes it before it is in sys.modules, so that its dataclass cannot do with annotations that are texts.
+"""
 
 import json
 import random
