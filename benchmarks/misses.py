@@ -71,4 +71,22 @@ EXPLAINED = (
         "It reads what each past invocation has left.",
         "a table of what has ended in the journal itself.",
     ),
+    Explained(
+        re.compile(r"^peers: dry run: "),
+        "The fastest peer, torchx, composes no config: its dry run names a component and an argument. Ours composes "
+        "with Hydra, which is three quarters of it, and plans and checks three tasks.",
+        "the plan of before, while neither files nor overrides have changed.",
+    ),
+    Explained(
+        re.compile(r"^throughput: .*auto over"),
+        "Before the first answers nothing tells how many the server takes at once; on a short task that is a large "
+        "part of all.",
+        "a first number by what kind of server it is.",
+    ),
+    Explained(
+        re.compile(r"^throughput: .*runner over"),
+        "The runner asks the endpoint a few questions before it starts the driver: health, models, a completion, and "
+        "whether log-probabilities are right. The rest is the load of the machine.",
+        "asking while lm-eval is being imported.",
+    ),
 )

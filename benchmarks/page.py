@@ -158,6 +158,7 @@ def charts(document: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
             drawn[name] = dict(_paper(rows))
         else:
             bars = [one for one in document["figures"] if one["bench"] == name and one["unit"] == "x"]
+            bars = bars if name != "peers" else [one for one in bars if one["target"] is None]
             drawn[name] = {name: _bars(name, bars)} if len(bars) > 2 else {}
     return drawn
 
@@ -206,14 +207,18 @@ def _line(description: str, x: str, y: str, values: Sequence[dict[str, float]]) 
 
 def _bars(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     values = [{"what": one["name"], "x": round(one["value"], 3)} for one in rows]
+    wide = max(one["x"] for one in values) > 100 * min(one["x"] for one in values)
+    times = {"field": "x", "type": "quantitative", "title": "times"} | ({"scale": {"type": "log"}} if wide else {})
     return {
         "description": f"{TITLES.get(name, name)}: how many times as long as what it is compared with",
         "data": {"values": values},
         "width": 420,
-        "mark": {"type": "bar", "color": _COLOUR},
+        "mark": {"type": "point", "filled": True, "size": 70, "color": _COLOUR}
+        if wide
+        else {"type": "bar", "color": _COLOUR},
         "encoding": {
             "y": {"field": "what", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 320}},
-            "x": {"field": "x", "type": "quantitative", "title": "times"},
+            "x": times,
         },
         "config": {"background": "white", "font": "sans-serif"},
     }

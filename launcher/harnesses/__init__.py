@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from launcher.errors import ConfigError, nearest
-from launcher.harnesses.spec import Harness
+
+if TYPE_CHECKING:
+    from launcher.harnesses.spec import Harness
 
 _CLASSES = {
     "lm_eval": ("launcher.harnesses.lm_eval", "LmEval"),
@@ -41,4 +43,4 @@ def load_harness(name: str) -> Harness:
     if found is None:
         raise ConfigError(f"no harness {name!r}{nearest(name, HARNESSES)}")
     module, attribute = found
-    return cast(Harness, getattr(import_module(module), attribute)())
+    return cast("Harness", getattr(import_module(module), attribute)())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -61,18 +61,18 @@ def search(pattern: str | None = None, include_path: str | None = None) -> list[
 
     Where another lm-eval than the shipped index describes is installed, its index is made first, once.
     """
-    chosen = {entry.name: entry for entry in _everything(include_path) if _matches(entry.name, pattern)}
+    chosen = {entry.name: entry for entry in _everything(include_path, lambda name: _matches(name, pattern))}
     return [chosen[name] for name in sorted(chosen)]
 
 
-def _everything(include_path: str | None) -> Iterator[IndexEntry]:
-    """All entries, those that win last."""
+def _everything(include_path: str | None, wanted: Callable[[str], bool]) -> Iterator[IndexEntry]:
+    """All entries whose name is wanted, those that win last."""
     index = load_index(build=True)
-    yield from index
-    yield from filter(None, map(_offline_entry, OFFLINE))
+    yield from index.entries(wanted)
+    yield from filter(None, map(_offline_entry, filter(wanted, OFFLINE)))
     folder = _folder(include_path)
     if folder:
-        yield from filter(None, (_user_entry(name, folder, index) for name in folder.names()))
+        yield from filter(None, (_user_entry(name, folder, index) for name in filter(wanted, folder.names())))
 
 
 def _folder(include_path: str | None) -> UserFolder | None:

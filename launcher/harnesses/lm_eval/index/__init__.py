@@ -16,7 +16,7 @@ tags.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -84,9 +84,14 @@ class Index:
         return self._entry(line)
 
     def __iter__(self) -> Iterator[IndexEntry]:
+        return self.entries(lambda _: True)
+
+    def entries(self, wanted: Callable[[str], bool]) -> Iterator[IndexEntry]:
+        """Those whose name is wanted; only their lines are parsed."""
         for section in ("groups", "tasks"):
             for line in self._section(section):
-                yield self._entry(line)
+                if wanted(line.partition("\t")[0]):
+                    yield self._entry(line)
 
     def names(self) -> list[str]:
         """All names, groups first."""
