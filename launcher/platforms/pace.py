@@ -46,6 +46,10 @@ class Pace:
         self._rate = rate
         self._asked = -math.inf
 
+    def count_from(self, begun: float) -> None:
+        """What is watched began then: where places are few, tasks follow each other, and a run may last for days."""
+        self._begun = begun
+
     def is_due(self, now: float, *, slower: float = 1.0, leaving_since: float | None = None) -> bool:
         """Whether to ask now.
 

@@ -114,8 +114,13 @@ class Tracked(ABC, Generic[T]):
 class Tracker(ABC, Generic[T, E]):
     """All endpoints of one invocation, by name."""
 
-    def __init__(self, now: float, begun: float | None = None) -> None:
-        """`begun`: when the run began whose pace this is, if it is one of several that look together."""
+    def __init__(self, now: float, begun: float | None = None, *, places_are_few: bool = False) -> None:
+        """`begun`: when the run began whose pace this is, if it is one of several that look together.
+
+        `places_are_few`: others may wait for the place of one that leaves.
+        """
+        self._is_alone = begun is None or begun == now
+        self._places_are_few = places_are_few
         self._pace = Pace(now if begun is None else begun)
         self._since = now
         self._tracked: dict[str, E] = {}
@@ -191,7 +196,10 @@ class Tracker(ABC, Generic[T, E]):
         """Look at all endpoints if that is due; whether it was. Raises RequestFailed if the service cannot be asked."""
         now = loop_time()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
-        slower = SETTLED if all(entry.is_settled for entry in alive) else 1.0
+        is_awaited = self._places_are_few and any(entry.deletion_asked is not None for entry in alive)
+        slower = SETTLED if not is_awaited and all(entry.is_settled for entry in alive) else 1.0
+        if self._is_alone:
+            self._pace.count_from(self.oldest())
         leaving = leaving_since(alive)
         nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
         if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=leaving):
@@ -213,6 +221,10 @@ class Tracker(ABC, Generic[T, E]):
             entry.is_gone, entry.known_at = True, loop_time()
         else:
             entry.take(found, loop_time())
+
+    def oldest(self) -> float:
+        """When the oldest of those that are there was begun; the beginning of the run where there is none."""
+        return min((entry.begun for entry in self._tracked.values() if not entry.is_gone), default=self._since)
 
     def known(self, name: str) -> bool:
         """Whether there is, or was, an endpoint of this name."""

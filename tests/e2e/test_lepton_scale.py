@@ -6,6 +6,8 @@ The program is the real one, in a process of its own, so that its processor time
 
 from __future__ import annotations
 
+import dataclasses
+import heapq
 import json
 import os
 import random
@@ -205,3 +207,23 @@ def test_a_run_that_lasts_asks_no_more_of_the_service(tmp_path: Path, minutes: f
     print(f"\n{seconds:.0f} s, longest boot + job {longest:.0f} s, {requests:.2f} requests per task")
     assert requests <= most
     assert seconds <= longest * 1.05 + 2
+
+
+def test_a_place_that_becomes_free_is_soon_taken(tmp_path: Path) -> None:
+    """On a virtual clock: against list scheduling of the same times on as many places."""
+    boots, lasts, places = times(12, 28, 7)[:24], times(10, 20, 8)[:24], 6
+
+    async def run() -> float:
+        async with virtual_bench(tmp_path, boots=boots.__getitem__, lasts=lasts.__getitem__) as made:
+            plan = dataclasses.replace(made.plan(len(boots)), max_parallel_endpoints=places)
+            outcome = await made.run(plan)
+            assert outcome.exit_code == 0
+            return outcome.seconds
+
+    seconds = run_virtual(run())
+
+    free = [0.0] * places
+    for boot, last in zip(boots, lasts, strict=True):
+        heapq.heapreplace(free, free[0] + boot + last)
+    print(f"\n{seconds:.0f} s, {seconds / max(free):.3f} of list scheduling")
+    assert seconds <= max(free) * 1.12

@@ -152,6 +152,16 @@ def test_it_is_asked_at_once_then_when_due_and_soon_when_the_run_waits_for_it() 
     assert not pace.is_due(501.0, leaving_since=490.0)
 
 
+def test_where_tasks_follow_each_other_the_pace_is_that_of_what_is_there_now() -> None:
+    pace = Pace(0.0)
+    pace.asked(3600.0)
+    assert not pace.is_due(3602.0)
+
+    pace.count_from(3580.0)
+
+    assert pace.is_due(3602.0)
+
+
 def test_an_hour_of_a_run_takes_a_few_hundred_looks() -> None:
     pace, now, looks = Pace(0.0), 0.0, 0
     while now < 3600:

@@ -86,10 +86,16 @@ class Endpoints(Tracker[Endpoint, Entry]):
     """All endpoints of one invocation."""
 
     def __init__(
-        self, client: LeptonClient, invocation: str, now: float, redact: Callable[[str], str] = lambda text: text
+        self,
+        client: LeptonClient,
+        invocation: str,
+        now: float,
+        redact: Callable[[str], str] = lambda text: text,
+        *,
+        places_are_few: bool = False,
     ) -> None:
-        """`redact` takes secrets out of what servers print."""
-        super().__init__(now, client.begun(now))
+        """`redact` takes secrets out of what servers print; `places_are_few`: others may wait for one that leaves."""
+        super().__init__(now, client.begun(now), places_are_few=places_are_few)
         self._client = client
         self._redact = redact
         self._invocation = invocation

@@ -110,9 +110,15 @@ class Jobs:
     """All jobs of one invocation."""
 
     def __init__(
-        self, client: LeptonClient, invocation: str, now: float, redact: Callable[[str], str] = lambda text: text
+        self,
+        client: LeptonClient,
+        invocation: str,
+        now: float,
+        redact: Callable[[str], str] = lambda text: text,
+        oldest: Callable[[], float] | None = None,
     ) -> None:
-        """`redact` takes secrets out of what jobs print."""
+        """`redact` takes secrets out of what jobs print; `oldest`: when the oldest endpoint of theirs was begun."""
+        self._oldest = oldest if client.begun(now) == now else None
         self._client = client
         self._redact = redact
         self._invocation = invocation
@@ -193,6 +199,8 @@ class Jobs:
         slower = 1.0 if alive else SETTLED
         nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
         leaving = _leaving_since(alive)
+        if self._oldest is not None:
+            self._pace.count_from(self._oldest())
         if nothing_to_see or not self._pace.is_due(now, slower=slower, leaving_since=leaving):
             return
         asked, found = await self._listed(self._pace.fresh_after(now, slower=slower, leaving_since=leaving))

@@ -145,12 +145,14 @@ class LeptonPlatform:
         secrets.remember(known[ENDPOINT_TOKEN])
         self._lend(known[ENDPOINT_TOKEN])
         now = asyncio.get_running_loop().time()
+        few = plan.max_parallel_endpoints is not None or plan.max_gpus is not None
+        endpoints = Endpoints(self._client, plan.invocation, now, secrets.redact, places_are_few=few)
         self._session = Session(
             plan=plan,
             filling=Filling(secrets, ids_of(self._groups), rendered),
             logs=KeptLogs(plan, folder),
-            endpoints=Endpoints(self._client, plan.invocation, now, secrets.redact),
-            jobs=Jobs(self._client, plan.invocation, now, secrets.redact),
+            endpoints=endpoints,
+            jobs=Jobs(self._client, plan.invocation, now, secrets.redact, endpoints.oldest),
             begun=now,
         )
         await self._make_cache_folder()
