@@ -89,7 +89,7 @@ def _watch(journal: Journal, invocation: Invocation, *, as_json: bool) -> RunSta
             view.show(status)
             if status.state is not RunState.RUNNING:
                 return status
-            time.sleep(INTERVAL)
+            time.sleep(clustered.pause(journal, invocation, INTERVAL))
 
 
 def _conclude(status: RunStatus, *, as_json: bool) -> int:

@@ -6,16 +6,19 @@ What speaks with the cluster is imported only where there is such a run: all oth
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from launcher.cli.text import plain
 from launcher.errors import LauncherError
-from launcher.orchestrator.journal import Invocation, Journal
+from launcher.orchestrator.journal import Invocation, Journal, state_folder
 
 TYPE_CHECKING = False  # as typing has it, which takes a third of a bare Python's time to load
 if TYPE_CHECKING:
     from typing import Any
+
+PAUSE = 2.0
 
 
 def laptop() -> Any:
@@ -37,6 +40,21 @@ def refresh_named(journal: Journal, words: Iterable[str]) -> None:
     """The same for all runs whose id begins with one of these words."""
     wanted = tuple(words)
     refresh(journal, [one for one in journal.invocations() if one.id.startswith(wanted)])
+
+
+def bring_home(words: Sequence[str]) -> None:
+    """The same for those of these words that are no folders, all runs without any; no journal is made for it."""
+    named = [word for word in words if not Path(word).exists()]
+    path = state_folder() / "journal.db"
+    if path.is_file() and (named or not words):
+        journal = Journal(path)
+        refresh_named(journal, named or [""])
+        journal.close()
+
+
+def pause(journal: Journal, invocation: Invocation, otherwise: float) -> float:
+    """Seconds between two looks: a cluster is not asked as often as a file is read."""
+    return max(otherwise, PAUSE) if journal.is_handed_over(invocation.id) else otherwise
 
 
 def fetch_logs(journal: Journal, invocation: Invocation) -> None:

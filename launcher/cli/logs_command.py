@@ -142,7 +142,7 @@ def _follow(journal: Journal, invocation: Invocation, files: list[Path], write: 
                     sizes[path] = file.tell()
         sys.stdout.flush()
         if running:
-            time.sleep(0.2)
+            time.sleep(clustered.pause(journal, invocation, 0.2))
 
 
 def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:

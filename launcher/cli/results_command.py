@@ -51,10 +51,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _picked(args: argparse.Namespace) -> list[Picked]:
     from launcher.cli import clustered
-    from launcher.orchestrator.journal import Journal
     from launcher.results.select import pick
 
-    clustered.refresh_named(Journal.default(), args.invocations or [""])
+    clustered.bring_home(args.invocations)
     chosen = filters(args)
     return pick(args.invocations or ([] if args.all or chosen.chooses else _newest()), chosen)
 

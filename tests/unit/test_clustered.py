@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.cli.clustered import bring_home, pause, refresh_named
 from launcher.clustered import mirror
 from launcher.clustered.pod import pack
 from launcher.errors import PlatformError
@@ -69,6 +70,24 @@ def test_the_end_counts_when_what_it_brings_is_packed(pod: Journal, laptop: Jour
     copy(pod, laptop, lives=False)
 
     assert (before, laptop.state(laptop.find(RUN))) == (RunState.RUNNING, RunState.FINISHED)
+
+
+def test_results_of_a_folder_need_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NV_EVAL_HOME", str(tmp_path / "state"))
+
+    bring_home([str(tmp_path)])
+    bring_home([])
+
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_ran_on_this_machine_is_asked_of_nobody(laptop: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.cli.clustered.laptop", lambda: pytest.fail("a cluster was asked"))
+    laptop.record(RUN, Fact.COME_HOME)
+
+    refresh_named(laptop, [RUN[:3], ""])
+
+    assert pause(laptop, laptop.find(RUN), 0.5) == 0.5
 
 
 def test_a_supervisor_that_is_gone_has_left_an_interrupted_run(pod: Journal, laptop: Journal) -> None:
