@@ -1,12 +1,13 @@
-"""Slurm in the contract suite: endpoints and evaluations as batch jobs of a real cluster."""
+"""Slurm in the contract suite: endpoints and evaluations as batch jobs of a real cluster, and of a fake one."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from launcher.plan.model import EndpointPlan, JobPlan, TaskPlan
 from launcher.plan.slurm import jobs
 from launcher.platforms.base import Resource, ResourceState
 from launcher.platforms.slurm.platform import SlurmPlatform
+from launcher.platforms.slurm.shell import Shell
 from tests.contract.bench import Ability, Bench
 from tests.engines.slurm.cluster import Cluster, cluster
+from tests.fakes.slurm import FakeConfig, FakeSlurm
 
 LACKS = {
     Ability.LAUNCHERS: "nothing in a batch job says which machine asked for it",
@@ -49,26 +52,41 @@ class Driven(SlurmPlatform):
 def batched_bench(script: Path) -> Iterator[Bench]:
     """A bench on the cluster of the engine lane, with endpoint and evaluation in two batch jobs."""
     there: Cluster = cluster()
+    with _folder() as folder:
+        try:
+            yield _bench(script, folder, os.environ, 60.0)
+        finally:
+            for number, _, name in there.queue():
+                if name.startswith(("container-fake", "job-fake", "array-")):
+                    there.run("scancel", number)
+
+
+@contextmanager
+def faked_bench(script: Path) -> Iterator[Bench]:
+    """A bench on a cluster whose commands are ours; the batch scripts are run as they are."""
+    with _folder() as folder, FakeSlurm(folder / "cluster", FakeConfig()) as slurm:
+        yield _bench(script, folder / "work", {**os.environ, **slurm.environment}, 20.0)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="nv-eval it's 100% "))
-    execution = Slurm(work_dir=str(folder), topology="separate", python=sys.executable)
-
-    def adapt(task: TaskPlan) -> TaskPlan:
-        return _batched(execution, task)
-
     try:
-        yield Bench(
-            make=lambda: Driven(execution),
-            server=(sys.executable, str(script), "--host", "{host}", "--port", "{port}"),
-            adapt=adapt,
-            lacks=LACKS,
-            execution=execution,
-            limit=60.0,
-        )
+        yield folder
     finally:
-        for number, _, name in there.queue():
-            if name.startswith(("container-fake", "job-fake", "array-")):
-                there.run("scancel", number)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bench(script: Path, folder: Path, environment: Mapping[str, str], limit: float) -> Bench:
+    execution = Slurm(work_dir=str(folder), topology="separate", python=sys.executable)
+    return Bench(
+        make=lambda: Driven(execution, Shell(None, environment)),
+        server=(sys.executable, str(script), "--host", "{host}", "--port", "{port}"),
+        adapt=lambda task: _batched(execution, task),
+        lacks=LACKS,
+        execution=execution,
+        limit=limit,
+    )
 
 
 def _batched(execution: Slurm, task: TaskPlan) -> TaskPlan:

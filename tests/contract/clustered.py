@@ -1,7 +1,7 @@
 """Kubernetes in the contract suite: an emulated cluster whose pods are processes, or a real one that is named.
 
-NV_EVAL_TEST_KUBECONFIG names the kubeconfig of a real cluster, NV_EVAL_TEST_KUBE_IMAGE an image there with the test
-server in /srv/openai_server.py and with Python.
+NV_EVAL_TEST_KUBECONFIG names the kubeconfig of a real cluster, NV_EVAL_TEST_KUBE_IMAGE an image there with Python and
+with the test server in /srv/openai_server.py, or where NV_EVAL_TEST_KUBE_SERVER says.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def clustered_bench(script: Path) -> Iterator[Bench]:
 def real_bench(_script: Path) -> Iterator[Bench]:
     """A bench in the cluster that NV_EVAL_TEST_KUBECONFIG names; addresses of services must be reachable from here."""
     image = os.environ["NV_EVAL_TEST_KUBE_IMAGE"]
-    server = ("python3", "/srv/openai_server.py", "--host", "{host}", "--port", "{port}")
+    there = os.environ.get("NV_EVAL_TEST_KUBE_SERVER", "/srv/openai_server.py")
+    server = ("python3", there, "--host", "{host}", "--port", "{port}")
     yield bench_at(Path(os.environ["NV_EVAL_TEST_KUBECONFIG"]), server, image, image)
 
 

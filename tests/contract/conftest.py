@@ -12,7 +12,7 @@ from launcher.config.execution import Docker, Local
 from launcher.plan.model import Mount
 from launcher.plan.names import new_invocation_id
 from launcher.platforms.local.platform import LocalPlatform
-from tests.contract.batched import batched_bench
+from tests.contract.batched import batched_bench, faked_bench
 from tests.contract.bench import Bench, Scene
 from tests.contract.clustered import clustered_bench, real_bench
 from tests.contract.hosted import hosted_bench
@@ -50,7 +50,7 @@ def docker_bench() -> Bench:
     )
 
 
-CLOUDS = {"deepinfra": rented_bench, "kubernetes": clustered_bench, "lepton": hosted_bench}
+CLOUDS = {"deepinfra": rented_bench, "kubernetes": clustered_bench, "lepton": hosted_bench, "slurm_fake": faked_bench}
 if "NV_EVAL_TEST_KUBECONFIG" in os.environ:
     CLOUDS["cluster"] = real_bench
 
