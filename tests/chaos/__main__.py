@@ -12,7 +12,7 @@ from tests.chaos.campaign import AT_ONCE, firsts, tell_all
 from tests.chaos.scenes import SCENES, with_seed
 from tests.chaos.trial import After, Story, Verdict, points
 
-CLOUDS = ["lepton", "deepinfra", "kubernetes"]
+CLOUDS = ["lepton", "deepinfra", "kubernetes", "slurm"]
 
 
 def main() -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.emulators.common.front import RequestRecord
@@ -20,8 +23,10 @@ from launcher.emulators.lepton.job import FINISHED
 from launcher.plan import kubernetes
 from launcher.plan.deepinfra import model_name
 from launcher.platforms.deepinfra.names import expiring
-from tests.chaos.scenes import Scene
-from tests.e2e.lepton import TOKEN
+from tests.chaos.scenes import Scene, written
+from tests.e2e.lepton import TOKEN, job_output
+from tests.fakes.slurm import FakeConfig, FakeFaults, FakeSlurm
+from tests.fakes.slurm.commands import OVER, element_of
 
 INVOCATION = "c4a05123"
 BYSTANDER = "somebody-elses"
@@ -241,10 +246,75 @@ class KubernetesCloud:
             _post(f"{self.emulator.url}/apis/apps/v1/namespaces/default/deployments", CLUSTER_TOKEN, body)
 
 
+@dataclass(frozen=True)
+class SlurmCloud:
+    """A Slurm cluster, whose nodes and login node have the launcher's home."""
+
+    cluster: FakeSlurm
+    home: Path
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Where its commands are."""
+        return self.cluster.environment
+
+    def made(self) -> list[Thing]:
+        """Batch jobs: each is an endpoint, with its evaluation."""
+        return [self._thing(job) for job in self.cluster.jobs() if INVOCATION in job["name"]]
+
+    def _thing(self, job: dict[str, Any]) -> Thing:
+        over = [when for when in (job["asked"], job["ended"]) if when is not None]
+        return Thing(
+            kind="endpoint",
+            name=element_of(job)[0],
+            state=job["state"],
+            gone=job["state"] in OVER,
+            made=job["submitted"],
+            over=min(over, default=math.inf),
+        )
+
+    def others_live(self) -> bool:
+        """Nobody asked for the end of the bystander's job."""
+        return [job["asked"] for job in self.cluster.jobs() if job["name"] == BYSTANDER] == [None]
+
+    def changes(self) -> list[str]:
+        """Submissions."""
+        return [thing.name for thing in self.made()]
+
+    def also_left(self) -> list[str]:
+        """Files with secrets: no job needs them any more."""
+        alive = {thing.name for thing in self.made() if not thing.gone}
+        files = self.home.glob(f"nv-eval/{INVOCATION}/jobs/*/*.secrets")
+        return [f"{path.parent.name}/{path.name}" for path in files if path.parent.name not in alive]
+
+    def settle_others(self) -> None:
+        """Make what belongs to others."""
+        folder = self.home.parent
+        script = folder / "other.sh"
+        script.write_text("#!/bin/sh\n")
+        options = (f"--job-name={BYSTANDER}", f"--chdir={folder}", f"--output={folder}/other.log", str(script))
+        subprocess.run(["sbatch", *options], env={**os.environ, **self.environment}, check=True, capture_output=True)
+
+
+def batch_config(scene: Scene, config: FakeConfig) -> FakeConfig:
+    """With what the tasks of a scene score."""
+    events = [line for line in job_output().splitlines() if line.startswith('@nv-eval {"event"')]
+    results = {task: written(task) for task in scene.scores}
+    return dataclasses.replace(config, events="".join(f"{line}\n" for line in events), results=results)
+
+
 @contextmanager
-def clouds(scene: Scene) -> Iterator[tuple[Cloud, ...]]:
-    """Running clouds for a scene, in which others have something already; faults begin after that."""
+def clouds(scene: Scene, folder: Path) -> Iterator[tuple[Cloud, ...]]:
+    """Running clouds for a scene below a folder, in which others have something already; faults begin after that."""
     with ExitStack() as stack:
+        if scene.slurm is not None:
+            config = batch_config(scene, scene.slurm)
+            quiet_one = dataclasses.replace(config, faults=FakeFaults())
+            batch = SlurmCloud(stack.enter_context(FakeSlurm(folder / "slurm", quiet_one)), folder / "home")
+            batch.settle_others()
+            batch.cluster.configure(config)
+            yield (batch,)
+            return
         if scene.kubernetes is not None:
             calm = dataclasses.replace(scene.kubernetes, faults=())
             pods = {"sim/server": scene.server, "sim/job": scene.job, "sim/other": lambda _: Script()}

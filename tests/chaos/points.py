@@ -12,8 +12,10 @@ import resource
 import signal
 import sys
 import threading
+from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +24,8 @@ from typing import Any
 import httpx
 
 from launcher.orchestrator.journal import Journal
+from launcher.platforms.slurm import scripts
+from launcher.platforms.slurm.shell import Shell
 
 JOURNAL_METHODS = ("begin", "take_lease", "replan", "beat", "give_up_lease")
 _SERVED = re.compile(r"^/api/v2/workspaces/[^/]+")
@@ -72,6 +76,7 @@ class Watch:
         self._watch_journal()
         self._watch_requests()
         self._watch_threaded_requests()
+        self._watch_scripts()
         sys.addaudithook(self._audit)
 
     def reach(self, label: str, *, last_act: Callable[[], object] = lambda: None) -> None:
@@ -167,6 +172,31 @@ class Watch:
 
         setattr(HTTPConnection, "request", asked)  # noqa: B010
         setattr(HTTPConnection, "getresponse", answered)  # noqa: B010
+
+    def _watch_scripts(self) -> None:
+        """What is asked of Slurm: scripts of a shell, whose standard input they come through."""
+        names = {text: name.lower() for name, text in vars(scripts).items() if isinstance(text, str)}
+        running: ContextVar[str] = ContextVar("running", default="")
+        run, feed = Shell.run, Process._feed_stdin  # type: ignore[attr-defined]
+
+        async def ran(shell: Shell, script: str, *arguments: str, **keys: Any) -> Any:
+            name = f"script {names.get(script, script.strip())}"
+            self.reach(f"{name} before")
+            token = running.set(name)
+            try:
+                answer = await run(shell, script, *arguments, **keys)
+            finally:
+                running.reset(token)
+            self.reach(f"{name} answered")
+            return answer
+
+        async def fed(process: Process, payload: bytes | None) -> None:
+            await feed(process, payload)
+            if running.get():
+                self.reach(f"{running.get()} sent")
+
+        setattr(Shell, "run", ran)  # noqa: B010
+        setattr(Process, "_feed_stdin", fed)  # noqa: B010
 
     def _route(self, request: httpx.Request) -> str:
         return self._named(request.method, _DEPLOYMENT.sub("/deploy/{id}", _SERVED.sub("", request.url.path)))

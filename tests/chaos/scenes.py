@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from launcher.emulators.lepton.container import Command
 from launcher.platforms.pace import Rate
 from launcher.runner.client import Ending
 from tests.e2e.lepton import job_output
+from tests.fakes.slurm import FakeConfig, FakeFaults
 
 BOOTS, LASTS = 0.1, 0.3
 """Seconds that a server takes to start and a job to end."""
@@ -65,6 +67,12 @@ LATE_CLUSTER_KNOBS: dict[str, Any] = {
     **CLUSTER_KNOBS,
     "launcher.platforms.kubernetes.platform:KubernetesPlatform.create_grace": 3 * LATE,
 }
+SLURM_KNOBS: dict[str, Any] = {
+    **{name: value for name, value in KNOBS.items() if "create_grace" not in name},
+    "launcher.platforms.slurm.platform:SlurmPlatform.create_grace": 4.0,
+    "launcher.platforms.slurm.platform:SHORTEST_POLL": 0.1,
+    "launcher.platforms.slurm.platform:LOOK_SHARE": 2.0,
+}
 CONTAINER: dict[str, Any] = {"type": "container", "model_id": "m", "image": "sim/server", "command": ["serve"]}
 RENTAL: dict[str, Any] = {"type": "deepinfra", "model_id": "acme/tiny"}
 CLUSTER = kubernetes.Config(timing=kubernetes.Timing(tick=0.02, restart_delay=0.1))
@@ -87,6 +95,8 @@ class Scene:
     """The DeepInfra account that endpoints are rented in."""
     kubernetes: kubernetes.Config | None = None
     """The cluster that runs all, instead of the workspace."""
+    slurm: FakeConfig | None = None
+    """The Slurm cluster that runs all."""
     tasks: int = 2
     deployment: Mapping[str, Any] = field(default_factory=lambda: dict(CONTAINER))
     execution: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +121,8 @@ class Scene:
     @property
     def places(self) -> tuple[str, ...]:
         """Everywhere that it can leave something."""
+        if self.slurm is not None:
+            return ("slurm",)
         if self.kubernetes is not None:
             return ("kubernetes",)
         return ("lepton",) if self.deepinfra is None else ("lepton", "deepinfra")
@@ -118,6 +130,8 @@ class Scene:
     @property
     def place(self) -> Mapping[str, Any]:
         """Where its jobs run, as the config says it."""
+        if self.slurm is not None:
+            return {"type": "slurm", "python": sys.executable, **self.execution}
         if self.kubernetes is not None:
             return {"type": "kubernetes", "job_image": "sim/job", **self.execution}
         return {"type": "lepton", "node_group": "h100-pool", "resource_shape": "gpu.1xh100", **self.execution}
@@ -135,7 +149,7 @@ class Scene:
         name = command.env.get("LEPTON_JOB_NAME") or command.env["HOSTNAME"]
         _, task, number, *_ = name.removeprefix("fetch-").split("-")
         ending = self.first_attempt if number == "0" else Ending.COMPLETED
-        results = {"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": score(task), "n": 4}]}
+        results = written(task)
         if name.startswith("fetch-"):
             return Script(output=_archive(json.dumps(results)), seconds=BOOTS)
         output = job_output(ending, json.dumps(results), not_printed="storage" in self.execution)
@@ -145,6 +159,11 @@ class Scene:
     def scores(self) -> dict[str, float]:
         """What comes home from an undisturbed run."""
         return {f"t{number}": score(f"t{number}") for number in range(self.tasks)}
+
+
+def written(task: str) -> dict[str, Any]:
+    """What the benchmark of a task writes to results.json."""
+    return {"schema": "nv-eval.scores/1", "scores": [{"metric": "acc", "value": score(task), "n": 4}]}
 
 
 def score(task: str) -> float:
@@ -301,6 +320,33 @@ CLUSTERED_UNLUCKY = dataclasses.replace(
     ),
 )
 
+BATCHED = Scene(
+    name="batched",
+    slurm=FakeConfig(simulated=True),
+    deployment=CLUSTERED.deployment,
+    knobs=SLURM_KNOBS,
+    is_late=True,
+)
+"""Endpoint and evaluation in one batch job. What asks for a job goes on when the launcher is dead."""
+BATCHED_RETRIED = dataclasses.replace(
+    BATCHED, name="batched_retried", slurm=FakeConfig(simulated=True, first_server_dies=True)
+)
+BATCHED_QUEUED = dataclasses.replace(
+    BATCHED, name="batched_queued", tasks=3, slurm=FakeConfig(simulated=True, waits=0.5, version="24.05.1")
+)
+"""Jobs wait; squeue speaks JSON."""
+BATCHED_FORGOTTEN = dataclasses.replace(
+    BATCHED, name="batched_forgotten", slurm=FakeConfig(simulated=True, min_job_age=0.0)
+)
+"""squeue does not show what has ended."""
+BATCHED_SLOW = dataclasses.replace(
+    BATCHED, name="batched_slow", slurm=FakeConfig(simulated=True, late=LATE, faults=FakeFaults(late=0.5))
+)
+BATCHED_UNLUCKY = dataclasses.replace(
+    BATCHED, name="batched_unlucky", slurm=FakeConfig(simulated=True, faults=FakeFaults(lose=0.3, refuse=0.1))
+)
+"""The controller is away now and then, and its answers get lost."""
+
 ALL = (
     LEGACY,
     NEW,
@@ -324,6 +370,12 @@ ALL = (
     CLUSTERED_STORED,
     CLUSTERED_SLOW,
     CLUSTERED_UNLUCKY,
+    BATCHED,
+    BATCHED_RETRIED,
+    BATCHED_QUEUED,
+    BATCHED_FORGOTTEN,
+    BATCHED_SLOW,
+    BATCHED_UNLUCKY,
 )
 SCENES = {scene.name: scene for scene in ALL}
 
@@ -332,5 +384,6 @@ def with_seed(scene: Scene, seed: int) -> Scene:
     """The same scene, in which other requests meet the faults."""
     account = None if scene.deepinfra is None else dataclasses.replace(scene.deepinfra, seed=seed)
     cluster = None if scene.kubernetes is None else dataclasses.replace(scene.kubernetes, seed=seed)
+    batch = None if scene.slurm is None else dataclasses.replace(scene.slurm, seed=seed)
     workspace = dataclasses.replace(scene.config, seed=seed)
-    return dataclasses.replace(scene, config=workspace, deepinfra=account, kubernetes=cluster)
+    return dataclasses.replace(scene, config=workspace, deepinfra=account, kubernetes=cluster, slurm=batch)

@@ -24,6 +24,7 @@ MODULES = (
     "launcher.platforms.local.docker.engine",
     "launcher.platforms.local.platform",
     "launcher.platforms.pair",
+    "launcher.platforms.slurm.platform",
     "launcher.results.write",
     "launcher.supervise",
     "pandas",

@@ -133,7 +133,7 @@ class World:
 
     def secrets_told(self) -> list[str]:
         """Files of the launcher in which the secret stands."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        files = [path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".secrets"]
         return [path.name for path in files if SECRET.encode() in path.read_bytes()]
 
     def others_live(self) -> bool:
@@ -153,5 +153,5 @@ def _beside(made: list[Thing]) -> Iterator[tuple[str, str]]:
 def world(folder: Path, scene: Scene) -> Iterator[World]:
     """Clouds that are empty but for what others have, and a home."""
     (folder / "home").mkdir(parents=True)
-    with clouds(scene) as running:
+    with clouds(scene, folder) as running:
         yield World(folder, running, scene)

@@ -65,7 +65,7 @@ def batched_bench(script: Path) -> Iterator[Bench]:
 def faked_bench(script: Path) -> Iterator[Bench]:
     """A bench on a cluster whose commands are ours; the batch scripts are run as they are."""
     with _folder() as folder, FakeSlurm(folder / "cluster", FakeConfig()) as slurm:
-        yield _bench(script, folder / "work", {**os.environ, **slurm.environment}, 20.0)
+        yield _bench(script, folder / "work", {**os.environ, **slurm.environment}, 20.0, job_pace=4.0)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _bench(script: Path, folder: Path, environment: Mapping[str, str], limit: float) -> Bench:
+def _bench(script: Path, folder: Path, environment: Mapping[str, str], limit: float, *, job_pace: float = 1.0) -> Bench:
     execution = Slurm(work_dir=str(folder), topology="separate", python=sys.executable)
     return Bench(
         make=lambda: Driven(execution, Shell(None, environment)),
@@ -86,6 +86,7 @@ def _bench(script: Path, folder: Path, environment: Mapping[str, str], limit: fl
         lacks=LACKS,
         execution=execution,
         limit=limit,
+        job_pace=job_pace,
     )
 
 

@@ -32,25 +32,61 @@ def json_patch(thing: Any, operations: Iterable[dict[str, Any]]) -> Any:
 
 
 def _operate(thing: Any, operation: dict[str, Any]) -> None:
-    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+    path = operation.get("path", "")
     try:
-        for part in parents:
-            thing = thing[int(part)] if isinstance(thing, list) else thing[part]
-        place: Any = last
-        if isinstance(thing, list):
-            place = len(thing) if last == "-" else int(last)
         match operation["op"]:
-            case "add" if isinstance(thing, list):
-                thing.insert(place, operation["value"])
-            case "add" | "replace":
-                thing[place] = operation["value"]
+            case "add":
+                _add(thing, path, operation["value"])
+            case "replace":
+                parent, place = _place(thing, path)
+                _ = parent[place]
+                parent[place] = operation["value"]
             case "remove":
-                del thing[place]
+                _take(thing, path)
+            case "move":
+                _add(thing, path, _take(thing, operation["from"]))
+            case "copy":
+                parent, place = _place(thing, operation["from"])
+                _add(thing, path, copy.deepcopy(parent[place]))
             case "test":
-                [place for found in (thing[place],) if found == operation["value"]].pop()
+                _expect(thing, path, operation["value"])
+            case _:
+                _place(thing, "")  # no such operation
     except (KeyError, IndexError, ValueError, TypeError):
-        message = f"the server rejected our request due to an error in our request: {operation['path']}"
+        message = f"the server rejected our request due to an error in our request: {path}"
         raise ApiError(422, "Invalid", message) from None
+
+
+def _expect(thing: Any, path: str, value: Any) -> None:
+    parent, place = _place(thing, path)
+    if parent[place] != value:
+        raise ValueError(path)
+
+
+def _place(thing: Any, path: str, *, new: bool = False) -> tuple[Any, Any]:
+    """What holds the end of a path, and under which key or index. `new`: there may be nothing yet."""
+    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:]]
+    for part in parents:
+        thing = thing[int(part)] if isinstance(thing, list) else thing[part]
+    if not isinstance(thing, list):
+        return thing, last
+    index = len(thing) if last == "-" else int(last)
+    if not 0 <= index < len(thing) + new:
+        raise IndexError(path)
+    return thing, index
+
+
+def _add(thing: Any, path: str, value: Any) -> None:
+    parent, place = _place(thing, path, new=True)
+    if isinstance(parent, list):
+        parent.insert(place, value)
+    else:
+        parent[place] = value
+
+
+def _take(thing: Any, path: str) -> Any:
+    parent, place = _place(thing, path)
+    return parent.pop(place)
 
 
 def merge(thing: Any, patch: Any) -> Any:

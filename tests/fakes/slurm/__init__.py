@@ -55,8 +55,8 @@ class FakeConfig:
     """What each task writes to results.json."""
     events: str = ""
     """The runner's events of an evaluation that ends well."""
-    first_attempt: Mapping[str, Any] | None = None
-    """`events` and `exit_code` of the first attempt of the first task."""
+    first_server_dies: bool = False
+    """In the first attempt of the first task, before it is scored."""
 
 
 class FakeSlurm:

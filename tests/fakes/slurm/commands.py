@@ -1,8 +1,8 @@
 """sbatch, squeue, scancel and the others of a cluster that is a folder: `commands.py COMMAND FOLDER WORDS...`.
 
 Standard library only, as each command is a process of its own. Every command first lets time pass: jobs whose turn
-it is begin, end and write what they write. A job either runs its batch script as a process of this machine, under a keeper of
-its own, or is simulated: then it leaves the records that the script would leave.
+it is begin, end and write what they write. A job either runs its batch script as a process of this machine, under a
+keeper of its own, or is simulated: then it leaves the records that the script would leave.
 """
 
 import contextlib
@@ -48,29 +48,37 @@ class Cluster:
         self._file.close()
 
     def submit(self, options, script):
-        """A new job."""
+        """A new job, or the elements of a job array. Returns its number."""
         words = dict(option.lstrip("-").partition("=")[::2] for option in options)
-        job = {
-            "id": 1 + max((job["id"] for job in self.jobs), default=0),
-            "name": words["job-name"],
-            "comment": words.get("comment", ""),
-            "folder": words["chdir"],
-            "output": words["output"].replace("%%", "%"),
-            "minutes": float(words.get("time", 60)),
-            "state": "PENDING",
-            "submitted": time.time(),
-            "asked": None,
-            "begun": None,
-            "ended": None,
-            "pid": None,
-            "restarts": 0,
-            "options": options,
-        }
-        self.jobs.append(job)
-        place = self.folder / "scripts"
-        place.mkdir(exist_ok=True)
-        (place / str(job["id"])).write_text(script)
-        return job
+        number = 1 + max((job["id"] for job in self.jobs), default=0)
+        last = int(words["array"].rpartition("-")[2]) if "array" in words else 0
+        for index, (name, place) in enumerate(elements(words, last + 1)):
+            output = words["output"].replace("%a", str(index)).replace("%%", "%")
+            self.jobs.append(
+                {
+                    "id": number + index,
+                    "array": number if "array" in words else None,
+                    "index": index,
+                    "label": f"{number}_{index}" if "array" in words else str(number),
+                    "name": words["job-name"],
+                    "element": name,
+                    "place": str(place),
+                    "comment": words.get("comment", ""),
+                    "folder": words["chdir"],
+                    "output": output,
+                    "minutes": float(words.get("time", 60)),
+                    "state": "PENDING",
+                    "submitted": time.time(),
+                    "asked": None,
+                    "begun": None,
+                    "ended": None,
+                    "pid": None,
+                }
+            )
+        scripts = self.folder / "scripts"
+        scripts.mkdir(exist_ok=True)
+        (scripts / str(number)).write_text(script)
+        return number
 
     def shown(self):
         """Jobs that squeue still knows."""
@@ -87,7 +95,7 @@ class Cluster:
         elif self.config["simulated"]:
             job["state"] = "COMPLETING"
         elif job["pid"] is not None:
-            tell(job, f"*** JOB {job['id']} ON {NODE} CANCELLED AT {time.strftime('%Y-%m-%dT%H:%M:%S')} ***")
+            tell(job, f"*** JOB {job['label']} ON {NODE} CANCELLED AT {time.strftime('%Y-%m-%dT%H:%M:%S')} ***")
             job["state"] = "COMPLETING"
             with contextlib.suppress(ProcessLookupError):
                 os.kill(job["pid"], signal.SIGTERM)
@@ -100,60 +108,78 @@ class Cluster:
             if job["state"] == "PENDING" and now >= begins:
                 job["state"], job["begun"] = "RUNNING", begins
                 self._begin(job)
-            if self.config["simulated"] and job["state"] in ("RUNNING", "COMPLETING"):
+            if self.config["simulated"] and job["state"] in ("RUNNING", "COMPLETING") and job["comment"]:
                 self._simulate(job, now)
 
     def _begin(self, job):
         if not self.config["simulated"]:
             job["begun"] = time.time()
             keeper = [sys.executable, "-S", "-E", __file__, "keep", str(self.folder), str(job["id"])]
-            job["pid"] = subprocess.Popen(keeper, start_new_session=True, stdin=subprocess.DEVNULL).pid
+            nothing = subprocess.DEVNULL
+            process = subprocess.Popen(keeper, start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
+            job["pid"] = process.pid
             return
-        folder = Path(job["folder"])
+        _, folder = element_of(job)
         for name in ("ended", "address", "server.exit"):
             (folder / name).unlink(missing_ok=True)
-        tell(job, f"nv-eval: job {job['id']} on {NODE}, start 1")
+        tell(job, f"nv-eval: job {job['label']} on {NODE}, start 1")
 
     def _simulate(self, job, now):
         ends = job["begun"] + self.config["lasts"]
         asked = job["asked"]
         if asked is not None and asked < ends:
             if now >= asked + self.config["leaves"]:
-                tell(job, f"slurmstepd: error: *** JOB {job['id']} ON {NODE} CANCELLED AT 2026-01-01T00:00:00 ***")
-                self._record(job, "cancelled", "", asked)
+                tell(job, f"slurmstepd: error: *** JOB {job['label']} ON {NODE} CANCELLED AT 2026-01-01T00:00:00 ***")
+                self._record(job, "cancelled", "", "", asked)
                 self._end(job, "CANCELLED", asked + self.config["leaves"])
             return
         kind = job["comment"].rpartition(":")[2]
         if kind != "job" and now >= job["begun"] + self.config["boots"]:
-            put(Path(job["folder"], "address"), "http://127.0.0.1:9")
+            put(element_of(job)[1] / "address", "http://127.0.0.1:9")
         if kind != "endpoint" and now >= ends:
             self._score(job, ends)
 
     def _score(self, job, now):
         """The end of an evaluation, as the runner and the batch script leave it."""
-        _, task, number, *_ = job["name"].split("-")
-        first = self.config["first_attempt"] if number == "0" else None
-        said = self.config["events"] if first is None else first["events"]
-        folder = Path(job["folder"])
-        put(folder / "events", said)
-        put(folder / "job.log", "the benchmark is done\n")
+        name, folder = element_of(job)
+        _, task, number, *_ = name.split("-")
         put(folder / "endpoint.log", "the server says hello\n")
-        if first is None:
-            output = folder.parents[1] / "tasks" / task / "output"
-            put(output / "results.json", json.dumps(self.config["results"][task]))
-        code = 0 if first is None else first["exit_code"]
-        self._record(job, "done", str(code), now)
-        self._end(job, "FAILED" if code else "COMPLETED", now)
+        if self.config["first_server_dies"] and number == "0":
+            said = self.config["events"].splitlines(keepends=True)
+            put(folder / "events", "".join(line for line in said if '"event": "phase"' in line))
+            put(folder / "server.exit", "1")
+            self._record(job, "server", "1", "", now)
+            self._end(job, "FAILED", now)
+            return
+        put(folder / "events", self.config["events"])
+        put(folder / "job.log", "the benchmark is done\n")
+        put(folder.parents[1] / "tasks" / task / "output" / "results.json", json.dumps(self.config["results"][task]))
+        self._record(job, "done", "", "0", now)
+        self._end(job, "COMPLETED", now)
 
-    def _record(self, job, why, client, now):
-        folder = Path(job["folder"])
+    def _record(self, job, why, server, client, now):
+        _, folder = element_of(job)
         for name in ("server.secrets", "job.secrets", "key"):
             (folder / name).unlink(missing_ok=True)
-        lines = (f"job={job['id']}", f"why={why}", "server=", f"client={client}", f"node={NODE}", f"at={int(now)}")
-        put(folder / "ended", "".join(f"{line}\n" for line in lines))
+        said = {"job": job["label"], "why": why, "server": server, "client": client, "node": NODE, "at": int(now)}
+        put(folder / "ended", "".join(f"{name}={value}\n" for name, value in said.items()))
 
     def _end(self, job, state, now):
         job["state"], job["ended"] = state, now
+
+
+def element_of(job):
+    """Name and folder of what a job is."""
+    return job["element"], Path(job["place"])
+
+
+def elements(words, count):
+    """The same for all that are submitted: an element of an array goes on in the folder of what it stands for."""
+    folder = Path(words["chdir"])
+    if "array" not in words:
+        return [(words["job-name"], folder)]
+    lines = (folder / "names").read_text().splitlines()
+    return [(name, folder.parents[1] / "jobs" / name) for name in (line.partition(" ")[0] for line in lines[:count])]
 
 
 def put(path, text):
@@ -186,12 +212,12 @@ def sbatch(folder, words):
         return 1
     script = Path(words[-1]).read_text()
     with Cluster(folder) as cluster:
-        job = cluster.submit([option for option in options if option != "--parsable"], script)
+        number = cluster.submit(options, script)
     if strikes(folder, "lose"):
         text = "Socket timed out on send/recv operation"
         print(f"sbatch: error: Batch job submission failed: {text}", file=sys.stderr)
         return 1
-    print(job["id"])
+    print(number)
     return 0
 
 
@@ -221,7 +247,7 @@ def squeue(folder, words):
 def as_columns(job):
     """A job as the text form has it."""
     return {
-        "i": str(job["id"]),
+        "i": job["label"],
         "T": job["state"],
         "r": "None",
         "V": str(int(job["submitted"])),
@@ -237,6 +263,8 @@ def as_json(job):
     states = ["CANCELLED", "COMPLETING"] if job["state"] == "COMPLETING" else [job["state"]]
     return {
         "job_id": job["id"],
+        "array_job_id": {"set": job["array"] is not None, "infinite": False, "number": job["array"] or 0},
+        "array_task_id": {"set": job["array"] is not None, "infinite": False, "number": job["index"]},
         "name": job["name"],
         "job_state": states,
         "state_reason": "None",
@@ -254,7 +282,7 @@ def scancel(folder, words):
         return 1
     with Cluster(folder) as cluster:
         for job in cluster.jobs:
-            if str(job["id"]) in words:
+            if job["label"] in words:
                 cluster.cancel(job)
     return 0
 
@@ -300,9 +328,11 @@ def keep(folder, words):
         "SLURM_CPUS_ON_NODE": "2",
         **functions(folder),
     }
+    if job["array"] is not None:
+        env |= {"SLURM_ARRAY_JOB_ID": str(job["array"]), "SLURM_ARRAY_TASK_ID": str(job["index"])}
     with Path(job["output"]).open("ab") as output:
         script = subprocess.Popen(
-            ["/bin/bash", str(Path(folder, "scripts", str(number)))],
+            ["/bin/bash", str(Path(folder, "scripts", str(job["array"] or number)))],
             cwd=job["folder"],
             env=env,
             stdin=subprocess.DEVNULL,
