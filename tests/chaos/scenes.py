@@ -343,7 +343,9 @@ BATCHED_SLOW = dataclasses.replace(
     BATCHED, name="batched_slow", slurm=FakeConfig(simulated=True, late=LATE, faults=FakeFaults(late=0.5))
 )
 BATCHED_UNLUCKY = dataclasses.replace(
-    BATCHED, name="batched_unlucky", slurm=FakeConfig(simulated=True, faults=FakeFaults(lose=0.3, refuse=0.1))
+    BATCHED,
+    name="batched_unlucky",
+    slurm=FakeConfig(simulated=True, lasts=2.5, faults=FakeFaults(lose=0.3, refuse=0.1)),
 )
 """The controller is away now and then, and its answers get lost."""
 

@@ -18,15 +18,27 @@ shift 4
 mkdir -p -- "$folder/jobs/$name" "$folder/tasks/$key/output" "$folder/tasks/$key/work" || exit 1
 cd -- "$folder/jobs/$name" || exit 1
 if [ "$(cut -d' ' -f1 id 2> /dev/null)" = "$nonce" ]; then cut -d' ' -f2 id; cat > /dev/null; exit 0; fi
-rm -f id ended address events spent server.exit key auxiliary watch.json *.log
-tar -xf - || exit 1
-answer=$(sbatch --parsable "$@" batch.sh 2> refused) || { cat refused >&2; rm -f *.secrets; exit 1; }
+answer=
+if [ "$(cat asked 2> /dev/null)" = "$nonce" ]; then answer=$(squeue -h --me -n "$name" -o %i) || exit 1; fi
+if [ -z "$answer" ]; then
+  rm -f id ended address events spent server.exit key auxiliary watch.json *.log
+  tar -xf - || exit 1
+  printf '%s' "$nonce" > asked
+  answer=$(sbatch --parsable "$@" batch.sh 2> refused) || {
+    cat refused >&2
+    grep -q 'timed out' refused || rm -f *.secrets
+    exit 1
+  }
+else
+  cat > /dev/null
+fi
 printf '%s %s\\n' "$nonce" "${answer%%;*}" > id.part && mv id.part id
 printf '%s\\n' "${answer%%;*}"
 """
 """$2 name, $3 nonce of this wish, $4 task, then options of sbatch; its input is an archive of the job's files.
 
-A wish is fulfilled once: whoever lost the answer asks again with the same nonce.
+A wish is fulfilled once: whoever lost the answer asks again with the same nonce. sbatch that timed out may have
+submitted the job: before it is asked again, squeue is.
 """
 
 KEY = """\
@@ -41,20 +53,33 @@ folder=$1 nonce=$2
 shift 2
 cd -- "$folder" || exit 1
 if [ -s "arrays/$nonce/id" ]; then cat "arrays/$nonce/id"; cat > /dev/null; exit 0; fi
-tar -xf - || exit 1
-cd "arrays/$nonce" || exit 1
-number=0
-while read -r name key; do
-  mkdir -p "../../tasks/$key/output" "../../tasks/$key/work"
-  (cd "../../jobs/$name" && rm -f id ended address events spent server.exit *.log) || exit 1
-  ln -s "../../arrays/$nonce/$number.log" "../../jobs/$name/batch.log"
-  number=$((number + 1))
-done < names
-answer=$(sbatch --parsable "$@" batch.sh 2> refused) || {
-  cat refused >&2
-  while read -r name key; do rm -f "../../jobs/$name/"*.secrets; done < names
-  exit 1
-}
+answer=
+if [ -e "arrays/$nonce/asked" ]; then
+  answer=$(squeue -h --me -n "$(cat "arrays/$nonce/asked")" -o %F) || exit 1
+  answer=$(printf '%s' "$answer" | tail -n 1)
+fi
+if [ -n "$answer" ]; then
+  cat > /dev/null
+  cd "arrays/$nonce" || exit 1
+else
+  tar -xf - || exit 1
+  cd "arrays/$nonce" || exit 1
+  number=0
+  while read -r name key; do
+    mkdir -p "../../tasks/$key/output" "../../tasks/$key/work"
+    (cd "../../jobs/$name" && rm -f id ended address events spent server.exit *.log) || exit 1
+    ln -s "../../arrays/$nonce/$number.log" "../../jobs/$name/batch.log"
+    number=$((number + 1))
+  done < names
+  for word in "$@"; do
+    case $word in --job-name=*) printf '%s' "${word#--job-name=}" > asked ;; esac
+  done
+  answer=$(sbatch --parsable "$@" batch.sh 2> refused) || {
+    cat refused >&2
+    grep -q 'timed out' refused || while read -r name key; do rm -f "../../jobs/$name/"*.secrets; done < names
+    exit 1
+  }
+fi
 number=0
 while read -r name key; do
   printf '%s %s_%s\n' "$nonce" "${answer%%;*}" "$number" > "../../jobs/$name/id.part"

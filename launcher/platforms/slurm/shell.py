@@ -24,6 +24,9 @@ AT_ONCE = 8
 CONNECT_TIMEOUT = 15
 KEPT_ALIVE = 60
 """Seconds that a connection outlives its last use, should the launcher be killed."""
+BUSY_TIME = 15.0
+"""Seconds that a controller may not answer."""
+PAUSE = 1.0
 SSH_FAILED = 255
 """OpenSSH's own exit code for whatever is wrong with the connection."""
 PASSED_ON = (
@@ -78,11 +81,19 @@ class Shell:
         return answer
 
     async def ask(self, script: str, *arguments: str, payload: bytes = b"", timeout: float = 60.0) -> Answer:
-        """The same for a script that has to succeed. Raises PlatformError with what it said."""
-        answer = await self.run(script, *arguments, payload=payload, timeout=timeout)
-        if answer.code != 0:
-            raise PlatformError(f"Slurm: {_last_line(answer.err) or f'exit code {answer.code}'}")
-        return answer
+        """The same for a script that has to succeed, and that may run again: a controller that is busy is waited for.
+
+        Raises PlatformError with what it said.
+        """
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + BUSY_TIME
+        while True:
+            answer = await self.run(script, *arguments, payload=payload, timeout=timeout)
+            if answer.code == 0:
+                return answer
+            if not is_passing(answer.err) or clock.time() > deadline:
+                raise PlatformError(f"Slurm: {_last_line(answer.err) or f'exit code {answer.code}'}")
+            await asyncio.sleep(PAUSE)
 
     async def _communicate(self, argv: list[str], payload: bytes, timeout: float) -> Answer:
         kept = PASSED_ON if self.host is None else SSH_PASSED_ON
@@ -141,6 +152,13 @@ class Shell:
             await self._communicate(["ssh", *self._options, "-O", "exit", str(self.host)], b"", 10.0)
         await asyncio.to_thread(shutil.rmtree, Path(self._sockets), ignore_errors=True)
         self._sockets = self._options = None
+
+
+def is_passing(said: str) -> bool:
+    """Whether a command of Slurm's failed for a reason that passes: a controller that is restarting or busy."""
+    return any(
+        word in said for word in ("Unable to contact", "Socket timed out", "temporarily unable", "Connection refused")
+    )
 
 
 def _last_line(text: str) -> str:

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 
 from launcher.errors import PlatformError
 from launcher.platforms.slurm import archive, scripts, words
-from launcher.platforms.slurm.shell import ConnectionLost, Shell
+from launcher.platforms.slurm.shell import PAUSE, ConnectionLost, Shell, is_passing
 
 PATIENCE = 90.0
 """Seconds that a submission may be asked for again whose answer was lost."""
-PAUSE = 1.0
-"""Seconds before it is."""
 GATHERING = 0.2
 """Seconds that a request waits for others like it."""
 MOST = 1000
@@ -150,7 +148,7 @@ class Submitter:
             said = answer.text.strip()
             if answer.code == 0 and re.fullmatch(r"\d+(_\d+)?", said):
                 return said
-            if not _is_passing(answer.err) or clock.time() > deadline:
+            if not is_passing(answer.err) or clock.time() > deadline:
                 raise PlatformError(words.refused(answer.err))
             await asyncio.sleep(PAUSE)
 
@@ -180,10 +178,3 @@ def _fail(wishes: Sequence[Wish], error: BaseException) -> None:
             wish.answer.cancel()
         else:
             wish.answer.set_exception(error)
-
-
-def _is_passing(said: str) -> bool:
-    """Whether sbatch failed for a reason that passes: a controller that is restarting or busy."""
-    return any(
-        word in said for word in ("Unable to contact", "Socket timed out", "temporarily unable", "Connection refused")
-    )

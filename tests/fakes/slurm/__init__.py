@@ -10,11 +10,9 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,11 +82,10 @@ class FakeSlurm:
 
     def __exit__(self, *_: object) -> None:
         """End what still runs."""
-        for job in self.jobs():
-            if job["state"] in commands.ACTIVE and job["pid"] is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(job["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + 3 * commands.KILL_WAIT
+        with commands.Cluster(self.folder) as cluster:
+            for job in cluster.jobs:
+                cluster.cancel(job)
+        deadline = time.monotonic() + 4 * commands.KILL_WAIT
         while any(job["pid"] is not None for job in self.queue()) and time.monotonic() < deadline:
             time.sleep(0.05)
 

@@ -96,9 +96,7 @@ class Cluster:
             job["state"] = "COMPLETING"
         elif job["pid"] is not None:
             tell(job, f"*** JOB {job['label']} ON {NODE} CANCELLED AT {time.strftime('%Y-%m-%dT%H:%M:%S')} ***")
-            job["state"] = "COMPLETING"
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(job["pid"], signal.SIGTERM)
+            job["state"] = "COMPLETING"  # its keeper sees it
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -248,6 +246,7 @@ def as_columns(job):
     """A job as the text form has it."""
     return {
         "i": job["label"],
+        "F": str(job["array"] or job["id"]),
         "T": job["state"],
         "r": "None",
         "V": str(int(job["submitted"])),
@@ -341,10 +340,11 @@ def keep(folder, words):
             start_new_session=True,
         )
     asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(time.monotonic()))
     ends = time.monotonic() + 60 * job["minutes"]
     state = ""
     while script.poll() is None:
+        if not asked and is_cancelled(folder, number):
+            asked.append(time.monotonic())
         if time.monotonic() >= ends and not asked:
             tell(job, f"slurmstepd: error: *** JOB {number} ON {NODE} CANCELLED AT now DUE TO TIME LIMIT ***")
             state = "TIMEOUT"
@@ -362,6 +362,12 @@ def keep(folder, words):
         job = next(job for job in cluster.jobs if job["id"] == number)
         cluster._end(job, state or ("FAILED" if script.returncode else "COMPLETED"), time.time())
     return 0
+
+
+def is_cancelled(folder, number):
+    """Whether somebody wants a job gone; asked often, and without waiting for others."""
+    jobs = json.loads(Path(folder, "jobs.json").read_text())
+    return next(job["asked"] for job in jobs if job["id"] == number) is not None
 
 
 def functions(folder):
