@@ -51,7 +51,7 @@ class Admission(Protocol):
         """Queued tasks of a run that may start now, longest first."""
         ...
 
-    def is_stuck(self, run: Admitting) -> bool:
+    def is_stuck(self, run: Admitting, now: float) -> bool:
         """Whether nothing goes on by which a place could become free for a run none of whose tasks goes on."""
         ...
 
@@ -63,7 +63,7 @@ class Alone:
         """Queued tasks that may start now, longest first."""
         return admissible(run.tasks, run.plan, run.capacity, now)
 
-    def is_stuck(self, run: Admitting) -> bool:  # noqa: ARG002  it was asked because the run itself stands still
+    def is_stuck(self, run: Admitting, now: float) -> bool:  # noqa: ARG002  it was asked because the run itself stands still
         """There is nobody else who could give something back."""
         return True
 

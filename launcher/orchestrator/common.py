@@ -71,9 +71,14 @@ class Common:
             other.wake()
         return [task for r, task in chosen if r is run]
 
-    def is_stuck(self, run: Admitting) -> bool:  # noqa: ARG002  what others do counts, too
-        """Whether no task of any run goes on, and nobody lends anything that may become free."""
-        return self._lender is None and not any(task.admitted and not task.done for task in self._tasks())
+    def is_stuck(self, run: Admitting, now: float) -> bool:  # noqa: ARG002  what others do counts, too
+        """Whether no task of any run goes on or may, and nobody lends anything that may become free.
+
+        One whose turn has come is not there yet where its run has not looked since.
+        """
+        if self._lender is not None or any(task.admitted and not task.done for task in self._tasks()):
+            return False
+        return not _Turns(self._runs, self._shares, None, now).take()
 
 
 class _Turns:

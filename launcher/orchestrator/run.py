@@ -293,7 +293,7 @@ class Run:
             task.admitted = True
             if task.endpoint_created:  # kept from the attempt before
                 task.started_at = _now()
-        if all(task.done or not task.admitted for task in self.tasks) and self._admission.is_stuck(self):
+        if all(task.done or not task.admitted for task in self.tasks) and self._admission.is_stuck(self, _now()):
             for task in self.tasks:
                 waits = (task.not_before or 0.0) > _now() or not self._auxiliary.may_come(task, _now())
                 if not task.admitted and task.reason is None and not waits and not task.is_auxiliary:

@@ -19,7 +19,7 @@ from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.sweeps import PointState
 from launcher.plan.build import build
 from launcher.plan.model import Plan
-from launcher.platforms.base import Capacity
+from launcher.platforms.base import Capacity, Observation
 from launcher.sweep import record
 from launcher.sweep.contents import Contents
 from launcher.sweep.drive import SweepResult, SweepSupervision
@@ -109,6 +109,22 @@ def test_the_point_with_the_longest_task_begins_first(bench: Bench) -> None:
     plan = bench.plan([point(bench.folder, 1, [5.0]), point(bench.folder, 2, [50.0])], max_parallel_tasks=1)
     bench.run(plan)
     assert bench.begun(2, plan) < bench.begun(1, plan)
+
+
+def test_a_point_waits_for_one_whose_turn_it_is_and_that_is_slow_to_look(bench: Bench) -> None:
+    class Slow(FakePlatform):
+        async def observe(self) -> Observation:
+            await asyncio.sleep(3.0)
+            return await super().observe()
+
+    plan = bench.plan([point(bench.folder, n, [seconds]) for n, seconds in ((1, 50.0), (2, 5.0))], max_parallel_tasks=1)
+    first = plan.points[0].plan.invocation
+    bench.platforms[first] = Slow({"t0": Script(boot=1, lasts=50.0)}, poll_interval=0.5)
+
+    result = bench.run(plan)
+
+    assert [(p.state, p.scored) for p in result.status.points] == [(PointState.SCORED, 1)] * 2
+    assert bench.begun(1, plan) < bench.begun(2, plan)
 
 
 def test_no_more_tasks_run_at_once_than_there_are_places(bench: Bench) -> None:
