@@ -280,6 +280,7 @@ def plan_sweep(
 ) -> SweepPlan:
     """The plan of a sweep: every combination of overrides with several values, and what the section `sweep` says.
 
+    With a sweeper of Hydra's plugins (`hydra/sweeper=optuna`) it has no points yet: they are chosen as results come.
     `skip_done`: leave out points whose scores an earlier sweep has, whatever the config says of it. Raises ConfigError.
     """
     from launcher.config import Request

@@ -199,7 +199,9 @@ class Objective:
         values = [score.value for score in found if score.value is not None]
         if len(found) > 1:
             raise ResultsError(f"{self}: has several filters: {_filters(found)}; name one: {self}/FILTER")
-        if not values:
+        if found and not values:
+            raise ResultsError(f"{self}: its value is no number")
+        if not found:
             has = ", ".join(sorted({score.metric for score in scores})) or "none"
             raise ResultsError(f"{self}: no such score; there are: {has}")
         return values[0]

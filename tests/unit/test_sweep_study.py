@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import importlib
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -196,18 +197,16 @@ def failing(seeds: set[int]) -> Callable[[int], Script]:
     )
 
 
-def first_seed(bench: Bench) -> int:
+def first_seed() -> int:
     """What the sweeper asks for first, whatever is told."""
-    bench.run(bench.plan("hydra.sweeper.n_trials=1"))
-    return bench.ran.pop()
+    return random.Random(3).choice(range(12))
 
 
 @pytest.mark.parametrize(("policy", "points"), [("continue", 6), ("stop_new", 2), ("abort", 2)])
 def test_a_point_without_scores_is_a_failed_trial_where_the_sweep_goes_on(
     bench: Bench, told: list[tuple[str, Any]], policy: str, points: int
 ) -> None:
-    bench.script = failing({first_seed(bench)})
-    told.clear()
+    bench.script = failing({first_seed()})
     result = bench.run(bench.plan(f"sweep.on_failure={policy}"))
     assert (result.exit_code, len(result.status.points)) == (4, points)
     assert all(platform.left == [] for platform in bench.platforms.values())
@@ -244,6 +243,13 @@ def test_a_limit_ends_the_sweep_and_keeps_what_is_scored(bench: Bench) -> None:
     assert all(platform.left == [] for platform in bench.platforms.values())
 
 
+def test_a_sweeper_that_asks_for_too_many_points_is_ended(bench: Bench) -> None:
+    more = ("hydra.sweeper.n_trials=2", "hydra.sweeper.asks_at_last='evaluation.seed=99'", "sweep.max_points=2")
+    result = bench.run(bench.plan(*more))
+    assert (result.exit_code, len(result.status.points)) == (9, 2)
+    assert "Limit reached: sweep.max_points (2). What is scored is kept." in bench.said
+
+
 def test_a_batch_with_a_point_that_is_wrong_is_not_begun_and_ends_the_sweep(bench: Bench) -> None:
     result = bench.run(bench.plan("hydra.sweeper.n_trials=2", "hydra.sweeper.asks_at_last='evaluation.seed=-1'"))
     assert (result.exit_code, len(result.status.points)) == (2, 2)
@@ -276,8 +282,8 @@ def test_a_defect_of_a_sweeper_is_one_line_and_keeps_the_scores(bench: Bench) ->
 
 
 def test_a_study_that_was_stopped_goes_on_to_the_points_it_would_have_had(bench: Bench) -> None:
-    whole = bench.run(bench.plan("hydra.sweeper.n_trials=8"))
-    plan = bench.plan("hydra.sweeper.n_trials=8")
+    whole = bench.run(bench.plan())
+    plan = bench.plan()
     stopped = bench.interrupted(plan, after=13)
     assert stopped.exit_code == 130
     assert all(platform.left == [] for platform in bench.platforms.values())
@@ -299,7 +305,7 @@ def test_a_study_that_has_ended_can_be_given_more_points(bench: Bench) -> None:
 
 
 def test_what_a_sweeper_was_told_stays_told_and_what_failed_last_is_tried_again(bench: Bench) -> None:
-    bench.script = failing({first_seed(bench)})
+    bench.script = failing({first_seed()})
     plan = bench.plan()
     before = bench.run(plan)
     bench.script = failing(set())
