@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from launcher.clustered import mirror
 from launcher.config.execution import Kubernetes
 from launcher.errors import LauncherError, Leftover, PlatformError, PreflightError
@@ -64,7 +66,9 @@ def resume(invocation: str, *, change: Callable[[Plan], Plan], yes: bool = False
     if journal.is_handed_over(found.id) and look(journal, found).job in ("pending", "running"):
         raise LeaseHeld(f"{found.id}: is being run in the cluster; see: nv-eval attach {found.id}")
     complete(_check(plan))
-    begin_folder(plan, Path(plan.output_dir) / plan.invocation)
+    folder = Path(plan.output_dir) / plan.invocation
+    begin_folder(plan, folder)
+    journal.replan(found.id, folder=str(folder), plan=msgspec.json.encode(plan))
     return _hand_over(journal, plan, yes=yes, say=say)
 
 

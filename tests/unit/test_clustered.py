@@ -10,9 +10,11 @@ import pytest
 from launcher.cli.clustered import bring_home, pause, refresh_named
 from launcher.clustered import mirror
 from launcher.clustered.pod import pack
-from launcher.errors import PlatformError
+from launcher.config.validate import validate
+from launcher.errors import ConfigError, PlatformError
 from launcher.orchestrator.journal import Fact, Journal, RunState
 from launcher.orchestrator.status import of
+from launcher.plan.build import build
 
 RUN = "a1b2c3d4"
 
@@ -70,6 +72,14 @@ def test_the_end_counts_when_what_it_brings_is_packed(pod: Journal, laptop: Jour
     copy(pod, laptop, lives=False)
 
     assert (before, laptop.state(laptop.find(RUN))) == (RunState.RUNNING, RunState.FINISHED)
+
+
+def test_a_secret_of_the_supervisor_is_given_by_reference() -> None:
+    execution = {"type": "kubernetes", "supervisor": {"envs": {"WANDB_API_KEY": "abc123"}}}
+    config = {"execution": execution, "deployment": {"type": "vllm", "model_id": "a/b"}}
+
+    with pytest.raises(ConfigError, match=r"execution.supervisor.envs.WANDB_API_KEY: give it by reference"):
+        build(validate({**config, "evaluation": {"tasks": [{"name": "gsm8k"}]}}))
 
 
 def test_results_of_a_folder_need_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
