@@ -74,7 +74,7 @@ class Run:
         self._hold([TaskState(plan=task) for task in (*plan.tasks, *plan.helpers)])
         self._platform = platform
         self._journal = journal
-        self._scribe = Scribe(journal, plan, self._lose)
+        self._scribe = Scribe(journal, plan, self._lose, lambda text: tell("journal", text))
         self._watcher = watcher
         self._tell = tell
         self._facts = facts

@@ -42,13 +42,21 @@ class _Waiting:
 
 
 class Scribe:
-    """One run's pen. `lost` is told when another process has become the supervisor."""
+    """One run's pen. `lost` is told when another process has become the supervisor, `say` of a fact that is lost."""
 
-    def __init__(self, journal: Journal, plan: Plan, lost: Callable[[LeaseLost], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        plan: Plan,
+        lost: Callable[[LeaseLost], None],
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._journal = journal
         self._invocation = plan.invocation
         self._price = plan.usd_per_gpu_hour
         self._lost = lost
+        self._say = say
+        self._has_said = False
         self._last_beat = float("-inf")
         self._rows_due = float("-inf")
         self._waiting: list[_Waiting] = []
@@ -95,10 +103,18 @@ class Scribe:
                 self._write(fact)
             except LauncherError as error:
                 fact.tell(error)
-                if fact.written is None and isinstance(error, LeaseLost):
+                if not isinstance(error, LeaseLost):
+                    self._miss(error)
+                elif fact.written is None:
                     self._lost(error)
             else:
                 fact.tell(None)
+
+    def _miss(self, error: LauncherError) -> None:
+        if not self._has_said:
+            self._has_said = True
+            again = f"once there is room, nv-eval resume {self._invocation} puts that right"
+            self._say(f"{error}; the run goes on, and status will not know how it ends: {again}")
 
     def _wrote(self, facts: list[_Waiting]) -> bool:
         try:

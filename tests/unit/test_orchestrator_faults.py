@@ -167,9 +167,12 @@ def test_a_full_disk_does_not_take_scores_away(tmp_path: Path):
                 raise LauncherError("disk full")
             super().record(invocation, kind, task, name, **data)
 
-    platform = FakePlatform()
-    outcome = run_plan(make_plan(tmp_path, 1), platform, Full(tmp_path / "j.db"))
+    platform, said, plan = FakePlatform(), list[tuple[str, str]](), make_plan(tmp_path, 1)
+    run = Run(plan, platform, Full(tmp_path / "j.db"), tell=lambda *words: said.append(words))
+    outcome = run_virtual(run.run())
     assert outcome.tasks[0].scores and outcome.exit_code == 0 and platform.left == []
+    assert [event for event, _ in said] == ["journal"], "told once"
+    assert said[0][1].startswith("disk full; the run goes on, and status will not know how it ends")
 
 
 def test_an_address_that_comes_late_reaches_the_job(tmp_path: Path, journal: Journal):
