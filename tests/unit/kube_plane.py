@@ -58,9 +58,11 @@ class Plane:
         found: Json = answer.json()
         return found
 
-    def refused(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str, str]:
+    def refused(
+        self, method: str, path: str, body: Any = None, *, token: str = ADMIN, **headers: str
+    ) -> tuple[int, str, str]:
         """Code, reason and message of the Status that one is refused with."""
-        answer = self.ask(method, path, body, **headers)
+        answer = self.ask(method, path, body, token=token, **headers)
         status = answer.json()
         assert (status["kind"], status["status"], status["code"]) == ("Status", "Failure", answer.status_code)
         return answer.status_code, status["reason"], status["message"]
@@ -71,7 +73,7 @@ class Plane:
 
     def watch(self, path: str, version: str | int, query: str = "") -> list[Json]:
         """The events of a watch that ends at once."""
-        url = f"{path}?watch=true&timeoutSeconds=0.05&resourceVersion={version}{query}"
+        url = f"{path}?watch=true&timeoutSeconds=0.2&resourceVersion={version}{query}"
         return [json.loads(line) for line in self.ask("GET", url).text.splitlines()]
 
     def tick(self, times: int = 3) -> None:

@@ -385,6 +385,8 @@ class ApiServer:
             after = {**before, "status": after.get("status", {})}
         elif "status" in before:
             after["status"] = before["status"]
+        else:
+            after.pop("status", None)
         made = self._replace(call, before, after)
         return _json(_scale(made) if call.part == "scale" else made)
 

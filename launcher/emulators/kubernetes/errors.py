@@ -38,7 +38,8 @@ def conflict(resource: str, name: str) -> ApiError:
 
 def forbidden(resource: str, name: str, why: str) -> ApiError:
     """403."""
-    return ApiError(403, "Forbidden", f'{resource} "{name}" is forbidden: {why}')
+    what = f'{resource} "{name}"' if name else resource
+    return ApiError(403, "Forbidden", f"{what} is forbidden: {why}")
 
 
 def invalid(kind: str, name: str, why: str) -> ApiError:
