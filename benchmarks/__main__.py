@@ -9,6 +9,7 @@ peers       other programs of this kind, installed on first use: their start-up,
 
 Without names all of them, which takes about half an hour; --quick takes small sizes. The change beside a figure is
 against those that were kept last, in benchmarks/figures.json; --keep keeps these. A sweep's costs: benchmarks.sweep.
+How often intervals hold the truth: benchmarks.coverage.
 """
 
 from __future__ import annotations

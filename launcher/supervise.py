@@ -219,7 +219,8 @@ class Supervision:
             found = timeline.from_facts(self.plan.invocation, self.journal.facts(self.plan.invocation), self.plan)
             write.write_atomically(path, msgspec.json.format(msgspec.json.encode(found)))
         except (LauncherError, OSError) as error:
-            return [f"{path}: cannot be written: {error}"]
+            reason = error.strerror if isinstance(error, OSError) else None
+            return [f"{path}: cannot be written: {reason or error}"]
         return []
 
 
