@@ -43,8 +43,11 @@ def write_judged(home: Home, judge: dict[str, Any], **execution: Any) -> None:
     save(home, config)
 
 
-def test_a_judge_is_a_batch_job_that_begins_first_and_goes_with_the_last_task(home: Home, slurm: Cluster) -> None:
-    write_judged(home, guarded("wise"))
+@pytest.mark.parametrize(("topology", "jobs"), [("together", 3), ("separate", 5)])
+def test_a_judge_is_a_batch_job_that_goes_with_the_last_task(
+    home: Home, slurm: Cluster, topology: str, jobs: int
+) -> None:
+    write_judged(home, guarded("wise"), topology=topology)
 
     code, said = run(home)
 
@@ -52,8 +55,10 @@ def test_a_judge_is_a_batch_job_that_begins_first_and_goes_with_the_last_task(ho
     assert said["auxiliary"][0]["reason"] == "released"
     assert said["auxiliary"][0]["gpu_seconds"] > 0
     folder = home.folder / "shared 100%" / said["invocation"]
-    first = {path.parent.name: int(path.read_text().split()[1]) for path in folder.glob("jobs/*/id")}
-    assert len(first) == 3 and min(first, key=lambda name: first[name]).startswith("vllm-judge-")
+    first = {path.parent.name: int(path.read_text().split()[1].partition("_")[0]) for path in folder.glob("jobs/*/id")}
+    assert len(first) == jobs
+    begins_first = min(first, key=lambda name: first[name]).startswith("vllm-judge-")
+    assert begins_first or topology == "separate", "tasks that wait for it hold no nodes"
     keys = {path.read_text() for path in folder.rglob("key")}
     assert keys == set(), "a key goes with its server"
 

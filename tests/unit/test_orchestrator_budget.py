@@ -10,7 +10,7 @@ import pytest
 from launcher.orchestrator.budget import Bound, beyond, bounds
 from launcher.orchestrator.journal import Fact, Journal
 from launcher.orchestrator.reasons import Reason
-from launcher.orchestrator.state import Attempt, TaskState
+from launcher.orchestrator.state import Attempt, EndpointClock, TaskState
 from launcher.plan.model import Plan, WorstCase
 from tests.fakes.platform import FakePlatform, Script
 from tests.unit.test_orchestrator_run import make_plan, run_plan
@@ -40,6 +40,14 @@ def test_endpoints_count_from_their_request_until_they_are_gone_in_every_attempt
     assert found["limits.max_gpu_hours"] == pytest.approx((1800 + 1800 + 900) / 3600)
     assert found["limits.max_cost_usd"] == pytest.approx(2.5)
     assert found["limits.max_duration"] == pytest.approx(1.5)
+
+
+def test_what_a_platform_counts_itself_is_what_counts_and_never_less_than_before(tmp_path: Path):
+    task = TaskState(plan=plan(tmp_path).tasks[0], started_at=100.0)
+    shared = EndpointClock(name="x", started_at=100.0, users={"a", "b"}, ran=60.0)
+    for said in (None, 0.0, 45.0, 0.0):  # the last: its files are not there any more
+        task.note_ran(said)
+    assert (task.endpoint_seconds(5000.0), shared.seconds(5000.0)) == (45.0, 30.0)
 
 
 def test_a_bound_says_how_much_of_it_is_used():

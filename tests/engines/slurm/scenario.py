@@ -50,7 +50,7 @@ def home(slurm: Cluster, tmp_path: Path) -> Iterator[Home]:
     folder = tmp_path / "it's a home"
     folder.mkdir()
     yield Home(folder, {"SLURM_CONF": os.environ["SLURM_CONF"], "PATH": PATH})
-    slurm.wait(lambda: slurm.queue() == [] and steps() == [], "nothing is left of the run", 30)
+    slurm.wait(lambda: slurm.queue() == [] and steps() == [], "nothing is left of the run", 60)
 
 
 def write(home: Home, *, items: int = 3, held: int = -1, tasks: int = 1, **sections: Any) -> None:
@@ -104,12 +104,12 @@ ARGUMENTS = ("run", "--config-dir", ".", "--config-name", "config", "--json")
 
 
 def run(home: Home, *overrides: str) -> tuple[int, dict[str, Any]]:
-    done = home.run(*ARGUMENTS, *overrides, timeout=180)
+    done = home.run(*ARGUMENTS, *overrides, timeout=400)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)
 
 
-def finish(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, dict[str, Any]]:
+def finish(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, dict[str, Any]]:
     out, err = process.communicate(timeout=seconds)
     assert "Traceback" not in err, err
     return process.returncode, json.loads(out)
@@ -117,13 +117,13 @@ def finish(process: subprocess.Popen[str], seconds: float = 150) -> tuple[int, d
 
 def the_job(slurm: Cluster) -> str:
     """Name of the one batch job, once its node runs it and it has asked something."""
-    wait_for(lambda: [name for _, state, name in slurm.queue() if state == "RUNNING"], "a job runs", 30)
+    wait_for(lambda: [name for _, state, name in slurm.queue() if state == "RUNNING"], "a job runs", 90)
     return slurm.queue()[0][2]
 
 
 def held(home: Home, item: int = 3) -> None:
     """Return once the server was asked for the item that is held."""
-    wait_for(lambda: str(item) in asked(home), "it evaluates", 60)
+    wait_for(lambda: str(item) in asked(home), "it evaluates", 120)
 
 
 def release(home: Home) -> None:
