@@ -303,7 +303,7 @@ class SweepSupervision:
         codes = set(self._codes.values())
         if self._left or 5 in codes or self._abandoned:
             return 5
-        if self._stop is Reason.STOPPED and not self.ends:
+        if 130 in codes if self.ends else self._stop is Reason.STOPPED:
             return 130
         if self._stop is Reason.LIMIT_REACHED:
             return 9

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from launcher.config.sweep import Sweep as Settings
@@ -154,6 +155,26 @@ def test_gpus_and_endpoints_are_counted_over_all_points(bench: Bench, limit: dic
     assert result.exit_code == 0
     assert sum(p.most_alive for p in bench.platforms.values()) >= most
     assert sorted(at for p in bench.platforms.values() for at, _ in p.created)[most] > 10
+
+
+def test_a_sweep_whose_supervisor_is_gone_is_stopped_by_whoever_ends_it(bench: Bench) -> None:
+    plan = bench.plan([point(bench.folder, n, [5.0]) for n in (1, 2)])
+    begun = plan.points[0].plan
+    bench.journal.begin(
+        begun.invocation,
+        execution="local",
+        deployment="container",
+        folder=str(bench.folder / begun.invocation),
+        tasks=["t0"],
+        plan=msgspec.json.encode(begun),
+        hold=False,
+    )
+    bench.journal.record(begun.invocation, Fact.RUN_STARTED)
+
+    result = bench.run(plan, ends=True)
+
+    assert result.exit_code == 130
+    assert [p.state for p in result.status.points] == [PointState.STOPPED, PointState.WAITING]
 
 
 def test_the_cost_of_all_points_ends_the_sweep(bench: Bench) -> None:
