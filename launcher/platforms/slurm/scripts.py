@@ -127,7 +127,8 @@ $wanted
 END
 [ -z "$found" ] || printf '%s\\n' $found | xargs scancel || exit 1
 cd -- "$folder" 2> /dev/null || exit 0
-printf '%s\\n' "$wanted" | sed 's|\\([^ ]*\\).*|jobs/\\1/server.secrets jobs/\\1/job.secrets jobs/\\1/key|' | xargs rm -f
+printf '%s\\n' "$wanted" | sed 's|\\([^ ]*\\).*|jobs/\\1/server.secrets jobs/\\1/job.secrets jobs/\\1/key|' |
+  xargs rm -f
 """
 """Its input has a line for each batch job, or whole array: its name, and what Slurm calls it if it is known to be an
 element of an array."""
