@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import subprocess
 import tarfile
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ import pytest
 from launcher.errors import PlatformError
 from launcher.platforms.slurm import cancelling, scripts, submitting
 from launcher.platforms.slurm.cancelling import Canceller
-from launcher.platforms.slurm.shell import Answer, ConnectionLost
+from launcher.platforms.slurm.shell import Answer, ConnectionLost, Shell
 from launcher.platforms.slurm.submitting import Submitter
+from tests.fakes.slurm import FakeConfig, FakeFaults, FakeSlurm
 
 ID = "a1b2c3d4"
 SCRIPT = "#!/bin/bash\ntrue\n"
@@ -161,3 +163,36 @@ def test_the_script_cancels_exactly_what_is_named(tmp_path: Path) -> None:
     assert cancel("c 7_1\n") == ["7_1"]
     assert cancel("array-n-x\n") == ["7_0", "7_1"]
     assert cancel("nothing\n") == []
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["alone", "array"])
+def test_a_submission_that_timed_out_is_looked_for_before_it_is_asked_again(
+    names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm's controller may have taken it: a second one would cost GPUs that nobody knows of."""
+    monkeypatch.setattr(submitting, "PAUSE", 0.01)
+    folder = tmp_path / "it's shared"
+    folder.mkdir()
+    config = FakeConfig(simulated=True, lasts=600.0, faults=FakeFaults(lose=1.0))
+    with FakeSlurm(tmp_path / "cluster", config) as slurm:
+
+        async def all_at_once() -> list[str]:
+            shell = Shell(None, {**os.environ, **slurm.environment})
+            submitter = Submitter(shell, str(folder), ID, arrays=True)
+            wishes = []
+            for name in names:
+                place = folder / "jobs" / name
+                options = [f"--job-name={name}", f"--chdir={place}", f"--output={place}/batch.log"]
+                files = {"server.secrets": b"export TOKEN=x"}
+                wishes.append(submitter.submit(name, name, options, SCRIPT, files))
+            try:
+                return await asyncio.gather(*wishes)
+            finally:
+                await submitter.close()
+
+        labels = asyncio.run(all_at_once())
+        jobs = slurm.jobs()
+
+    assert labels == [job["label"] for job in jobs], "each is there once, and is known"
+    kept = [(folder / "jobs" / name / "server.secrets").exists() for name in names]
+    assert all(kept), "the job that was taken after all needs its secrets"
