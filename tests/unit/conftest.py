@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow  # noqa: F401  # where it is loaded already, Parquet is written without a process of its own
 import pytest
 
 from launcher.cli.main import main
