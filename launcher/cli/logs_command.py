@@ -74,7 +74,8 @@ def _show(journal: Journal, invocation: Invocation, files: list[Path], write: Wr
     if args.follow:
         _follow(journal, invocation, files, write)
     elif not any(path.is_file() for path in files):
-        raise NotFound(f"{invocation.id}: no output yet")
+        waits = "; that of what has ended comes home with the run" if journal.is_handed_over(invocation.id) else ""
+        raise NotFound(f"{invocation.id}: no output yet{waits}")
     return 0
 
 
