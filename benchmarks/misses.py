@@ -52,9 +52,10 @@ EXPLAINED = (
     ),
     Explained(
         re.compile(r"^fleet: .*memory"),
-        "Python with Hydra, the HTTP client and SQLite takes 50 MB before the first task.",
-        "imports that a run needs only at its end, for tables of results, are made in a process of their own "
-        "already; Hydra could be, too.",
+        "50 MB before the first task are Python with Hydra, the HTTP client and SQLite. The rest is the list of jobs: "
+        "each has the runner's source in what it runs, 23 kB that the workspace sends back with every list, and the "
+        "HTTP client holds an answer twice while it is read.",
+        "answers are read piece by piece, each job as it comes; or jobs take the runner from where it is stored.",
     ),
     Explained(
         re.compile(r"^startup: nv-eval (status|--help)"),

@@ -9,10 +9,12 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.figures import Figure
 from benchmarks.fleet import BOOT, JOB, SEED, draw, workspace, write_config
+from launcher.emulators.common.front import RequestRecord
 from tests.e2e.lepton import Bench
 
 LAUNCHER = [sys.executable, "-m", "launcher.cli.main"]
@@ -79,10 +81,16 @@ def once(tasks: int, scale: float) -> Resumed:
             text=True,
             check=False,
         )
-        changes = [r.time for r in made.emulator.requests if r.method in WRITES and r.time > killed]
+        began = _first(made, killed, lambda r: r.path.endswith("/workspace"))  # before it, what the dead one had sent
+        changed = _first(made, began, lambda r: r.method in WRITES)
         record = json.loads(resumed.stdout) if resumed.stdout else {"tasks": []}
         scored = sum(task["status"] == "scored" for task in record["tasks"])
-        return Resumed(changes[0] - killed, _bare_start(home.env()), _last_sample(made), scored)
+        return Resumed(changed - killed, _bare_start(home.env()), _last_sample(made), scored)
+
+
+def _first(made: Bench, after: float, fits: Callable[[RequestRecord], bool]) -> float:
+    """When the first such request after a moment came."""
+    return next(r.time for r in made.emulator.requests if r.time > after and fits(r))
 
 
 def _last_sample(made: Bench) -> float:

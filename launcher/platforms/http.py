@@ -174,11 +174,11 @@ class Api:
     async def _try(
         self, method: str, path: str, params: Params | None, body: Any
     ) -> tuple[httpx.Response | None, httpx.RequestError | None]:
-        content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
         lesser = self._lesser_slots if _PATIENCE.get() < math.inf else nullcontext()
         async with lesser, self._slots:
             self.requests += 1
+            content = None if body is None else msgspec.json.encode(body)  # here: a thousand may wait for their turn
             try:
                 return await self.client.request(method, path, params=params, content=content, headers=headers), None
             except httpx.RequestError as error:

@@ -28,6 +28,7 @@ from launcher.platforms.lepton.types import (
     Rendered,
     Replica,
     Secret,
+    SeenJob,
     Shape,
     StoredFile,
     TemplateEntry,
@@ -204,9 +205,9 @@ class LeptonClient:
             params: dict[str, str | int | list[str]] = {"job_query_mode": mode, "page": page, "page_size": PAGE_SIZE}
             if containing:
                 params["q"] = containing
-            answer = await self.api.get("/jobs", JobPage | list[Job], params)  # type: ignore[arg-type]
+            answer = await self.api.get("/jobs", JobPage | list[SeenJob], params)  # type: ignore[arg-type]
             jobs, total = (answer, len(answer)) if isinstance(answer, list) else (answer.jobs, answer.total)
-            found += jobs
+            found += [job.job() for job in jobs]
             if not jobs or (total is not None and len(found) >= total):
                 break
         return found
@@ -227,7 +228,7 @@ class LeptonClient:
 
     async def create_job(self, job: Job) -> Job:
         """Submit one. Never repeated by itself: on `maybe_done` the caller looks whether it exists."""
-        return await self.api.call("POST", "/jobs", Job, body=job)
+        return (await self.api.call("POST", "/jobs", SeenJob, body=job)).job()
 
     async def stop_job(self, job: str) -> None:
         """Stop a job, by id, and keep it."""
@@ -314,7 +315,7 @@ class LeptonClient:
 
 
 def _job(document: bytes) -> Job:
-    return msgspec.json.decode(document, type=Job, strict=False)
+    return msgspec.json.decode(document, type=SeenJob, strict=False).job()
 
 
 def _files(document: bytes) -> list[StoredFile]:

@@ -130,10 +130,12 @@ class Jobs:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._may_show_more_until = now + APPEARS_WITHIN
         self._reading = Background()
+        self._making = asyncio.Semaphore(client.api.in_flight)
+        """A request holds the runner's source: only those are made whose turn to be sent has come."""
 
     async def submit(self, name: str, make: Callable[[], Job]) -> Resource:
         """Submit one, once. Raises PlatformError."""
-        async with self._locks[name]:
+        async with self._locks[name], self._making:
             entry = self._tracked.get(name)
             if entry is None or entry.is_gone:
                 wanted = make()

@@ -406,10 +406,30 @@ class Job(Wire):
         return name in (self.metadata.name, self.id) or self.id.startswith(f"{name}-")
 
 
+class SeenSpec(Wire):
+    """What is read of a job's spec. Not what it runs: that has the runner's source in it, and a list of a thousand."""
+
+    resource_shape: str | None = None
+    envs: list[EnvVar] | None = None
+
+
+class SeenJob(Wire):
+    """One job in an answer."""
+
+    metadata: Metadata = field(default_factory=Metadata)
+    spec: SeenSpec = field(default_factory=SeenSpec)
+    status: JobStatus | None = None
+
+    def job(self) -> Job:
+        """It as it is kept."""
+        spec = JobSpec(resource_shape=self.spec.resource_shape, envs=self.spec.envs)
+        return Job(metadata=self.metadata, spec=spec, status=self.status)
+
+
 class JobPage(Wire):
     """One page of jobs."""
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[SeenJob] = field(default_factory=list)
     total: int | None = None
 
 
