@@ -7,7 +7,7 @@ paper       the orchestrator alone with thousands of tasks, on a virtual clock
 throughput  lm-eval through the runner against lm-eval by hand, and `concurrency: auto` against fixed numbers
 peers       other programs of this kind, installed on first use: their start-up, and the incumbent's fleets
 
-Without names all of them, which takes about half an hour; --quick takes small sizes. The change beside a figure is
+Without names all of them, which takes an hour and a half; --quick takes small sizes. The change beside a figure is
 against those that were kept last, in benchmarks/figures.json; --keep keeps these. A sweep's costs: benchmarks.sweep.
 How often intervals hold the truth: benchmarks.coverage.
 """
