@@ -79,6 +79,12 @@ EXPLAINED = (
         "the plan of before, while neither files nor overrides have changed.",
     ),
     Explained(
+        re.compile(r"^peers: ls tasks: "),
+        "The fastest peer, torchx, names eleven components; ours searches fourteen thousand tasks and groups. The "
+        "processor time beside it says how much of the difference is the load of the machine.",
+        "reading the index by its names alone, without the lines between them.",
+    ),
+    Explained(
         re.compile(r"^throughput: .*auto over"),
         "Before the first answers nothing tells how many the server takes at once; on a short task that is a large "
         "part of all.",
