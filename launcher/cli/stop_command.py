@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from launcher.cli.report import report
-from launcher.errors import LauncherError, Leftover, PreflightError
+from launcher.errors import Interrupted, LauncherError, Leftover, PreflightError
 from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState
 
@@ -99,9 +99,13 @@ def _in_cluster(journal: Journal, invocation: Invocation, deadline: float) -> st
 
     if laptop.stop(journal, invocation, deadline):
         return _concluded(journal, invocation, "stopped")
-    said = _end(invocation, "its supervisor was gone") if journal.last(invocation.id, Fact.RUN_STARTED) else "removed"
+    if journal.last(invocation.id, Fact.RUN_STARTED) is not None:
+        said = _end(invocation, "its supervisor was gone")
+        laptop.remove(journal, invocation)
+        return said
     laptop.remove(journal, invocation)
-    return said
+    journal.record(invocation.id, Fact.RUN_ENDED, exit_code=Interrupted.exit_code, error="stopped before it began")
+    return "removed before it began"
 
 
 def _wait(journal: Journal, invocation: Invocation, deadline: float) -> str:

@@ -92,8 +92,9 @@ def _hand_over(journal: Journal, plan: Plan, *, yes: bool, say: Say) -> str:
 
     async def work(supervised: Supervised) -> str:
         try:
+            mirror.hold(journal, plan.invocation, (), place=supervised.place)
             await supervised.start(plan, life=life, yes=yes)
-            await _taken_over(supervised, life, say)
+            _note(journal, plan, await _taken_over(supervised, life, say), supervised.place)
         except BaseException:
             with contextlib.suppress(PlatformError):
                 await asyncio.shield(supervised.remove())
@@ -106,17 +107,18 @@ def _hand_over(journal: Journal, plan: Plan, *, yes: bool, say: Say) -> str:
         code = error.exit_code if isinstance(error, LauncherError) else 130
         journal.record(plan.invocation, Fact.RUN_ENDED, exit_code=code, error=str(error))
         journal.record(plan.invocation, Fact.COME_HOME)
+        mirror.forget_lease(journal, plan.invocation)
         raise
 
 
-async def _taken_over(supervised: Supervised, life: str, say: Say) -> None:
-    """Wait until the supervisor of this life has begun the run. Raises LauncherError if it will not."""
+async def _taken_over(supervised: Supervised, life: str, say: Say) -> Seen:
+    """How it is when the supervisor of this life has begun the run. Raises LauncherError if it will not."""
     deadline, said = time.monotonic() + START_TIME, ""
     while True:
         seen = await supervised.look()
         if seen.said.get("life") == life and (seen.has_ended or seen.said.get("state") == "running"):
             _refuse_failed(seen)
-            return
+            return seen
         if seen.fatal or seen.job in ("ended", "gone"):
             raise PlatformError(
                 f"the supervisor did not take over: {seen.detail or seen.job}; nothing was left running"
@@ -149,16 +151,25 @@ def look(journal: Journal, invocation: Invocation) -> Seen:
 
     async def work(supervised: Supervised) -> Seen:
         seen = await supervised.look()
-        if seen.facts is not None:
-            lives = seen.job in ("pending", "running") and not seen.has_ended
-            mirror.put(journal, invocation.id, mirror.read(seen.facts), place=supervised.place, lives=lives)
-        elif seen.job in ("dead", "gone"):
-            mirror.forget_lease(journal, invocation.id)
+        _note(journal, plan, seen, supervised.place)
         if seen.has_ended or seen.job == "gone":
             await _bring_home(journal, plan, supervised)
         return seen
 
     return _with(plan, work)
+
+
+def _note(journal: Journal, plan: Plan, seen: Seen, place: str) -> None:
+    """Have the journal say what was seen."""
+    lives = seen.job in ("pending", "running")
+    if seen.facts is not None:
+        lives = lives and not seen.has_ended
+        mirror.put(journal, plan.invocation, mirror.read(seen.facts), place=place, lives=lives)
+    elif lives:
+        why = f"its supervisor {seen.detail}" if seen.detail else "its supervisor starts"
+        mirror.hold(journal, plan.invocation, [task.key for task in plan.tasks], place=place, why=why)
+    else:
+        mirror.forget_lease(journal, plan.invocation)
 
 
 async def _bring_home(journal: Journal, plan: Plan, supervised: Supervised) -> None:

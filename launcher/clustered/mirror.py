@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,16 +66,30 @@ def put(journal: Journal, invocation: str, snapshot: Snapshot, *, place: str, li
     marks = ",".join("?" * len(OWN))
     told = snapshot.facts[:-1] if lives and snapshot.has_ended else snapshot.facts
     facts = [(row[0], invocation, *row[1:4], _placed(row, place)) for row in told]
-    now = time.time()
-    lease = (invocation, "cluster", f"{snapshot.host or 'a pod'} in {place}", 0, "", now, now)
     insert = "INSERT INTO facts (time,invocation,task,kind,name,data) VALUES (?,?,?,?,?,?)"
     journal.change(
         (f"DELETE FROM facts WHERE invocation = ? AND kind NOT IN ({marks})", [(invocation, *OWN)]),  # noqa: S608
         (insert, facts),
         ("INSERT OR REPLACE INTO live VALUES (?,?,?)", [(invocation, *snapshot.live)] if snapshot.live else []),
         ("DELETE FROM leases WHERE invocation = ?", [(invocation,)]),
-        ("INSERT INTO leases VALUES (?,?,?,?,?,?,?)", [lease] if lives else []),
+        ("INSERT INTO leases VALUES (?,?,?,?,?,?,?)", [_lease(invocation, snapshot.host, place)] if lives else []),
     )
+
+
+def hold(journal: Journal, invocation: str, tasks: Iterable[str], *, place: str, why: str = "") -> None:
+    """Have a journal say that a supervisor is on its way, and `why` it has not told anything yet."""
+    before = journal.live(invocation)
+    rows = {row["task"]: row for row in before[1]} if before else {}
+    rows |= {task: {**rows.get(task, {"task": task}), "why": why} for task in tasks}
+    journal.change(
+        ("INSERT OR REPLACE INTO live VALUES (?,?,?)", [(invocation, time.time(), json.dumps([*rows.values()]))]),
+        ("INSERT OR REPLACE INTO leases VALUES (?,?,?,?,?,?,?)", [_lease(invocation, "", place)]),
+    )
+
+
+def _lease(invocation: str, host: str, place: str) -> tuple[Any, ...]:
+    now = time.time()
+    return (invocation, "cluster", f"{host or 'a pod'} in {place}", 0, "", now, now)
 
 
 def forget_lease(journal: Journal, invocation: str) -> None:

@@ -85,6 +85,7 @@ def test_the_machine_leaves_the_supervisor_dies_and_the_scores_come_home(
     laptop: Home, emulator: KubernetesEmulator
 ) -> None:
     invocation = detach(laptop, benchmark("a", seconds=60), benchmark("b"))
+    (listed,) = json.loads(laptop.run("ls", "--json").stdout)["runs"]
     wait_for(lambda: any("-a-" in name for name in running_jobs(emulator)), "the job runs")
 
     running = status(laptop, invocation)
@@ -98,7 +99,7 @@ def test_the_machine_leaves_the_supervisor_dies_and_the_scores_come_home(
     watched = laptop.run("attach", invocation)
     scores = laptop.run("results", invocation, "--format", "json")
 
-    assert running["state"] == "running"
+    assert listed["state"] == running["state"] == "running"
     assert "in namespace default of http://127.0.0.1" in running["host"]
     assert watched.returncode == 0, watched.stdout + watched.stderr
     (record,) = json.loads(scores.stdout)

@@ -64,6 +64,21 @@ def test_a_run_in_the_cluster_looks_as_one_on_another_machine(pod: Journal, lapt
     assert laptop.is_handed_over(RUN)
 
 
+def test_a_supervisor_that_has_told_nothing_yet_is_waited_for(pod: Journal, laptop: Journal) -> None:
+    mirror.hold(laptop, RUN, ["a"], place="namespace x of https://cluster", why="its supervisor waits for a pod")
+    before = of(laptop, laptop.find(RUN))
+    copy(pod, laptop, lives=True)
+    mirror.hold(laptop, RUN, ["a"], place="namespace x of https://cluster", why="its supervisor starts")
+    after = of(laptop, laptop.find(RUN))
+
+    assert (before.state, before.tasks[0].phase, before.tasks[0].detail) == (
+        RunState.RUNNING,
+        "queued",
+        "its supervisor waits for a pod",
+    )
+    assert (after.state, after.usd) == (RunState.RUNNING, 1.5), "what was known stays"
+
+
 def test_the_end_counts_when_what_it_brings_is_packed(pod: Journal, laptop: Journal) -> None:
     pod.record(RUN, Fact.RUN_ENDED, exit_code=4)
 
