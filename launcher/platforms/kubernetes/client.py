@@ -67,6 +67,8 @@ def access(config: Kubernetes) -> Access:
             namespace, context = (account() / "namespace").read_text(encoding="utf-8").strip(), IN_CLUSTER
             return _access(official.ApiClient(found), config, namespace, context)
         file = str(Path(config.kubeconfig).expanduser()) if config.kubeconfig else default_file()
+        if config.kubeconfig and not Path(file).is_file():
+            raise PreflightError(f"Kubernetes: execution.kubeconfig: there is no file {file}")
         contexts, current = loader.list_kube_config_contexts(config_file=file)
         chosen = next((c for c in contexts if c["name"] == config.context), None) if config.context else current
         if chosen is None:
@@ -75,7 +77,7 @@ def access(config: Kubernetes) -> Access:
         api = loader.new_client_from_config(config_file=file, context=chosen["name"], persist_config=False)
         return _access(api, config, chosen["context"].get("namespace") or "default", chosen["name"])
     except (loader.ConfigException, OSError, ValueError, KeyError) as error:
-        message = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300].rstrip(".")
         raise PreflightError(
             f"Kubernetes: no cluster: {message}; set KUBECONFIG, execution.kubeconfig or execution.context"
         ) from None

@@ -9,6 +9,9 @@ from launcher.plan.kubernetes import ACCOUNT, ACCOUNT_VARIABLE
 
 Json = dict[str, Any]
 
+RUNS_AS = "nv-eval"
+"""Service account that the printed manifest makes for supervisors of runs."""
+
 
 @dataclass(frozen=True)
 class Right:
@@ -89,7 +92,7 @@ def role(name: str, namespace: str, rights: tuple[Right, ...]) -> list[Json]:
 def manifests(namespace: str) -> list[Json]:
     """All that a namespace needs: the role of a run, and a collector that removes what has expired each quarter."""
     return [
-        *role("nv-eval", namespace, (*NEEDED, *SETS)),
+        *role(RUNS_AS, namespace, (*NEEDED, *SETS)),
         *role("nv-eval-gc", namespace, COLLECTING),
         _collector(namespace),
     ]

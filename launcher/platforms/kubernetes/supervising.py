@@ -43,6 +43,7 @@ from launcher.platforms.http import RequestFailed, patience
 from launcher.platforms.kubernetes import anchor, states
 from launcher.platforms.kubernetes.anchor import Anchor, Json
 from launcher.platforms.kubernetes.client import KubeClient, access, host_of
+from launcher.platforms.kubernetes.rbac import RUNS_AS
 from launcher.platforms.secrets import Secrets, references
 
 STOP = "nv-eval/stop"
@@ -129,12 +130,11 @@ class Supervised:
         except RequestFailed:
             return []
         where = self.client.access.namespace
-        return (
-            [f"Kubernetes: execution.supervisor.service_account: there is no {name} in {where}; "
-             f"make it: nv-eval gc --manifest {where} | kubectl apply -f -"]
-            if found is None
-            else []
-        )  # fmt: skip
+        if found is not None:
+            return []
+        makes_it = name == RUNS_AS
+        advice = f"make it: nv-eval gc --manifest {where} | kubectl apply -f -" if makes_it else "make it first"
+        return [f"Kubernetes: execution.supervisor.service_account: there is no {name} in {where}; {advice}"]
 
     async def start(self, plan: Plan, *, life: str, yes: bool) -> None:
         """Send the plan and the Job; what an earlier one has left is replaced. Raises PlatformError."""
