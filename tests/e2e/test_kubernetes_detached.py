@@ -178,7 +178,7 @@ async def test_another_machine_sees_that_it_lives_and_removes_all_of_it(tmp_path
     ("execution", "code", "words"),
     [
         ({}, 3, "set execution.storage.claim"),
-        ({**SUPERVISED, "supervisor": {"service_account": "nobody"}}, 3, "there is no nobody in default; make it first"),
+        ({**SUPERVISED, "supervisor": {"service_account": "nobody"}}, 3, "no nobody in default; make it first"),
     ],
     ids=["no volume", "no account"],
 )
