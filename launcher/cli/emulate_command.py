@@ -88,6 +88,8 @@ def _kubernetes(args: argparse.Namespace) -> tuple[KubernetesEmulator, Iterator[
     """The emulator, and what to print once it serves."""
     import dataclasses
 
+    import wsproto  # noqa: F401  without it, ports would never be forwarded, and nothing would say why
+
     from launcher.emulators.common.rehearsal import NETWORK
     from launcher.emulators.kubernetes import Config, KubernetesEmulator
     from launcher.emulators.kubernetes.config import load
