@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -92,6 +92,11 @@ class Entry:
     task: str | None
     name: str
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def entry(kind: Fact, task: str | None, name: str, data: dict[str, Any]) -> Entry:
+    """A fact of this moment."""
+    return Entry(time=time.time(), kind=kind, task=task, name=name, data=data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,28 +288,27 @@ class Journal:
 
         Raises LauncherError if it is not, LeaseLost if another process has become the supervisor meanwhile.
         """
+        self.record_all(invocation, [entry(kind, task, name, data)])
+
+    def record_all(self, invocation: str, entries: Sequence[Entry]) -> None:
+        """Append facts; they are on disk when this returns: all of them, or none. Raises as `record`."""
         if _identity(self.path) != self._file:  # SQLite would go on writing to a file that nobody will find again
             raise LauncherError(f"{self.path}: cannot write the journal: the file was removed or replaced")
-        row = (time.time(), invocation, task, kind.value, name, json.dumps(data))
+        try:
+            with schema.writing(self._db) if len(entries) > 1 else contextlib.nullcontext():
+                for fact in entries:
+                    self._append(invocation, fact)
+        except sqlite3.Error as error:
+            self.stand_back_if_lost(invocation)
+            raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
+
+    def _append(self, invocation: str, fact: Entry) -> None:
+        row = (fact.time, invocation, fact.task, fact.kind.value, fact.name, json.dumps(fact.data))
         owner = self._held.get(invocation)
         condition = "? IS NULL OR EXISTS (SELECT 1 FROM leases WHERE invocation = ? AND owner = ?)"
         statement = f"INSERT INTO facts (time,invocation,task,kind,name,data) SELECT ?,?,?,?,?,? WHERE {condition}"
-        try:
-            written = self._db.execute(statement, (*row, owner, invocation, owner)).rowcount
-        except sqlite3.Error as error:
-            self._stand_back_if_lost(invocation)
-            raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
-        if written == 0:
+        if self._db.execute(statement, (*row, owner, invocation, owner)).rowcount == 0:
             raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """What is recorded within is on disk, all of it, when this ends. Raises LauncherError, with nothing written."""
-        try:
-            with schema.writing(self._db):
-                yield
-        except sqlite3.Error as error:
-            raise LauncherError(f"{self.path}: cannot write the journal: {error}") from None
 
     def ask_to_stop(self, lease: Lease) -> bool:
         """Ask the holder of a lease to stop, if nobody has yet; false if it is not alive here.
@@ -336,13 +340,16 @@ class Journal:
                 if holds:
                     self._db.execute("INSERT OR REPLACE INTO live VALUES (?,?,?)", (invocation, now, json.dumps(live)))
         except sqlite3.Error:
-            self._stand_back_if_lost(invocation)
+            self.stand_back_if_lost(invocation)
             return
         if not holds:
             raise LeaseLost(f"{invocation}: another nv-eval has taken this invocation over; this one stands back")
 
-    def _stand_back_if_lost(self, invocation: str) -> None:
-        """What cannot be written does not prove that the lease is still ours; a full disk can be read."""
+    def stand_back_if_lost(self, invocation: str) -> None:
+        """Raises LeaseLost if another process has become the supervisor.
+
+        What cannot be written does not prove that the lease is still ours; a full disk can be read.
+        """
         owner = self._held.get(invocation)
         with contextlib.suppress(sqlite3.Error):
             held = leases.read(self._db, invocation, self.path.parent)

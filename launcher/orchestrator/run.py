@@ -562,7 +562,7 @@ class Run:
         self, task: TaskState, intent: Fact, name: str, ask: Callable[[str], Awaitable[None]], first: bool
     ) -> None:
         if first:
-            await self._scribe.noted(intent, task, name)
+            self._scribe.noted(intent, task, name)
         if self._lost is not None:
             return  # what exists under this name is another's now
         try:

@@ -13,30 +13,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.errors import LauncherError, LeaseLost
-from launcher.orchestrator.journal import HEARTBEAT, Fact, Journal
+from launcher.orchestrator import journal as journals
+from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Journal
 from launcher.orchestrator.state import Phase, TaskState
 from launcher.plan.model import Plan
 
 ROWS_EASE, LONGEST_ROWS = 50.0, 20.0
 """How all tasks are is told again after so many times the processor time that it took, and so many seconds at most."""
+FRESH = 0.05
+"""Seconds after which what was written about the lease may not be true any more: a loop's turn takes less."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     """A fact on its way to the disk. `written` hears of it; without it nobody waits."""
 
-    kind: Fact
-    task: str | None
-    name: str
-    data: dict[str, Any]
-    written: asyncio.Future[None] | None = None
+    entry: Entry
+    written: asyncio.Future[float] | None = None
 
     def tell(self, error: LauncherError | None) -> None:
         """Whoever waits goes on, unless that was cancelled meanwhile."""
         if self.written is None or self.written.done():
             return
         if error is None:
-            self.written.set_result(None)
+            self.written.set_result(time.monotonic())
         else:
             self.written.set_exception(error)
 
@@ -64,11 +64,13 @@ class Scribe:
     async def record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
         """A fact without which nothing may go on; it is on disk when this returns.
 
-        Raises LauncherError if it cannot be written, LeaseLost.
+        Raises LauncherError if it cannot be written, LeaseLost: also if a process that stood still meanwhile has been
+        taken over since.
         """
         written = asyncio.get_running_loop().create_future()
-        self._soon(_Waiting(kind, task.plan.key, name, data, written))
-        await written
+        self._soon(_Waiting(journals.entry(kind, task.plan.key, name, data), written))
+        if time.monotonic() - await written > FRESH:
+            self._journal.stand_back_if_lost(self._invocation)
 
     def at_once(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
         """`record` for those who cannot wait, after all that waits."""
@@ -77,16 +79,12 @@ class Scribe:
 
     def quietly(self, kind: Fact, task: TaskState | None, name: str = "", **data: Any) -> None:
         """A fact that must not keep a teardown from happening when the disk is full; it is written in a moment."""
-        self._soon(_Waiting(kind, task.plan.key if task else None, name, data))
+        self._soon(_Waiting(journals.entry(kind, task.plan.key if task else None, name, data)))
 
-    async def noted(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
-        """The same; it is on disk when this returns, if it can be."""
-        try:
-            await self.record(kind, task, name, **data)
-        except LeaseLost as error:
-            self._lost(error)
-        except LauncherError:
-            return
+    def noted(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
+        """The same; it is on disk when this returns, if it can be, and nothing else has had a turn since."""
+        self.quietly(kind, task, name, **data)
+        self.settle()
 
     def _soon(self, fact: _Waiting) -> None:
         self._waiting.append(fact)
@@ -118,9 +116,7 @@ class Scribe:
 
     def _wrote(self, facts: list[_Waiting]) -> bool:
         try:
-            with self._journal.together():
-                for fact in facts:
-                    self._write(fact)
+            self._journal.record_all(self._invocation, [fact.entry for fact in facts])
         except LauncherError:
             return False
         for fact in facts:
@@ -128,7 +124,7 @@ class Scribe:
         return True
 
     def _write(self, fact: _Waiting) -> None:
-        self._journal.record(self._invocation, fact.kind, fact.task, fact.name, **fact.data)
+        self._journal.record_all(self._invocation, [fact.entry])
 
     def beat(self, tasks: Iterable[TaskState], now: float, *, force: bool = False) -> None:
         """A sign of life, with how all tasks are, where it is due or `force` says so."""

@@ -14,7 +14,7 @@ import sys
 import threading
 from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from launcher.orchestrator.journal import Journal
+from launcher.orchestrator.journal import Entry, Journal
 from launcher.platforms.slurm import scripts
 from launcher.platforms.slurm.shell import Shell
 
@@ -106,15 +106,17 @@ class Watch:
     # --- the journal --------------------------------------------------------------------------------------------------
 
     def _watch_journal(self) -> None:
-        record = Journal.record
+        record_all = Journal.record_all
 
-        def recorded(journal: Journal, invocation: str, kind: Any, *args: Any, **data: Any) -> None:
+        def recorded(journal: Journal, invocation: str, entries: Sequence[Entry]) -> None:
             self._journal = journal
-            self.reach(f"fact {kind.value} before")
-            record(journal, invocation, kind, *args, **data)
-            self.reach(f"fact {kind.value} after")
+            for entry in entries:
+                self.reach(f"fact {entry.kind.value} before")
+            record_all(journal, invocation, entries)
+            for entry in entries:
+                self.reach(f"fact {entry.kind.value} after")
 
-        setattr(Journal, "record", recorded)  # noqa: B010  a class that is changed on purpose
+        setattr(Journal, "record_all", recorded)  # noqa: B010  a class that is changed on purpose
         for name in JOURNAL_METHODS:
             setattr(Journal, name, self._around(f"journal {name}", getattr(Journal, name)))
 

@@ -162,10 +162,10 @@ def test_a_log_that_cannot_be_read_does_not_hide_the_reason(tmp_path: Path, jour
 
 def test_a_full_disk_does_not_take_scores_away(tmp_path: Path):
     class Full(Journal):
-        def record(self, invocation, kind, task=None, name="", **data):
-            if kind in (Fact.TASK_COLLECTED, Fact.TASK_ENDED, Fact.TASK_GONE):
+        def record_all(self, invocation, entries):
+            if {entry.kind for entry in entries} & {Fact.TASK_COLLECTED, Fact.TASK_ENDED, Fact.TASK_GONE}:
                 raise LauncherError("disk full")
-            super().record(invocation, kind, task, name, **data)
+            super().record_all(invocation, entries)
 
     platform, said, plan = FakePlatform(), list[tuple[str, str]](), make_plan(tmp_path, 1)
     run = Run(plan, platform, Full(tmp_path / "j.db"), tell=lambda *words: said.append(words))

@@ -102,10 +102,10 @@ def test_the_intent_is_in_the_journal_before_the_request(tmp_path: Path, journal
 
 def test_nothing_is_created_when_the_intent_cannot_be_written(tmp_path: Path, journal: Journal):
     class Full(Journal):
-        def record(self, invocation, kind, task=None, name="", **data):
-            if kind is Fact.INTEND_CREATE_ENDPOINT:
+        def record_all(self, invocation, entries):
+            if any(entry.kind is Fact.INTEND_CREATE_ENDPOINT for entry in entries):
                 raise LauncherError("disk full")
-            super().record(invocation, kind, task, name, **data)
+            super().record_all(invocation, entries)
 
     platform = FakePlatform()
     outcome = run_plan(make_plan(tmp_path, 2), platform, Full(tmp_path / "j.db"))

@@ -351,12 +351,12 @@ class Dying(Journal):
     facts_left: float = float("inf")
     killed: asyncio.Event
 
-    def record(self, invocation, kind, task=None, name="", **data):
-        self.facts_left -= 1
+    def record_all(self, invocation, entries):
+        self.facts_left -= len(entries)
         if self.facts_left < 0:
             self.killed.set()
             raise Crash
-        super().record(invocation, kind, task, name, **data)
+        super().record_all(invocation, entries)
 
 
 class Adopting(FakePlatform):
