@@ -45,6 +45,7 @@ class Fleet:
 
     `requests`, `cpu_ms` are per task, the latter without the start-up of the program. `billed` is endpoint time as the
     workspace bills it over the time that start-ups and jobs need, `kept` that if all were deleted after the last job.
+    `barrier` and `barrier_billed`: time over the bound and billed time at best if jobs waited for all endpoints.
     Lags are from a fact on the platform to the request that reacts to it: `job_lag` from a ready endpoint to its job,
     `delete_lag` from a job's end to the deletion.
     """
@@ -56,6 +57,8 @@ class Fleet:
     ratio: float
     billed: float
     kept: float
+    barrier: float
+    barrier_billed: float
     requests: float
     cpu_ms: float
     memory: float
@@ -157,7 +160,7 @@ def run(tasks: int, mode: str = "", slots: int | None = None, scale: float = 1.0
         before = len(made.emulator.requests)
         write_config(home, tasks)
         busy = os.getloadavg()[0]
-        used = program(home, *_overrides(mode, slots))
+        used = program(home, *_overrides(slots))
         record: dict[str, Any] = json.loads(used.out) if used.out else {"tasks": [], "seconds": used.wall}
         return _fleet(
             made,
@@ -173,9 +176,8 @@ def run(tasks: int, mode: str = "", slots: int | None = None, scale: float = 1.0
         )
 
 
-def _overrides(mode: str, slots: int | None) -> list[str]:
-    limit = [f"limits.max_parallel_endpoints={slots}"] if slots else []
-    return limit + (["execution.start_jobs=all_ready"] if "barrier" in mode else [])
+def _overrides(slots: int | None) -> list[str]:
+    return [f"limits.max_parallel_endpoints={slots}"] if slots else []
 
 
 def run_virtual_fleet(tasks: int, mode: str, slots: int | None = None) -> Fleet:
@@ -186,7 +188,7 @@ def run_virtual_fleet(tasks: int, mode: str, slots: int | None = None) -> Fleet:
         async with virtual_bench(folder, boots=boots.__getitem__, lasts=lasts.__getitem__) as made:
             home = Home(folder)
             write_config(home, tasks)
-            request = Request(name="config", config_dir=str(folder), overrides=tuple(_overrides(mode, slots)))
+            request = Request(name="config", config_dir=str(folder), overrides=tuple(_overrides(slots)))
             outcome = await made.run(build(load(request)))
             return _fleet(
                 made,
@@ -228,6 +230,8 @@ def _fleet(
         ratio=seconds / bound,
         billed=billed / sum(needed),
         kept=_without_teardown(made) / sum(needed),
+        barrier=(max(times[0]) + max(times[1])) / max(needed),
+        barrier_billed=(tasks * max(times[0]) + sum(times[1])) / sum(needed),
         requests=requests / tasks,
         cpu_ms=1000 * cpu / tasks,
         memory=memory,
@@ -271,15 +275,15 @@ VIRTUAL = (
     (40, "8 slots, virtual clock", 8),
     (160, "32 slots, virtual clock", 32),
 )
-SHAPES = ((100, "32 slots", 32), (100, "barrier", None))
-"""Of these only the last one in a quick run: an orchestrator that asks endpoints itself needs a clock that is real."""
+SHAPES = ((100, "32 slots", 32),)
+"""Of the real program; not in a quick run."""
 
 
 def measure(*, quick: bool) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """All sizes at once, then with slots and with the barrier."""
+    """All sizes at once, then with slots."""
     runs = [run(size) for size, times in (QUICK if quick else SIZES).items() for _ in range(times)]
     plain = list(runs)
-    runs += [run(size, mode, slots) for size, mode, slots in SHAPES[quick:]]
+    runs += [run(size, mode, slots) for size, mode, slots in (() if quick else SHAPES)]
     runs += [run_virtual_fleet(size, mode, slots) for size, mode, slots in VIRTUAL]
     figures = [figure for alike in grouped(runs) for figure in _told(alike)]
     return [*figures, *slopes(plain)], [asdict(one) for one in runs]
@@ -342,6 +346,8 @@ def _told(runs: Sequence[Fleet]) -> list[Figure]:
     return [
         *common,
         figure("billed without teardown per task", lambda one: one.kept),
+        figure("time over the bound with a barrier, at best", lambda one: one.barrier),
+        figure("billed with a barrier, at best", lambda one: one.barrier_billed),
         figure("requests of a task", lambda one: one.requests, target=6.0 if large else None),
         figure("processor time of a task", lambda one: one.cpu_ms, unit="ms", target=30.0 if large else None),
         figure("memory", lambda one: one.memory, unit="MiB", target=most),

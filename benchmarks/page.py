@@ -47,10 +47,10 @@ INTROS = {
 Wall time of a command over that of a bare Python (`python -c pass`), in a home where 1,000 invocations of 10 tasks have
 run.""",
     "fleet": """\
-N endpoints with a job each, all at once unless it says otherwise. `barrier`: jobs wait until all endpoints answer
-(`execution.start_jobs: all_ready`). `without teardown per task`: what the same run would have billed if all endpoints
-were deleted when the last job has ended. `virtual clock`: the same program and emulator in one process whose waiting
-takes no time, so that only what the launcher decides is measured.""",
+N endpoints with a job each, all at once unless it says otherwise. `with a barrier, at best`: what no launcher could
+beat if jobs waited until all endpoints answer (`execution.start_jobs: all_ready`). `without teardown per task`: what
+the same run would have billed if all endpoints were deleted when the last job has ended. `virtual clock`: the same
+program and emulator in one process whose waiting takes no time, so that only what the launcher decides is measured.""",
     "recovery": "A launcher is ended by `kill -9` when half of its jobs run, and another goes on.",
     "paper": """\
 The orchestrator and its journal alone, on a virtual clock, with a platform in memory: start-up and job times have

@@ -16,7 +16,17 @@ from benchmarks.startup import costs_of
 
 
 def fleet(tasks: int, **keys: Any) -> Fleet:
-    known = {"mode": "", "bound": 10.0, "seconds": 11.0, "ratio": 1.1, "billed": 1.0, "kept": 2.0, "requests": 6.0}
+    known = {
+        "mode": "",
+        "bound": 10.0,
+        "seconds": 11.0,
+        "ratio": 1.1,
+        "billed": 1.0,
+        "kept": 2.0,
+        "barrier": 1.5,
+        "barrier_billed": 1.9,
+        "requests": 6.0,
+    }
     rest = {"cpu_ms": 20.0, "memory": 50.0, "job_lag": 0.1, "delete_lag": 0.2, "load": 0.0, "scored": tasks}
     return Fleet(**{"tasks": tasks, **known, **rest, **keys})
 
