@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ class Workspace(LeptonClient):
 
     def __init__(self, appears: float) -> None:
         self.appears = appears
+        self.api = SimpleNamespace(in_flight=8)  # type: ignore[assignment]
         self.asked: list[float] = []
 
     def _shown(self, thing: Any) -> list[Any]:
