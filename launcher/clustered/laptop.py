@@ -21,6 +21,7 @@ from launcher.plan.model import Plan
 from launcher.platforms import open_for
 from launcher.platforms.base import CheckState
 from launcher.platforms.home import write
+from launcher.platforms.http import patience
 from launcher.platforms.kubernetes.supervising import Seen, Supervised, opened, refuse
 from launcher.supervise import begin, begin_folder, refuse_beyond_budget, stored_plan
 
@@ -28,6 +29,8 @@ START_TIME = 900.0
 """Seconds that the supervisor may take until it has taken over: an image is pulled, packages are installed."""
 BEGUN_TIME = 120.0
 """Seconds after which a supervisor that is not there will not come."""
+LOOK_TIME = 15.0
+"""Seconds after which a cluster that nobody answers for is not asked on: whoever looks wants an answer."""
 PAUSE = 0.3
 STOP_PAUSE = 1.0
 FACTS = "facts.json.gz"
@@ -150,7 +153,8 @@ def look(journal: Journal, invocation: Invocation) -> Seen:
     plan = stored_plan(journal, invocation)
 
     async def work(supervised: Supervised) -> Seen:
-        seen = await supervised.look()
+        with patience(LOOK_TIME):
+            seen = await supervised.look()
         _note(journal, plan, seen, supervised.place)
         if seen.has_ended or seen.job == "gone":
             await _bring_home(journal, plan, supervised)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from launcher.cli.clustered import bring_home, pause, refresh_named
+from launcher.clustered import laptop as asking
 from launcher.clustered import mirror
 from launcher.clustered.pod import pack
 from launcher.config.validate import validate
@@ -138,3 +142,31 @@ def test_what_comes_home_is_all_but_caches_and_what_the_machine_has(tmp_path: Pa
 
     with zipfile.ZipFile(tmp_path / "home.zip") as archive:
         assert sorted(archive.namelist()) == ["a/job.log", "a/output/samples.jsonl", "facts.json.gz", "results.json"]
+
+
+def test_a_cluster_that_nobody_answers_for_is_soon_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "LOOK_TIME", 0.2)
+    cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "x"}}
+    users = [{"name": "u", "user": {"token": "t"}}]
+    config = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "c"}
+    (tmp_path / "config").write_text(json.dumps({"apiVersion": "v1", "kind": "Config", **config}))
+    plan = build(
+        validate(
+            {
+                "execution": {"type": "kubernetes", "kubeconfig": str(tmp_path / "config")},
+                "deployment": {"type": "vllm", "model_id": "m"},
+                "evaluation": {"tasks": [{"name": "gsm8k"}]},
+            }
+        ),
+        RUN,
+    )
+    journal = Journal(tmp_path / "journal.db")
+    document = msgspec.json.encode(plan)
+    journal.begin(RUN, execution="kubernetes", deployment="vllm", folder="x", tasks=["a"], hold=False, plan=document)
+
+    began = time.monotonic()
+    with pytest.raises(PlatformError):
+        asking.look(journal, journal.find(RUN))
+    journal.close()
+    assert time.monotonic() - began < 30, "the patience of a run is 90 s"
