@@ -126,7 +126,11 @@ def test_a_supervisor_that_is_gone_has_left_an_interrupted_run(pod: Journal, lap
     assert laptop.state(laptop.find(RUN)) is RunState.INTERRUPTED
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", mirror.gzip.compress(b"{}"), mirror.gzip.compress(b"[1")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", mirror.gzip.compress(b"{}"), mirror.gzip.compress(b"[1")],
+    ids=["empty", "no gzip", "no facts", "cut off"],
+)
 def test_a_damaged_report_is_told(content: bytes) -> None:
     with pytest.raises(PlatformError, match="what the supervisor says of itself is damaged"):
         mirror.read(content)
