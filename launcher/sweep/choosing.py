@@ -247,18 +247,10 @@ class StudySupervision(SweepSupervision):
             given = values(self.study.objective, trial.point.plan, found)
         except LauncherError as error:
             if self._stop is None:
-                self._without_objective(trial.point, error)
+                self._failed(trial.point, error)
             return TrialFailed(str(error))
         self._values[trial.of] = (trial.point.words, given)
         return given
-
-    def _without_objective(self, point: PlannedPoint, error: LauncherError) -> None:
-        self._codes[point.number] = error.exit_code
-        text = str(error).replace("\n", "; ")
-        self.say(f"Point {point.number} ({point.words}): {text}")
-        with contextlib.suppress(LauncherError):
-            record.note(self.plan, self.journal, point, text)
-        self._apply_policy(point)
 
     def _apply_policy(self, point: PlannedPoint) -> None:
         if point.is_skipped and point.note == _AGAIN:
