@@ -7,7 +7,6 @@ earlier supervisor has run is known by its identity and answered at once; so it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
