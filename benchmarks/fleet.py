@@ -10,6 +10,7 @@ import contextlib
 import heapq
 import json
 import math
+import multiprocessing
 import os
 import random
 import statistics
@@ -17,14 +18,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, shown
 from launcher.config import Request, load
 from launcher.orchestrator.reasons import Reason
 from launcher.plan.build import build
@@ -37,6 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SEED = 20240229
 BOOT, JOB, SPREAD = 20.0, 15.0, 0.35
 """Medians of the start-up and job times in seconds, and the standard deviation of their logarithms."""
+BARRIER = "barrier"
+"""The mode of a fleet whose jobs wait until all endpoints answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +165,7 @@ def run(tasks: int, mode: str = "", slots: int | None = None, scale: float = 1.0
         before = len(made.emulator.requests)
         write_config(home, tasks)
         busy = os.getloadavg()[0]
-        used = program(home, *_overrides(slots))
+        used = program(home, *_overrides(mode, slots))
         record: dict[str, Any] = json.loads(used.out) if used.out else {"tasks": [], "seconds": used.wall}
         return _fleet(
             made,
@@ -176,8 +181,9 @@ def run(tasks: int, mode: str = "", slots: int | None = None, scale: float = 1.0
         )
 
 
-def _overrides(slots: int | None) -> list[str]:
-    return [f"limits.max_parallel_endpoints={slots}"] if slots else []
+def _overrides(mode: str, slots: int | None) -> list[str]:
+    wanted = ["execution.start_jobs=all_ready"] if mode == BARRIER else []
+    return [*wanted, *([f"limits.max_parallel_endpoints={slots}"] if slots else [])]
 
 
 def run_virtual_fleet(tasks: int, mode: str, slots: int | None = None) -> Fleet:
@@ -188,7 +194,7 @@ def run_virtual_fleet(tasks: int, mode: str, slots: int | None = None) -> Fleet:
         async with virtual_bench(folder, boots=boots.__getitem__, lasts=lasts.__getitem__) as made:
             home = Home(folder)
             write_config(home, tasks)
-            request = Request(name="config", config_dir=str(folder), overrides=tuple(_overrides(slots)))
+            request = Request(name="config", config_dir=str(folder), overrides=tuple(_overrides(mode, slots)))
             outcome = await made.run(build(load(request)))
             return _fleet(
                 made,
@@ -265,60 +271,120 @@ def _lags(made: Bench) -> tuple[list[float], list[float]]:
     return job_lags, delete_lags
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A fleet of the real program, and how often it is run; its figures are medians."""
+
+    tasks: int
+    mode: str = ""
+    slots: int | None = None
+    times: int = 1
+
+    def __str__(self) -> str:
+        """What it is called."""
+        return f"N = {self.tasks}{f', {self.mode}' if self.mode else ''}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All fleets of a measurement. `together`: small ones that may run at the same time; `alone`: one after another."""
+
+    together: tuple[Wanted, ...]
+    alone: tuple[Wanted, ...]
+
+
 RATIO = {100: 1.05, 1000: 1.10}
 """Most of the bound that a run of so many tasks may take."""
-SIZES = {3: 1, 10: 1, 30: 1, 100: 3, 300: 1, 1000: 3}
-"""How often each size is run; the figures are medians."""
-QUICK = {10: 1, 100: 3, 1000: 1}
+FULL = Schedule(
+    together=(
+        Wanted(tasks=24, mode="8 slots", slots=8),
+        Wanted(tasks=96, mode="32 slots", slots=32),
+        *(Wanted(tasks=tasks, mode=mode) for tasks in (3, 10, 30) for mode in ("", BARRIER)),
+    ),
+    alone=(
+        Wanted(tasks=100, times=3),
+        Wanted(tasks=100, mode=BARRIER),
+        Wanted(tasks=300),
+        Wanted(tasks=1000, times=2),
+        Wanted(tasks=1000, mode=BARRIER),
+    ),
+)
+QUICK = Schedule(
+    together=(Wanted(tasks=10), Wanted(tasks=10, mode=BARRIER), Wanted(tasks=100, mode=BARRIER)),
+    alone=(Wanted(tasks=100, times=3), Wanted(tasks=1000)),
+)
 VIRTUAL = (
     (100, "virtual clock", None),
     (40, "8 slots, virtual clock", 8),
     (160, "32 slots, virtual clock", 32),
 )
-SHAPES = ((100, "32 slots", 32),)
-"""Of the real program; not in a quick run."""
+APART = 5.0
+"""Seconds between the starts of fleets that run together: so long programs take to be imported."""
 
 
 def measure(*, quick: bool) -> tuple[list[Figure], list[dict[str, Any]]]:
-    """All sizes at once, then with slots."""
-    runs = [run(size) for size, times in (QUICK if quick else SIZES).items() for _ in range(times)]
-    plain = list(runs)
-    runs += [run(size, mode, slots) for size, mode, slots in (() if quick else SHAPES)]
+    """Fleets all at once, with a barrier, with slots, and on a virtual clock."""
+    runs = measured(QUICK if quick else FULL)
+    plain = [one for one in runs if not one.mode]
     runs += [run_virtual_fleet(size, mode, slots) for size, mode, slots in VIRTUAL]
-    figures = [figure for alike in grouped(runs) for figure in _told(alike)]
+    barriers = {one.tasks for one in runs if one.mode == BARRIER}
+    figures = [figure for alike in grouped(runs) for figure in _told(alike, best=alike[0].tasks not in barriers)]
     return [*figures, *slopes(plain)], [asdict(one) for one in runs]
 
 
+def measured(schedule: Schedule) -> list[Fleet]:
+    """All fleets of a schedule. What is done is said on standard error, as it takes minutes."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=len(schedule.together) or 1, mp_context=spawn) as pool:
+        places = [one for one in schedule.together for _ in range(one.times)]
+        runs = list(pool.map(_run_after, count(step=APART), places))
+    return [*runs, *(_run_wanted(one) for one in schedule.alone for _ in range(one.times))]
+
+
+def _run_after(seconds: float, wanted: Wanted) -> Fleet:
+    time.sleep(seconds)
+    return _run_wanted(wanted)
+
+
+def _run_wanted(wanted: Wanted) -> Fleet:
+    done = run(wanted.tasks, wanted.mode, wanted.slots)
+    print(f"fleet: {wanted}: {done.seconds:.0f} s, {done.ratio:.3f} times the bound", file=sys.stderr, flush=True)
+    return done
+
+
 def grouped(runs: Sequence[Fleet]) -> list[list[Fleet]]:
-    """Runs of the same fleet, in the order of the first of each."""
+    """Runs of the same fleet: by size, that with a barrier behind that without; then all others as they come."""
     groups: dict[tuple[int, str], list[Fleet]] = {}
-    for one in runs:
+    for one in sorted(runs, key=lambda one: (0, one.tasks, one.mode) if one.mode in ("", BARRIER) else (1, 0, "")):
         groups.setdefault((one.tasks, one.mode), []).append(one)
     return list(groups.values())
 
 
 def slopes(runs: Sequence[Fleet]) -> list[Figure]:
-    """What each further task costs: least squares of the totals against the number of tasks."""
+    """What each further task costs: straight lines through the totals of all runs, and through the lags."""
     if len({one.tasks for one in runs}) < 2:
         return []
-    sizes = [one.tasks for one in runs]
-    totals = (
-        ("requests of each further task", [one.requests * one.tasks for one in runs], ""),
-        ("processor time of each further task", [one.cpu_ms * one.tasks for one in runs], "ms"),
-        ("memory of each further task", [one.memory * 1024 for one in runs], "KiB"),
+    totals: tuple[tuple[str, Callable[[Fleet], float], str], ...] = (
+        ("requests of each further task", lambda one: one.requests * one.tasks, ""),
+        ("processor time of each further task", lambda one: one.cpu_ms * one.tasks, "ms"),
+        ("memory of each further task", lambda one: one.memory * 1024, "KiB"),
+        ("a ready endpoint's wait for its job, for each further task", lambda one: one.job_lag * 1000, "ms"),
+        ("an endpoint's wait for its deletion, for each further task", lambda one: one.delete_lag * 1000, "ms"),
     )
-    return [
-        Figure(bench="fleet", name=f"{name}, least squares", value=_slope(sizes, total), unit=unit)
-        for name, total, unit in totals
-    ]
+    return [_line(f"{name}, least squares", runs, value, unit) for name, value, unit in totals]
 
 
-def _slope(sizes: Sequence[int], values: Sequence[float]) -> float:
-    return statistics.linear_regression(sizes, values).slope
+def _line(name: str, runs: Sequence[Fleet], value: Callable[[Fleet], float], unit: str) -> Figure:
+    """The slope of a straight line against the number of tasks, where it begins, and how straight it is."""
+    sizes, values = [one.tasks for one in runs], [value(one) for one in runs]
+    slope, start = statistics.linear_regression(sizes, values)
+    fit = f", r2 {statistics.correlation(sizes, values) ** 2:.3f}" if len(set(values)) > 1 else ""
+    note = f"{shown(start, unit)} for N = 0{fit}"
+    return Figure(bench="fleet", name=name, value=slope, unit=unit, note=note)
 
 
-def _told(runs: Sequence[Fleet]) -> list[Figure]:
-    """The figures of one fleet, medians of its runs."""
+def _told(runs: Sequence[Fleet], *, best: bool = True) -> list[Figure]:
+    """The figures of one fleet, medians of its runs. `best`: say what one with a barrier would have cost at best."""
     first = runs[0]
     name = f"N = {first.tasks}{f', {first.mode}' if first.mode else ''}"
 
@@ -328,26 +394,34 @@ def _told(runs: Sequence[Fleet]) -> list[Figure]:
     low, high = min(one.ratio for one in runs), max(one.ratio for one in runs)
     spread = f"of {len(runs)} runs, {low:.3f} to {high:.3f}; " if len(runs) > 1 else ""
     note = f"{spread}{statistics.median(one.seconds for one in runs):.1f} s, load {max(one.load for one in runs):.1f}"
-    aim = 1.10 if "slots" in first.mode else None if first.mode else RATIO.get(first.tasks)
-    lost = figure("tasks without scores", lambda one: one.tasks - one.scored, target=0)
+    is_barrier = first.mode == BARRIER
     common = [
-        lost,
-        figure("time over the bound", lambda one: one.ratio, target=aim, note=note),
+        figure("tasks without scores", lambda one: one.tasks - one.scored, target=0),
+        figure(
+            "time over the bound",
+            lambda one: one.ratio,
+            target=1.10 if "slots" in first.mode else None if first.mode else RATIO.get(first.tasks),
+            note=f"{note}; {first.barrier:.3f} at best" if is_barrier else note,
+        ),
         figure(
             "billed time over what is needed",
             lambda one: one.billed,
             target=1.05 if first.tasks == 100 and not first.mode else None,
+            note=f"{first.barrier_billed:.3f} at best" if is_barrier else "",
         ),
     ]
     if first.mode:
         return common
     large = first.tasks == 1000
     most = (60e6 + 50e3 * first.tasks) / 2**20
+    computed = (
+        figure("time over the bound with a barrier, at best", lambda one: one.barrier),
+        figure("billed with a barrier, at best", lambda one: one.barrier_billed),
+    )
     return [
         *common,
         figure("billed without teardown per task", lambda one: one.kept),
-        figure("time over the bound with a barrier, at best", lambda one: one.barrier),
-        figure("billed with a barrier, at best", lambda one: one.barrier_billed),
+        *(computed if best else ()),
         figure("requests of a task", lambda one: one.requests, target=6.0 if large else None),
         figure("processor time of a task", lambda one: one.cpu_ms, unit="ms", target=30.0 if large else None),
         figure("memory", lambda one: one.memory, unit="MiB", target=most),

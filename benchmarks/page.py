@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
+from benchmarks.fleet import BARRIER
 from benchmarks.misses import EXPLAINED
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -47,10 +48,20 @@ INTROS = {
 Wall time of a command over that of a bare Python (`python -c pass`), in a home where 1,000 invocations of 10 tasks have
 run.""",
     "fleet": """\
-N endpoints with a job each, all at once unless it says otherwise. `with a barrier, at best`: what no launcher could
-beat if jobs waited until all endpoints answer (`execution.start_jobs: all_ready`). `without teardown per task`: what
-the same run would have billed if all endpoints were deleted when the last job has ended. `virtual clock`: the same
-program and emulator in one process whose waiting takes no time, so that only what the launcher decides is measured.""",
+N endpoints with a job each, all at once unless it says otherwise, and each job as soon as its own endpoint answers.
+
+- `barrier`: jobs wait until all endpoints answer (`execution.start_jobs: all_ready`), which the launcher asks itself;
+  `at best`: what no launcher could beat then, by calculation from the times that were drawn.
+- `without teardown per task`: what the same run would have billed if all endpoints were deleted when the last job has
+  ended. The program has no such mode, so it is not run but added up from the times of the run beside it, exactly.
+- `slots`: `limits.max_parallel_endpoints`, over the bound of list scheduling.
+- `virtual clock`: the same program and emulator in one process whose waiting takes no time, so that only what the
+  launcher decides is measured.
+- Slopes are straight lines through all runs without a mode; r2 says how straight they are.
+
+So that all of it takes a quarter of an hour, fleets of 3, 10 and 30, and those with 8 and 32 slots, which are of 24 and
+96 tasks, run at the same time, each in processes of its own: together they leave the processors idle. With `--quick`
+those of 10, and the barrier of 100, do. All others run alone.""",
     "recovery": "A launcher is ended by `kill -9` when half of its jobs run, and another goes on.",
     "paper": """\
 The orchestrator and its journal alone, on a virtual clock, with a platform in memory: start-up and job times have
@@ -165,21 +176,38 @@ def charts(document: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _fleet(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Against the number of tasks: medians of the runs of each size."""
-    for file, key, title in (
-        ("fleet-time", "ratio", "time over the bound"),
-        ("fleet-billed", "billed", "billed endpoint time over what is needed"),
-        ("fleet-requests", "requests", "requests of a task"),
-        ("fleet-cpu", "cpu_ms", "processor time of a task (ms)"),
-        ("fleet-memory", "memory", "peak memory (MiB)"),
-        ("fleet-lag", "delete_lag", "from a job's end to its endpoint's deletion (s)"),
+    """Against the number of tasks: medians of the runs of each size, what they are compared with beside them."""
+    ours, barrier = [[row for row in rows if row["mode"] == mode] for mode in ("", BARRIER)]
+    for file, title, lines in (
+        ("fleet-time", "time over the bound", {_AS_READY: (ours, "ratio"), _ALL_READY: (barrier, "ratio")}),
+        (
+            "fleet-billed",
+            "billed endpoint time over what is needed",
+            {
+                _AS_READY: (ours, "billed"),
+                _ALL_READY: (barrier, "billed"),
+                "without teardown per task": (ours, "kept"),
+            },
+        ),
+        ("fleet-requests", "requests of a task", {"": (ours, "requests")}),
+        ("fleet-cpu", "processor time of a task (ms)", {"": (ours, "cpu_ms")}),
+        ("fleet-memory", "peak memory (MiB)", {"": (ours, "memory")}),
+        (
+            "fleet-lag",
+            "from a fact to what follows (s)",
+            {"an endpoint is ready: its job": (ours, "job_lag"), "a job ends: deletion": (ours, "delete_lag")},
+        ),
     ):
-        sizes = sorted({row["tasks"] for row in rows if not row["mode"]})
         values = [
-            {"N": size, "y": statistics.median(row[key] for row in rows if row["tasks"] == size and not row["mode"])}
-            for size in sizes
+            {"N": size, "y": statistics.median(row[key] for row in of if row["tasks"] == size), "line": line}
+            for line, (of, key) in lines.items()
+            for size in sorted({row["tasks"] for row in of})
         ]
         yield file, _line(f"Fleets of N tasks: {title}", "N", title, values)
+
+
+_AS_READY, _ALL_READY = "as each is ready", "with a barrier"
+"""How lines are called by when jobs start."""
 
 
 def _paper(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -191,16 +219,23 @@ def _paper(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]
         yield file, _line(f"The orchestrator with N tasks on a virtual clock: {title}", "N", title, values)
 
 
-def _line(description: str, x: str, y: str, values: Sequence[dict[str, float]]) -> dict[str, Any]:
+def _line(description: str, x: str, y: str, values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Lines of points `N` and `y`; where points say of which `line` they are, in colours."""
+    lines = list(dict.fromkeys(one.get("line", "") for one in values))
+    colours = {"scale": {"domain": lines, "range": _COLOURS[: len(lines)]}, "title": None}
+    coloured = {"color": {"field": "line", "type": "nominal", "legend": {"orient": "bottom"}, **colours}}
+    named = [{"x": one["N"], "y": round(one["y"], 4), "line": one.get("line", "")} for one in values]
+    plain = [{"x": one["x"], "y": one["y"]} for one in named]
     return {
         "description": description,
-        "data": {"values": [{"x": one["N"], "y": round(one["y"], 4)} for one in values]},
+        "data": {"values": named if len(lines) > 1 else plain},
         "width": 420,
         "height": 180,
-        "mark": {"type": "line", "point": True, "color": _COLOUR},
+        "mark": {"type": "line", "point": True} | ({} if len(lines) > 1 else {"color": _COLOURS[0]}),
         "encoding": {
             "x": {"field": "x", "type": "quantitative", "scale": {"type": "log"}, "title": x, "axis": {"grid": False}},
             "y": {"field": "y", "type": "quantitative", "scale": {"zero": False}, "title": y},
+            **(coloured if len(lines) > 1 else {}),
         },
         "config": {"background": "white", "font": "sans-serif"},
     }
@@ -214,9 +249,9 @@ def _bars(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "description": f"{TITLES.get(name, name)}: how many times as long as what it is compared with",
         "data": {"values": values},
         "width": 420,
-        "mark": {"type": "point", "filled": True, "size": 70, "color": _COLOUR}
+        "mark": {"type": "point", "filled": True, "size": 70, "color": _COLOURS[0]}
         if wide
-        else {"type": "bar", "color": _COLOUR},
+        else {"type": "bar", "color": _COLOURS[0]},
         "encoding": {
             "y": {"field": "what", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 320}},
             "x": times,
@@ -225,7 +260,7 @@ def _bars(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-_COLOUR = "#0b62a4"
+_COLOURS = ["#0b62a4", "#d1610a", "#6b6b6b"]
 
 
 def mark(spec: dict[str, Any]) -> str:

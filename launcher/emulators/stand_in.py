@@ -39,12 +39,17 @@ def is_server(words: Sequence[str]) -> bool:
 
 def options(port: str, words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Arguments of the small model's server. A quarter of the cores each: endpoints come in numbers."""
-    name = _value(words, _NAMES) or environment.get("NIM_SERVED_MODEL_NAME") or _model(words)
+    name = served_name(words, environment)
     context = _value(words, _CONTEXTS) or environment.get("NIM_MAX_MODEL_LEN") or ""
     found = ["--host", "127.0.0.1", "--port", port, "--threads", str(max(1, (os.cpu_count() or 1) // 4))]
     if context.isdecimal():
         found += ["--context", str(min(int(context), LONGEST_CONTEXT))]
     return [*found, "--served-name", name] if name else found
+
+
+def served_name(words: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """What a server calls its model; None where neither its command nor its environment says so."""
+    return _value(words, _NAMES) or environment.get("NIM_SERVED_MODEL_NAME") or _model(words)
 
 
 def words_of(command: Sequence[str]) -> Sequence[str]:

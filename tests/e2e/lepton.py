@@ -18,6 +18,7 @@ import httpx
 from launcher.config.validate import validate
 from launcher.emulators.lepton import Config, LeptonEmulator, Script
 from launcher.emulators.lepton.container import Command
+from launcher.emulators.lepton.simulated import answering
 from launcher.orchestrator.journal import Journal
 from launcher.orchestrator.run import Run
 from launcher.orchestrator.state import RunOutcome, TaskOutcome
@@ -73,7 +74,8 @@ class Bench:
         """A server."""
         self.commands.append(command)
         name = command.env["LEPTON_DEPLOYMENT_NAME"]
-        return Script(output="the server says hello\n", opens_after=self.boots(number_of(name, -2)))
+        opens = self.boots(number_of(name, -2))
+        return Script(output="the server says hello\n", opens_after=opens, application=answering("m"))
 
     def job(self, command: Command) -> Script:
         """A job."""

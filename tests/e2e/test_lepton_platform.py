@@ -72,6 +72,19 @@ async def test_each_task_gets_its_endpoint_and_its_score(tmp_path: Path, new: bo
         nothing_left(made)
 
 
+async def test_with_a_barrier_no_job_is_submitted_before_the_last_endpoint_answers(tmp_path: Path) -> None:
+    with bench(tmp_path) as made:
+        made.boots = [0.1, 0.2, 1.0].__getitem__
+
+        outcome = await made.run(made.plan(3, start_jobs="all_ready"))
+
+        state = made.emulator.state()
+        ready = [next(when for when, phase in item.states if phase == "Ready") for item in state.endpoints]
+        assert [task.reason for task in outcome.tasks] == [Reason.COMPLETED] * 3
+        assert min(job.states[0][0] for job in state.jobs) > max(ready)
+        nothing_left(made)
+
+
 LOSSES: list[Fault] = [
     LoseAnswer(route="POST /deployments", times=2),
     LoseAnswer(route="POST /jobs", times=2),

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks import figures, page
 from benchmarks.figures import Figure, Ran
-from benchmarks.fleet import Fleet, draw, grouped, list_schedule, slopes
+from benchmarks.fleet import BARRIER, FULL, Fleet, draw, grouped, list_schedule, slopes
+from benchmarks.fleet import _told as told_of
 from benchmarks.paper import bend, tasks_of_a_supervisor
 from benchmarks.startup import costs_of
 
@@ -57,13 +58,51 @@ def test_a_small_fleet_is_the_beginning_of_a_large_one() -> None:
 def test_runs_of_the_same_fleet_are_told_as_one() -> None:
     runs = [fleet(100), fleet(3), fleet(100), fleet(100, mode="barrier")]
 
-    assert [[one.tasks for one in alike] for alike in grouped(runs)] == [[100, 100], [3], [100]]
+    assert [[one.tasks for one in alike] for alike in grouped(runs)] == [[3], [100, 100], [100]]
+
+
+def test_a_fleet_with_a_barrier_stands_behind_that_without_and_before_those_of_other_kinds() -> None:
+    runs = [fleet(24, mode="8 slots"), fleet(100, mode=BARRIER), fleet(1000), fleet(100)]
+
+    told = [(alike[0].tasks, alike[0].mode) for alike in grouped(runs)]
+
+    assert told == [(100, ""), (100, BARRIER), (1000, ""), (24, "8 slots")]
+
+
+def test_what_a_barrier_costs_at_best_is_told_only_where_none_is_run() -> None:
+    def names(*, best: bool) -> str:
+        return " ".join(one.name for one in told_of([fleet(100)], best=best))
+
+    assert "at best" in names(best=True) and "at best" not in names(best=False)
+    run = {one.name: one for one in told_of([fleet(100, mode=BARRIER, ratio=1.6, barrier=1.5)])}
+    assert run["N = 100, barrier, time over the bound"].value == 1.6
+    assert run["N = 100, barrier, time over the bound"].note.endswith("1.500 at best")
 
 
 def test_a_slope_is_what_one_more_task_costs_whatever_the_program_costs_alone() -> None:
-    runs = [fleet(n, requests=6 + 150 / n, cpu_ms=25 + 900 / n, memory=50 + n * 40 / 1024) for n in (10, 100, 1000)]
+    runs = [
+        fleet(n, requests=6 + 150 / n, cpu_ms=25 + 900 / n, memory=50 + n * 40 / 1024, job_lag=0.2 + n * 0.0005)
+        for n in (10, 100, 1000)
+    ]
 
-    assert [round(one.value, 6) for one in slopes(runs)] == [6.0, 25.0, 40.0]
+    lines = slopes(runs)
+
+    assert [round(one.value, 6) for one in lines] == [6.0, 25.0, 40.0, 0.5, 0.0]
+    assert [one.note for one in lines] == [
+        "150 for N = 0, r2 1.000",
+        "900 ms for N = 0, r2 1.000",
+        "51200 KiB for N = 0, r2 1.000",
+        "200 ms for N = 0, r2 1.000",
+        "200 ms for N = 0",
+    ]
+
+
+def test_a_full_measurement_has_every_size_alone_and_with_slots() -> None:
+    wanted = [*FULL.together, *FULL.alone]
+
+    assert sorted(one.tasks for one in wanted if not one.mode) == [3, 10, 30, 100, 300, 1000]
+    assert sorted(one.tasks for one in wanted if one.mode == BARRIER) == [3, 10, 30, 100, 1000]
+    assert [one.slots for one in wanted if one.slots] == [8, 32]
 
 
 def test_one_size_has_no_slope() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from launcher.emulators.common import canned as model_without_weights
 from launcher.emulators.deepinfra import After, Gpu, Launch, Repo, Script, Timing
-from launcher.emulators.deepinfra import canned as model_without_weights
 from tests.contract.deepinfra.plane import Plane, plane, wanted
 from tests.contract.lepton.plane import wait_for
 

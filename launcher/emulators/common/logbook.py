@@ -26,6 +26,8 @@ class _Source:
     follower: Follower
     size: int = 0
     rest: str = ""
+    is_written: bool = True
+    """Whether a process may write to it."""
 
     def read(self) -> list[str]:
         """Lines that have become whole since the last call."""
@@ -58,16 +60,19 @@ class LogBook:
         """Collect what is written to this file."""
         if replica not in self._sources:
             self._sources[replica] = _Source(replica, path, Follower(path))
+        self._sources[replica].is_written = True
 
     def collect(self, now: float) -> None:
         """Take in what was written since the last call."""
         for source in self._sources.values():
-            self._add(source, source.read(), now)
+            if source.is_written:
+                self._add(source, source.read(), now)
 
     def finish(self, replica: str, now: float) -> None:
         """Take in everything of a replica that writes no more."""
         if (source := self._sources.get(replica)) is not None:
             self._add(source, source.read() + source.read_rest(), now)
+            source.is_written = False
 
     def window(self, start: int, end: int, now: float, replica: str | None, text: str) -> Iterator[Line]:
         """Lines of [start, end) ns that show by now, oldest first, that contain `text`."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 from starlette.types import ASGIApp
 
+from launcher.emulators.common import canned
 from launcher.emulators.common.clock import Clock
 from launcher.emulators.common.faults import FaultBook
 from launcher.emulators.common.simulated import Script, SimulatedUnit
-from launcher.emulators.deepinfra import canned
 from launcher.emulators.deepinfra.config import Config, Server
 from launcher.emulators.deepinfra.ledger import Ledger, Rent
 from launcher.platforms.local import ports, supervised

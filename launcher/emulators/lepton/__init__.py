@@ -8,7 +8,17 @@ from launcher.emulators.common.clock import After
 from launcher.emulators.common.faults import Fault, LateEffect, LateListing, LoseAnswer, Refuse, SlowAnswer, SlowDelete
 from launcher.emulators.common.front import RequestRecord
 from launcher.emulators.common.simulated import Script
-from launcher.emulators.lepton.config import Config, Image, NodeGroup, Shape, Template, Timing, Token, Volume
+from launcher.emulators.lepton.config import (
+    Config,
+    Image,
+    NodeGroup,
+    Shape,
+    SimulatedServer,
+    Template,
+    Timing,
+    Token,
+    Volume,
+)
 from launcher.emulators.lepton.emulator import LeptonEmulator
 from launcher.emulators.lepton.faults import BadConfig, Crash, DelayLogs, ErrorState, HoldName, NoCapacity, SlowStart
 from launcher.emulators.lepton.ledger import Meter, MeterLine
@@ -38,6 +48,7 @@ __all__ = [
     "RequestRecord",
     "Script",
     "Shape",
+    "SimulatedServer",
     "Simulation",
     "SlowAnswer",
     "SlowDelete",

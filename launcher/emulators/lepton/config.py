@@ -81,6 +81,20 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SimulatedServer:
+    """Endpoints of some images that run nothing: hundreds of them cost next to nothing.
+
+    From `opens_after` seconds after their start they answer as a server of one model does, ` ok` to everything:
+    health, /v1/models, completions. `model` is what it is called; None: what the command or the environment says, as
+    those of vLLM, SGLang and NIM do. The first entry that matches the image is used, before `images`.
+    """
+
+    pattern: str = "*"
+    model: str | None = None
+    opens_after: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Template:
     """A prebuilt template. `spec` is that of a job or of an endpoint, as rendering returns it.
 
@@ -149,6 +163,8 @@ class Config:
     template_routes: bool = True
     templates: tuple[Template, ...] = ()
     images: tuple[Image, ...] = ()
+    simulated_servers: tuple[SimulatedServer, ...] = ()
+    """Which endpoints run nothing, but answer; those that have to run are in `images`."""
     inherit: tuple[str, ...] = SHOWN
     """Variables of the emulator's own environment that containers see; they see no other."""
     timing: Timing = field(default_factory=Timing)
@@ -164,6 +180,10 @@ class Config:
     def node_group(self, id: str) -> NodeGroup | None:
         """The node group of this id."""
         return next((group for group in self.node_groups if group.id == id), None)
+
+    def simulated_server(self, image: str) -> SimulatedServer | None:
+        """How endpoints of this image are simulated, if they are."""
+        return next((server for server in self.simulated_servers if fnmatchcase(image, server.pattern)), None)
 
     def image(self, name: str) -> Image:
         """How containers of this image run."""

@@ -75,8 +75,8 @@ class Machine:
     """Marks the processes of this emulator."""
     dice: random.Random
     """Chooses id suffixes."""
-    simulation: Callable[[str], Simulation | None]
-    """How containers of an image are simulated, if they are."""
+    simulation: Callable[[str, str], Simulation | None]
+    """How containers of an image and of a kind, `endpoint` or `job`, are simulated, if they are."""
     room: Callable[[str, list[str]], str | None]
     """The node group, of these, that can take one more replica of this shape; None: none can."""
 
@@ -230,7 +230,7 @@ class Replica:
     def _start(self, group: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = self.asked()
-        simulation = self.machine.simulation(asked.container.image or "")
+        simulation = self.machine.simulation(asked.container.image or "", self.workload.kind)
         if simulation is not None and self._crash is None:
             command = self.machine.translator.simulated(asked, self.folder)
             self._process = SimulatedUnit(simulation(command), self.machine.clock, self.log)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import secrets as random_secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +25,7 @@ from launcher.emulators.lepton.history import History
 from launcher.emulators.lepton.job import FINISHED, ID_LETTERS, Job, JobState
 from launcher.emulators.lepton.ledger import Ledger
 from launcher.emulators.lepton.replica import Machine, Replica
-from launcher.emulators.lepton.simulated import Simulation
+from launcher.emulators.lepton.simulated import Simulation, serve
 from launcher.emulators.lepton.wire import EndpointSpec, JobSpec, Json, Metadata, PullSecret, SecretItem, read
 
 OWNER = "me@example.com"
@@ -227,9 +229,12 @@ class Workspace:
 
     def used(self) -> Shape:
         """What all endpoints and unfinished jobs ask for, as one shape."""
-        specs = [(endpoint.spec.shape, endpoint.spec.replicas) for endpoint in self.endpoints.values()]
-        specs += [(job.spec.shape, min(job.spec.at_once, job.spec.replicas)) for job in self._unfinished_jobs()]
-        shapes = [(self._shape(id), number) for id, number in specs]
+        numbers: Counter[str] = Counter()  # by shape: this is asked for at every creation
+        for endpoint in self.endpoints.values():
+            numbers[endpoint.spec.shape] += endpoint.spec.replicas
+        for job in self._unfinished_jobs():
+            numbers[job.spec.shape] += min(job.spec.at_once, job.spec.replicas)
+        shapes = [(self._shape(id), number) for id, number in numbers.items()]
         return Shape(
             id="used",
             cpu=sum(shape.cpu * number for shape, number in shapes),
@@ -287,14 +292,22 @@ class Workspace:
         """The first of the groups with accelerators left for one more of this shape; None named: of all groups."""
         wanted = self._shape(shape).accelerators
         for group in self.config.node_groups:
-            used = sum(self._shape(c.shape).accelerators for c in self.ledger.open_charges() if c.group == group.id)
-            has_room = group.accelerators is None or used + wanted <= group.accelerators
+            has_room = group.accelerators is None or self._used_of(group.id) + wanted <= group.accelerators
             if has_room and (not groups or group.id in groups):
                 return group.id
         return None
 
-    def _simulation(self, image: str) -> Simulation | None:
-        return next((found for pattern, found in self._simulations.items() if fnmatchcase(image, pattern)), None)
+    def _used_of(self, group: str) -> int:
+        """Accelerators of a node group that are in use."""
+        return sum(self._shape(one.shape).accelerators for one in self.ledger.open_charges() if one.group == group)
+
+    def _simulation(self, image: str, kind: str) -> Simulation | None:
+        """How to simulate a container: what the emulator was made with, then what the config says of servers."""
+        found = next((found for pattern, found in self._simulations.items() if fnmatchcase(image, pattern)), None)
+        if found is not None or kind != "endpoint":
+            return found
+        server = self.config.simulated_server(image)
+        return partial(serve, server) if server is not None else None
 
     def _shape(self, id: str) -> Shape:
         return self.config.shape(id) or Shape(id=id)

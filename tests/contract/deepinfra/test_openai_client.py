@@ -13,7 +13,7 @@ from tests.contract.deepinfra.plane import Plane, plane
 from tests.e2e.cli import ROOT
 
 CANNED = Server(
-    argv=(sys.executable, "-m", "uvicorn", "--port", "{port}", "launcher.emulators.deepinfra.canned:model"),
+    argv=(sys.executable, "-m", "uvicorn", "--port", "{port}", "launcher.emulators.common.canned:model"),
     env={"PYTHONPATH": str(ROOT)},
 )
 
