@@ -74,8 +74,7 @@ EXPLAINED = (
     ),
     Explained(
         re.compile(r"^peers: dry run: "),
-        "The fastest peer, torchx, composes no config: its dry run names a component and an argument. Ours composes "
-        "with Hydra, which is three quarters of it, and plans and checks three tasks.",
+        "Ours composes with Hydra, which is three quarters of it, and plans and checks three tasks.",
         "the plan of before, while neither files nor overrides have changed.",
     ),
     Explained(

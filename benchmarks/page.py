@@ -73,9 +73,11 @@ one second. `auto` is `evaluation.concurrency: auto`, in samples a second from t
 over the best of 1, 2, 4 to 64 and the server's own number.""",
     "peers": """\
 Each program in an environment of its own, as pip installs it: wall time over a bare Python, commands of all taking
-turns, the nearest that each has. Then fleets by the incumbent on the emulated workspace, with the start-up and job
-times of ours; its time is to the end of the last job, which it does not wait for. It polls each endpoint by a program
-of its own that gets 30 s: on a busy machine a fleet may fail by that which would not on a quiet one.""",
+turns, the nearest that each has. The target is the fastest peer of the same kind: for the dry run those that compose a
+config or check benchmarks, which torchx' does not. Then fleets by the incumbent on the emulated workspace, with the
+start-up and job times of ours; its time is to the end of the last job, which it does not wait for. It polls each
+endpoint by a program of its own that gets 30 s: on a busy machine a fleet may fail by that which would not on a quiet
+one.""",
 }
 
 

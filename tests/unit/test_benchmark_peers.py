@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import peers
-from benchmarks.peers import HELP, TASKS, Compared, Makespan, Peer, beaten, fleets, install, last_line
+from benchmarks.peers import DRY_RUN, HELP, TASKS, Compared, Makespan, Peer, beaten, fleets, install, last_line
 from launcher.emulators.lepton import Config
 
 
@@ -34,6 +35,30 @@ def test_ours_is_measured_against_the_fastest_peer_that_has_such_a_command():
     assert [round(figure.value, 6) for figure in aims.values()] == [1.5, 0.5]
     assert [figure.meets for figure in aims.values()] == [False, True]
     assert next(iter(aims.values())).note.startswith("quick;")
+
+
+def test_a_command_of_another_kind_is_shown_with_the_reason_but_is_no_peer():
+    rows = [
+        *(compared("nv-eval", kind, 0.3) for kind in peers.OURS),
+        dataclasses.replace(compared("echo", DRY_RUN, 0.1), apart="checks no benchmark"),
+        compared("checks", DRY_RUN, 0.6),
+    ]
+
+    figures = {figure.name: figure for figure in beaten(rows)}
+
+    assert figures["dry run: echo"].note.endswith("not counted: it checks no benchmark")
+    over = figures["dry run: nv-eval over the fastest peer"]
+    assert over.value == pytest.approx(0.5)
+    assert over.note == "checks; processor time 0.50 x; echo is not counted"
+
+
+def test_what_no_peer_of_its_kind_has_gets_no_target():
+    rows = [
+        *(compared("nv-eval", kind, 0.3) for kind in peers.OURS),
+        dataclasses.replace(compared("echo", DRY_RUN, 0.1), apart="checks no benchmark"),
+    ]
+
+    assert [figure.name for figure in beaten(rows) if figure.target] == []
 
 
 def test_a_fleet_that_failed_has_no_ratio_but_says_what_it_left_and_why():

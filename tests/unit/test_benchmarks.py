@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import __main__ as program
 from benchmarks import figures, page
 from benchmarks.figures import Figure, Ran
 from benchmarks.fleet import BARRIER, FULL, Fleet, draw, grouped, list_schedule, slopes
@@ -175,6 +177,42 @@ def test_the_page_and_its_charts_are_written_from_the_figures_that_were_kept() -
     assert {path.stem for path in page.CHARTS.glob("*.svg")} == set(wanted)
     for name, spec in wanted.items():
         assert (page.CHARTS / f"{name}.svg").read_text().startswith(page.mark(spec)), "run: python -m benchmarks.page"
+
+
+def test_what_one_part_measured_is_kept_although_the_next_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_quick: bool) -> program.Result:
+        raise OSError("no space")
+
+    earlier = [
+        Ran(bench=name, figures=[told(name, 2.0)], rows=[], load=(0, 0), seconds=90, quick=True) for name in "abc"
+    ]
+    monkeypatch.setattr(figures, "KEPT", tmp_path / "figures.json")
+    figures.KEPT.write_text(json.dumps(figures.document(earlier)))
+    monkeypatch.setattr(program, "BENCHES", {"a": lambda _: ([told("a", 1.0)], []), "b": fails, "c": fails})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--keep", "a", "b"])
+
+    with pytest.raises(OSError, match="no space"):
+        program.main()
+
+    kept = {one["bench"]: (one["value"], one["before"]) for one in figures.kept()["figures"]}
+    assert kept == {"a": (1.0, 2.0), "b": (2.0, None), "c": (2.0, None)}
+    assert "-50 %" in capsys.readouterr().out
+
+
+def test_the_help_says_how_long_each_part_took() -> None:
+    times = (("startup", 7.0, True), ("fleet", 800.0, False))
+    ran = [Ran(bench=name, figures=[], rows=[], load=(0, 0), seconds=took, quick=quick) for name, took, quick in times]
+
+    text = program.durations(figures.document(ran))
+
+    assert text == "When the kept figures were taken: startup 7 s with --quick, fleet 13 min."
+    assert program.durations({}) == ""
+
+
+def told(bench: str, value: float) -> Figure:
+    return Figure(bench=bench, name="n", value=value)
 
 
 def test_a_missed_target_is_told_with_its_reason_and_what_would_be_next() -> None:
