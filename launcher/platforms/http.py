@@ -19,14 +19,18 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 import msgspec
 
 from launcher.errors import PlatformError
+from launcher.platforms.lanes import Lanes, one_connection
 
 T = TypeVar("T")
 Params: TypeAlias = Mapping[str, str | int | list[str]]
+Document: TypeAlias = bytes | bytearray
+"""The body of an answer: what came in several pieces is not copied once more."""
 
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE"})
 """Methods whose second request has the effect of the first (RFC 9110; our patches set values, they add nothing)."""
@@ -58,6 +62,25 @@ def patience(seconds: float) -> Iterator[None]:
         _PATIENCE.reset(before)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer that has been read to its end."""
+
+    status_code: int
+    headers: httpx.Headers
+    content: Document
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the service did what was asked."""
+        return 200 <= self.status_code < 300
+
+    @property
+    def text(self) -> str:
+        """The body as text, whatever its bytes are."""
+        return self.content.decode(errors="replace")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """How long to keep trying. All times are seconds."""
@@ -71,7 +94,7 @@ class RetryPolicy:
     longest_retry_after: float = 30.0
     """A server that asks for more patience than this gets this much."""
 
-    def wait(self, tries: int, answer: httpx.Response | None, chance: random.Random) -> float:
+    def wait(self, tries: int, answer: Answer | None, chance: random.Random) -> float:
         """Time before the next try: what the server asks for, else doubling, with jitter so that clients spread."""
         asked = _retry_after(answer) if answer is not None else None
         if asked is not None:
@@ -95,7 +118,7 @@ class RequestFailed(PlatformError):
         super().__init__(f"{service}: {method} {path} {answered}{': ' if message else ''}{message}")
 
 
-def _strictly(document: bytes, answer: Any) -> Any:
+def _strictly(document: Document, answer: Any) -> Any:
     return msgspec.json.decode(document, type=answer, strict=False)
 
 
@@ -111,7 +134,7 @@ class Api:
     """Most requests under way at once."""
     redact: Callable[[str], str] = lambda text: text
     """Takes secrets out of what the service said."""
-    decode: Callable[[bytes, Any], Any] = _strictly
+    decode: Callable[[Document, Any], Any] = _strictly
     """Reads a JSON document as a type; raises msgspec.DecodeError where it is something else."""
     chance: random.Random = field(default_factory=random.Random)
     requests: int = 0
@@ -153,7 +176,7 @@ class Api:
 
     async def send(
         self, method: str, path: str, *, params: Params | None = None, body: Any = None, only_reads: bool = False
-    ) -> httpx.Response:
+    ) -> Answer:
         """One request, repeated where that is safe, until it is answered by 2xx. Raises RequestFailed.
 
         `only_reads`: it changes nothing, whatever its method.
@@ -173,14 +196,17 @@ class Api:
 
     async def _try(
         self, method: str, path: str, params: Params | None, body: Any
-    ) -> tuple[httpx.Response | None, httpx.RequestError | None]:
+    ) -> tuple[Answer | None, httpx.RequestError | None]:
         headers = {} if body is None else {"Content-Type": "application/json"}
         lesser = self._lesser_slots if _PATIENCE.get() < math.inf else nullcontext()
         async with lesser, self._slots:
             self.requests += 1
             content = None if body is None else msgspec.json.encode(body)  # here: a thousand may wait for their turn
             try:
-                return await self.client.request(method, path, params=params, content=content, headers=headers), None
+                async with self.client.stream(
+                    method, path, params=params, content=content, headers=headers
+                ) as response:
+                    return await _read(response), None
             except httpx.RequestError as error:
                 return None, error
 
@@ -191,8 +217,7 @@ class Api:
         try:
             async with self.client.stream("GET", path, timeout=timeout) as response:
                 if not response.is_success:
-                    await response.aread()
-                    raise self._refused("GET", path, response, None)
+                    raise self._refused("GET", path, await _read(response), None)
                 async for line in response.aiter_lines():
                     yield self.redact(line)
         except httpx.RequestError as error:
@@ -203,7 +228,7 @@ class Api:
         await self.client.aclose()
 
     def _refused(
-        self, method: str, path: str, answer: httpx.Response | None, error: httpx.RequestError | None
+        self, method: str, path: str, answer: Answer | None, error: httpx.RequestError | None
     ) -> RequestFailed:
         effect = _maybe_done(method, answer, error)
         if answer is None:
@@ -223,17 +248,31 @@ def make_client(
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.AsyncClient:
     """A client for one service. Proxies of the environment are used, but not for this machine."""
+    trust_env = not _is_loopback(base_url)
+    if transport is None and not (trust_env and getproxies()):
+        transport = Lanes(one_connection(tls=base_url.startswith("https:")))
     return httpx.AsyncClient(
         base_url=base_url,
         headers={"User-Agent": "nv-eval", **headers},
         timeout=(policy or RetryPolicy()).try_timeout,
         transport=transport,
-        trust_env=not _is_loopback(base_url),
+        trust_env=trust_env,
         limits=httpx.Limits(max_connections=64, max_keepalive_connections=8),  # each is looked at for each request
     )
 
 
-def message_of(answer: httpx.Response) -> str:
+async def _read(response: httpx.Response) -> Answer:
+    """All of it, held once: lists of a thousand jobs are long, and joining their pieces would take twice as much."""
+    pieces = response.aiter_bytes()
+    content: Document = await anext(pieces, b"")
+    async for piece in pieces:
+        if isinstance(content, bytes):
+            content = bytearray(content)
+        content += piece
+    return Answer(response.status_code, response.headers, content)
+
+
+def message_of(answer: Answer) -> str:
     """What a service says of an error, on one line: the usual fields of a JSON body, else the body itself."""
     try:
         said = str(_said(msgspec.json.decode(answer.content)))
@@ -259,7 +298,7 @@ def _complaint(one: dict[str, Any]) -> str:
     return f"{where}: {one['msg']}" if where else str(one["msg"])
 
 
-def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.RequestError | None) -> bool:
+def _may_repeat(method: str, answer: Answer | None, error: httpx.RequestError | None) -> bool:
     if answer is None:
         return method in _REPEATABLE or isinstance(error, _NEVER_SENT)
     if method in _REPEATABLE:
@@ -267,7 +306,7 @@ def _may_repeat(method: str, answer: httpx.Response | None, error: httpx.Request
     return answer.status_code in _NOTHING_HAPPENED
 
 
-def _maybe_done(method: str, answer: httpx.Response | None, error: httpx.RequestError | None) -> bool:
+def _maybe_done(method: str, answer: Answer | None, error: httpx.RequestError | None) -> bool:
     if method in ("GET", "HEAD"):
         return False
     if answer is None:
@@ -281,7 +320,7 @@ def _transport_message(error: httpx.RequestError | None) -> str:
     return str(error) or type(error).__name__
 
 
-def _retry_after(answer: httpx.Response) -> float | None:
+def _retry_after(answer: Answer) -> float | None:
     """Retry-After in seconds, from its number or its date; None if there is none that can be read."""
     text = answer.headers.get("Retry-After", "").strip()
     try:

@@ -11,10 +11,11 @@ import io
 import json
 import shlex
 import zipfile
+from functools import cache
 
 from launcher.errors import PlatformError
 from launcher.harnesses.spec import CACHE
-from launcher.plan.document import job_document, runner_source
+from launcher.plan.document import bare, job_document, runner_source
 from launcher.plan.model import TaskPlan
 
 ARCHIVE = "results.zip"
@@ -32,9 +33,12 @@ cd "$work"
 ln -s "$folder/output" output
 "$python" - <<'NV_EVAL_END'
 import base64, io, zipfile
-zipfile.ZipFile(io.BytesIO(base64.b64decode('''
-{packed}
-'''))).extractall()
+for packed in ('''
+{runner}
+''', '''
+{document}
+'''):
+    zipfile.ZipFile(io.BytesIO(base64.b64decode(packed))).extractall()
 NV_EVAL_END
 {install}"$python" runner.py job.json &
 runner=$!
@@ -70,7 +74,8 @@ def script(invocation: str, task: TaskPlan, *, url: str, folder: str | None) -> 
     document = job_document(invocation, task, url=url, output_dir="output", work_dir="work")
     text = _SCRIPT.format(
         folder=shlex.quote(folder) if folder else '"$(mktemp -d)"',
-        packed=_packed({"runner.py": runner_source(), "job.json": json.dumps(document)}),
+        runner=_packed_runner(),
+        document=_packed("job.json", json.dumps(document)),
         install=_install(task),
         keep=_KEEP.format(archive=ARCHIVE, cache=CACHE) if folder else "",
     )
@@ -82,11 +87,15 @@ def script(invocation: str, task: TaskPlan, *, url: str, folder: str | None) -> 
     return text
 
 
-def _packed(files: dict[str, str]) -> str:
+@cache
+def _packed_runner() -> str:
+    return _packed("runner.py", bare(runner_source()))
+
+
+def _packed(name: str, content: str) -> str:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+        archive.writestr(name, content)
     text = base64.b64encode(buffer.getvalue()).decode()
     return "\n".join(text[start : start + 120] for start in range(0, len(text), 120))
 

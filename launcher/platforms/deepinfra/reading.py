@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from launcher.platforms.http import Document
+
 T = TypeVar("T")
 
 _NANOSECOND = Decimal("1e-9")
@@ -20,7 +22,7 @@ _LATEST = 10**12
 """Seconds since 1970 that are no time any more."""
 
 
-def decode(document: bytes, answer: Any) -> Any:
+def decode(document: Document, answer: Any) -> Any:
     """A JSON document as a type; what is null counts as not there. Raises msgspec.DecodeError."""
     found = _without_nulls(msgspec.json.decode(document))
     return msgspec.convert(found, answer, strict=False)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from launcher.platforms.http import Api, Params, RequestFailed, RetryPolicy, make_client
+from launcher.platforms.http import Answer, Api, Document, Params, RequestFailed, RetryPolicy, make_client
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.families import Family, Legacy, New
 from launcher.platforms.lepton.logs import LogWindow, entries
@@ -272,7 +272,7 @@ class LeptonClient:
     async def read_file(self, path: str) -> bytes | None:
         """A file of the storage; None if it is not there."""
         answer = await self._unless_gone("GET", _stored(path))
-        return None if answer is None else answer.content
+        return None if answer is None else bytes(answer.content)
 
     async def list_folder(self, path: str) -> list[StoredFile]:
         """Entries of a folder of the storage; empty if it is not there."""
@@ -295,7 +295,7 @@ class LeptonClient:
 
     async def _unless_gone(
         self, method: str, path: str, params: Params | None = None, body: Any = None
-    ) -> httpx.Response | None:
+    ) -> Answer | None:
         """The answer of a request, or None where the service says that there is no such thing."""
         try:
             return await self.api.send(method, path, params=params, body=body)
@@ -304,7 +304,7 @@ class LeptonClient:
                 return None
             raise
 
-    def _decoded(self, method: str, path: str, answer: httpx.Response, decode: Callable[[bytes], T]) -> T:
+    def _decoded(self, method: str, path: str, answer: Answer, decode: Callable[[Document], T]) -> T:
         try:
             return decode(answer.content)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -314,11 +314,11 @@ class LeptonClient:
             ) from error
 
 
-def _job(document: bytes) -> Job:
+def _job(document: Document) -> Job:
     return msgspec.json.decode(document, type=SeenJob, strict=False).job()
 
 
-def _files(document: bytes) -> list[StoredFile]:
+def _files(document: Document) -> list[StoredFile]:
     return msgspec.json.decode(document, type=list[StoredFile], strict=False)
 
 

@@ -17,6 +17,7 @@ from launcher.platforms.lepton.logs import LogWindow
 from launcher.platforms.lepton.states import Diagnosis
 from launcher.platforms.lepton.types import Endpoint, EndpointState
 from launcher.platforms.pace import EXTRAS, Pace, share_of
+from launcher.platforms.remembering import Remembers
 from launcher.platforms.tracking import REMOVED_BY_OTHERS, Tracked, Tracker, loop_time
 
 QUIET = 5.0
@@ -28,7 +29,7 @@ WHY_PATIENCE = 10.0
 
 
 @dataclass
-class Entry(Tracked[Endpoint]):
+class Entry(Remembers, Tracked[Endpoint]):
     """What is known of one endpoint, and of why it is not ready. Times are seconds of the loop's clock."""
 
     was_ready: bool = False
@@ -60,7 +61,7 @@ class Entry(Tracked[Endpoint]):
             self.diagnosis = Diagnosis()
             self.diagnosed_state = None
 
-    def resource(self) -> Resource:
+    def _say(self) -> Resource:
         """It in the launcher's words."""
         return Resource(
             name=self.name,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import field
 
+from launcher.platforms.http import Document
 from launcher.platforms.lepton.types import (
     Address,
     Affinity,
@@ -53,11 +54,11 @@ class Family(Protocol):
         """The document of an endpoint to create, ready for JSON."""
         ...
 
-    def decode(self, document: bytes) -> Endpoint:
+    def decode(self, document: Document) -> Endpoint:
         """An endpoint from its document. Raises msgspec.DecodeError."""
         ...
 
-    def decode_list(self, document: bytes) -> list[Endpoint]:
+    def decode_list(self, document: Document) -> list[Endpoint]:
         """Endpoints from the document of their list. Raises msgspec.DecodeError."""
         ...
 
@@ -77,11 +78,11 @@ class Legacy:
         """The document of an endpoint to create, ready for JSON."""
         return msgspec.to_builtins(endpoint)
 
-    def decode(self, document: bytes) -> Endpoint:
+    def decode(self, document: Document) -> Endpoint:
         """An endpoint from its document. Raises msgspec.DecodeError."""
         return msgspec.json.decode(document, type=Endpoint, strict=False)
 
-    def decode_list(self, document: bytes) -> list[Endpoint]:
+    def decode_list(self, document: Document) -> list[Endpoint]:
         """Endpoints from the document of their list. Raises msgspec.DecodeError."""
         return msgspec.json.decode(document, type=list[Endpoint], strict=False)
 
@@ -178,11 +179,11 @@ class New:
         """The document of an endpoint to create, ready for JSON."""
         return msgspec.to_builtins(_to_new(endpoint))
 
-    def decode(self, document: bytes) -> Endpoint:
+    def decode(self, document: Document) -> Endpoint:
         """An endpoint from its document. Raises msgspec.DecodeError."""
         return _from_new(msgspec.json.decode(document, type=NewEndpoint, strict=False))
 
-    def decode_list(self, document: bytes) -> list[Endpoint]:
+    def decode_list(self, document: Document) -> list[Endpoint]:
         """Endpoints from the document of their list. Raises msgspec.DecodeError."""
         return [_from_new(found) for found in msgspec.json.decode(document, type=list[NewEndpoint], strict=False)]
 

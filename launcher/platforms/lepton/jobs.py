@@ -20,6 +20,7 @@ from launcher.platforms.lepton.logs import Entry, LogWindow
 from launcher.platforms.lepton.types import Job, JobState
 from launcher.platforms.pace import EXTRAS, Pace, share_of
 from launcher.platforms.progress import ProgressReader, results_from_log
+from launcher.platforms.remembering import Remembers
 from launcher.platforms.tracking import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG, SETTLED
 
 PROGRESS_LINES = 100
@@ -40,7 +41,7 @@ _LEAVING = (JobState.DELETING, JobState.DELETED)
 
 
 @dataclass
-class Tracked:
+class Tracked(Remembers):
     """What is known of one job. Times are seconds of the loop's clock."""
 
     name: str
@@ -86,7 +87,7 @@ class Tracked:
         if self.has_ended and self.ended_at is None:
             self.ended_at = now
 
-    def resource(self) -> Resource:
+    def _say(self) -> Resource:
         """It in the launcher's words. An ended job counts as running until its last lines are there."""
         state = self.state
         if self.is_gone:
@@ -231,7 +232,9 @@ class Jobs:
         """What is known of a job. Names are compared once for each job: a list of a thousand comes every second."""
         entry = self._by_id.get(job.id)
         if entry is None:
-            known = next((entry for entry in self._tracked.values() if job.is_named(entry.name)), None)
+            known = self._tracked.get(job.metadata.name or job.id)
+            if known is None:
+                known = next((entry for entry in self._tracked.values() if job.is_named(entry.name)), None)
             name = known.name if known is not None else job.metadata.name or job.id
             entry = self._by_id[job.id] = self._tracked.setdefault(name, Tracked(name))
         return entry
