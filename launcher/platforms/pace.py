@@ -26,7 +26,7 @@ class Rate:
         return min(self.shortest + elapsed * self.share, self.longest)
 
 
-LISTS = Rate(shortest=0.3, share=0.025, longest=40.0)
+LISTS = Rate(shortest=0.3, share=0.02, longest=40.0)
 """The lists of endpoints and of jobs, on which the run depends."""
 EXTRAS = Rate(shortest=2.0, share=0.03, longest=30.0)
 """Why endpoints are not ready and how far jobs are, which is only shown."""
@@ -34,6 +34,8 @@ LAST = Rate(shortest=0.3, share=0.2, longest=10.0)
 """The lists while the run waits for nothing but the end of what was deleted, from the moment of the last request."""
 LOOKS = Rate(shortest=0.2, share=0.01, longest=1.0)
 """Looks of the orchestrator, of which most are answered from the lists before."""
+TAIL, TAIL_SLOWER = 0.1, 0.5
+"""When no more than this share of a fleet is left, the run waits for the last of it, and is told twice as soon."""
 FEW, MANY_SLOWER = 6, 8.0
 """Up to so many, all are asked about each time that extras are due; of more only one, and so much more rarely."""
 
@@ -68,6 +70,11 @@ class Pace:
     def asked(self, now: float) -> None:
         """The question was asked."""
         self._asked = now
+
+
+def in_the_tail(left: int, planned: int) -> float:
+    """How much rarer than usual to ask when so many jobs of those that were planned have not ended."""
+    return TAIL_SLOWER if 0 < left <= planned * TAIL else 1.0
 
 
 def share_of(waiting: int) -> tuple[int, float]:

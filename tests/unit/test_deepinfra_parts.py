@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +22,7 @@ from launcher.platforms.deepinfra.logs import LogWindow
 from launcher.platforms.deepinfra.meter import price_of
 from launcher.platforms.deepinfra.reading import moment
 from launcher.platforms.deepinfra.types import Deployment, LogEntry, Me, Offer
-from launcher.platforms.http import RequestFailed, RetryPolicy, message_of
+from launcher.platforms.http import Answer, RequestFailed, RetryPolicy, message_of
 from tests.fakes.clock import run_virtual
 
 FRIDAY = 1_795_193_940.0
@@ -250,7 +251,7 @@ SHAPES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("body", "said"), SHAPES)
 def test_every_shape_of_an_error_says_the_same(body: Any, said: str) -> None:
-    assert message_of(httpx.Response(422, json=body)) == said
+    assert message_of(Answer(422, httpx.Headers(), json.dumps(body).encode())) == said
 
 
 def refusal(status: int | None, message: str, *, maybe_done: bool = False) -> RequestFailed:

@@ -23,6 +23,7 @@ class Server:
         self.connections = 0
         self.together = 1
         self.refuses_to_answer = False
+        self.reached = asyncio.Event()
         self._waiting = 0
         self._full = asyncio.Event()
 
@@ -43,6 +44,7 @@ class Server:
 
     async def _all_here(self) -> None:
         self._waiting += 1
+        self.reached.set()
         full = self._full
         if self._waiting == self.together:
             self._waiting, self._full = 0, asyncio.Event()
@@ -113,8 +115,7 @@ def test_a_request_that_is_given_up_keeps_no_lane() -> None:
         async with httpx.AsyncClient(base_url=client.base_url, transport=Lanes(make)) as other:
             server.together = 2
             waiting = asyncio.ensure_future(other.get("/"))
-            while server.connections == 0:
-                await asyncio.sleep(0.01)
+            await server.reached.wait()
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
             assert (await other.get("/")).text == "ok"  # the two that have come by now

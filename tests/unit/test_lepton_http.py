@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from launcher.platforms import http
 from launcher.platforms.http import Api, RequestFailed, RetryPolicy, make_client, patience
 from tests.fakes.clock import run_virtual
 
@@ -46,7 +47,7 @@ def failure(service: Service, method: str = "GET", **options: Any) -> RequestFai
     return caught.value
 
 
-async def send(service: Service, method: str = "GET", **options: Any) -> httpx.Response:
+async def send(service: Service, method: str = "GET", **options: Any) -> http.Answer:
     return await service.api(**options).send(method, "/thing")
 
 
@@ -247,3 +248,29 @@ def test_an_answer_that_nobody_can_read_is_a_request_that_failed(answer: Callabl
         run_virtual(ask("POST"))
     assert not read.value.maybe_done
     assert made.value.maybe_done is not (made.value.status == 400), "who answers 400 has done nothing"
+
+
+class InPieces(httpx.AsyncByteStream):
+    """A body that comes bit by bit, and may break off."""
+
+    def __init__(self, *pieces: bytes, breaks: bool = False) -> None:
+        self.pieces, self.breaks = pieces, breaks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            yield piece
+        if self.breaks:
+            raise httpx.ReadError("cut off")
+
+
+@pytest.mark.parametrize("pieces", [(), (b"[1, 2, 3]",), (b"[1", b", 2,", b" 3]")])
+def test_an_answer_in_pieces_is_read_whole(pieces: tuple[bytes, ...]) -> None:
+    service = Service(httpx.Response(200, stream=InPieces(*pieces)))
+
+    assert bytes(run_virtual(send(service)).content) == b"".join(pieces)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    service = Service(httpx.Response(200, stream=InPieces(b"[1", b", 2", breaks=True)), httpx.Response(200, json=[3]))
+
+    assert run_virtual(service.api().get("/thing", list[int])) == [3]

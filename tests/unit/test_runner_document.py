@@ -14,7 +14,7 @@ from launcher.config.evaluation import Settings
 from launcher.config.fields import Reference
 from launcher.harnesses.spec import HarnessJob
 from launcher.orchestrator.reasons import Reason
-from launcher.plan.document import job_document, runner_source
+from launcher.plan.document import bare, job_document, runner_source
 from launcher.plan.model import JobPlan, TargetPlan, TaskPlan
 from launcher.runner.runner import Ending, Job
 
@@ -123,3 +123,63 @@ def test_no_module_of_the_one_file_hides_a_name_of_another() -> None:
             defined.update(name.id for name in node.targets if isinstance(name, ast.Name))
     assert [name for name, count in defined.items() if count > 1] == []
     assert {"main", "wait_ready", "Harness"} <= defined.keys()
+
+
+def without_docstrings(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            code = [one for one in node.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+            node.body = code or node.body[:1]
+    return ast.unparse(tree)
+
+
+COMMENTED = '''"""What it is for."""
+
+# how
+
+class Empty:
+    """Nothing else."""
+
+
+class Full:
+    kept: int = 0
+    """Of an attribute."""
+
+    # of a function
+    def text(self):
+        """What it says."""
+        return f"""
+# no comment
+
+{self.kept}  # none either
+"""  # a comment that stays
+
+    def words(self): return "# neither"
+'''
+
+
+@pytest.mark.parametrize("source", [COMMENTED, runner_source()])
+def test_what_only_people_read_is_left_out_and_the_program_is_the_same(source: str) -> None:
+    short = bare(source)
+
+    assert without_docstrings(short) == without_docstrings(source)
+    assert len(short) < 0.85 * len(source)
+
+
+def test_text_that_looks_like_a_comment_stays() -> None:
+    assert (
+        bare(COMMENTED)
+        == '''class Empty:
+    """Nothing else."""
+class Full:
+    kept: int = 0
+    def text(self):
+        return f"""
+# no comment
+
+{self.kept}  # none either
+"""  # a comment that stays
+    def words(self): return "# neither"
+'''
+    )

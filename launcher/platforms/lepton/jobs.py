@@ -18,7 +18,7 @@ from launcher.platforms.lepton import states
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.logs import Entry, LogWindow
 from launcher.platforms.lepton.types import Job, JobState
-from launcher.platforms.pace import EXTRAS, Pace, share_of
+from launcher.platforms.pace import EXTRAS, Pace, in_the_tail, share_of
 from launcher.platforms.progress import ProgressReader, results_from_log
 from launcher.platforms.remembering import Remembers
 from launcher.platforms.tracking import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG, SETTLED
@@ -117,8 +117,14 @@ class Jobs:
         now: float,
         redact: Callable[[str], str] = lambda text: text,
         oldest: Callable[[], float] | None = None,
+        *,
+        planned: int = 0,
     ) -> None:
-        """`redact` takes secrets out of what jobs print; `oldest`: when the oldest endpoint of theirs was begun."""
+        """`redact` takes secrets out of what jobs print; `oldest`: when the oldest endpoint of theirs was begun.
+
+        `planned`: how many jobs there will be.
+        """
+        self._planned = planned
         self._oldest = oldest if client.begun(now) == now else None
         self._client = client
         self._redact = redact
@@ -199,7 +205,8 @@ class Jobs:
         self._reading.check()
         now = _now()
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
-        slower = 1.0 if alive else SETTLED
+        ended = len(self._tracked) - len(alive)
+        slower = in_the_tail(self._planned - ended, self._planned) if alive else SETTLED
         nothing_to_see = not alive and now > self._may_show_more_until  # until then: what an earlier launcher asked for
         leaving = _leaving_since(alive)
         if self._oldest is not None:

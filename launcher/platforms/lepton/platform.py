@@ -152,7 +152,14 @@ class LeptonPlatform:
             filling=Filling(secrets, ids_of(self._groups), rendered),
             logs=KeptLogs(plan, folder),
             endpoints=endpoints,
-            jobs=Jobs(self._client, plan.invocation, now, secrets.redact, endpoints.oldest),
+            jobs=Jobs(
+                self._client,
+                plan.invocation,
+                now,
+                secrets.redact,
+                endpoints.oldest,
+                planned=len(plan.tasks),
+            ),
             begun=now,
         )
         await self._make_cache_folder()
