@@ -26,7 +26,7 @@ class Rate:
         return min(self.shortest + elapsed * self.share, self.longest)
 
 
-LISTS = Rate(shortest=0.3, share=0.02, longest=40.0)
+LISTS = Rate(shortest=0.3, share=0.025, longest=40.0)
 """The lists of endpoints and of jobs, on which the run depends."""
 EXTRAS = Rate(shortest=2.0, share=0.03, longest=30.0)
 """Why endpoints are not ready and how far jobs are, which is only shown."""
