@@ -103,7 +103,7 @@ def _measured(name: str, before: dict[str, Any], *, quick: bool, quiet: bool) ->
     loads, seconds = (load, figures.load()), time.monotonic() - began
     if not quiet:
         head = f"{name}, {minutes(seconds)}, load {loads[0]} to {loads[1]}"
-        print(f"{head}:\n{figures.table(made, figures.values(before))}", flush=True)
+        print(f"{head}:\n{figures.table(made, figures.values(before, name, quick=quick))}", flush=True)
     return Ran(bench=name, figures=made, rows=rows, load=loads, seconds=seconds, quick=quick)
 
 

@@ -68,9 +68,16 @@ def kept() -> dict[str, Any]:
     return json.loads(KEPT.read_text()) if KEPT.is_file() else {"figures": [], "series": {}}
 
 
-def values(document: dict[str, Any]) -> dict[str, float]:
-    """Figures of a document by name."""
-    return {f"{one['bench']}: {one['name']}": one["value"] for one in document["figures"]}
+ALIKE = ("startup", "fleet")
+"""Benchmarks whose `--quick` does the same, less often and with fewer sizes; that of others is another measurement."""
+
+
+def values(document: dict[str, Any], bench: str, *, quick: bool) -> dict[str, float]:
+    """Figures of one benchmark by name, if they can be compared with those of a measurement with or without --quick."""
+    taken = document.get("taken", {}).get(bench, {})
+    if bench not in ALIKE and taken.get("quick", quick) != quick:
+        return {}
+    return {f"{bench}: {one['name']}": one["value"] for one in document["figures"] if one["bench"] == bench}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +98,12 @@ def document(ran: Sequence[Ran], before: dict[str, Any] | None = None) -> dict[s
     What `before` has of benchmarks that did not run now stays.
     """
     old = before or {"figures": [], "series": {}}
-    names, past = {one.bench for one in ran}, values(old)
+    names = {one.bench for one in ran}
     kept_figures = [one for one in old["figures"] if one["bench"] not in names]
-    fresh = [asdict(figure) | {"before": past.get(figure.key)} for one in ran for figure in one.figures]
+    fresh = []
+    for one in ran:
+        past = values(old, one.bench, quick=one.quick)
+        fresh += [asdict(figure) | {"before": past.get(figure.key)} for figure in one.figures]
     taken = {one.bench: {"load": one.load, "seconds": round(one.seconds), "quick": one.quick} for one in ran}
     return {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},

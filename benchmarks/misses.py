@@ -40,9 +40,10 @@ EXPLAINED = (
     ),
     Explained(
         re.compile(r"^fleet: .*slots"),
-        "A place is free for the next task when the platform has said that the endpoint before it is gone: "
-        "the lists that show its end and its disappearance are paid once for each wave of tasks.",
-        "asking for the endpoint's own route soon after its deletion, where others wait for its place.",
+        "A place is free for the next task when the platform has said that the endpoint before it is gone. What is "
+        "deleted is asked for by itself where others wait; the lists that show a ready endpoint and the end of its job "
+        "are paid once for each wave of tasks, a second each by then.",
+        "lists as often as at the beginning, where places are few: they pay for themselves.",
     ),
     Explained(
         re.compile(r"^fleet: .*processor time"),

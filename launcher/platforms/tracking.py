@@ -29,6 +29,9 @@ LIST_LAG = 10.0
 """Seconds that a list may be behind: an endpoint that nobody removed is not missed before."""
 SETTLED = 3.0
 """Nothing changes while all endpoints serve, or are on their way out: their list may be so much rarer."""
+EARLY, FURTHER, MOST_EARLY = 0.3, 3.0, 3
+"""Where others wait for its place, what is being deleted is asked for by itself so many seconds after the request, then
+so many times as long after it, so many times in all; whatever takes longer, the lists show."""
 REMOVED_BY_OTHERS = "somebody else removed it"
 
 
@@ -45,6 +48,8 @@ class Tracked(ABC, Generic[T]):
     deletion_asked: float | None = None
     deletion_heard: bool = True
     """False: the service said that there is nothing to delete, which a service that is behind says, too."""
+    early_looks: int = 0
+    """How often it was asked for by itself since its deletion was asked for."""
     is_gone: bool = False
     """The service's own word, asked for by itself; taken back when it shows the thing again."""
 
@@ -92,6 +97,12 @@ class Tracked(ABC, Generic[T]):
         is_leaving = self.deletion_asked is not None and self.deletion_heard
         return is_leaving or now - self.known_at >= LIST_LAG
 
+    def may_be_gone(self, now: float) -> bool:
+        """Whether it is time to ask if it is gone, without waiting for a list that does not show it."""
+        if self.deletion_asked is None or not self.deletion_heard or self.early_looks >= MOST_EARLY:
+            return False
+        return not self.is_gone and now - self.deletion_asked >= EARLY * FURTHER**self.early_looks
+
     def take(self, thing: T, now: float) -> None:
         """Note what the service shows."""
         if self.maybe_until is not None or self.is_gone:
@@ -100,7 +111,7 @@ class Tracked(ABC, Generic[T]):
 
     def asked_to_go(self, now: float, *, heard: bool) -> None:
         """Note that deletion was asked for, and whether the service knew what it was asked for."""
-        self.deletion_asked, self.deletion_heard = now, heard
+        self.deletion_asked, self.deletion_heard, self.early_looks = now, heard, 0
 
     def exists(self) -> ResourceState | None:
         """Its state where that does not depend on the service's word for it."""
@@ -195,6 +206,8 @@ class Tracker(ABC, Generic[T, E]):
     async def _look(self) -> bool:
         """Look at all endpoints if that is due; whether it was. Raises RequestFailed if the service cannot be asked."""
         now = loop_time()
+        if self._places_are_few:
+            await asyncio.gather(*(self._look_early(e) for e in self._tracked.values() if e.may_be_gone(now)))
         alive = [entry for entry in self._tracked.values() if not entry.is_gone]
         is_awaited = self._places_are_few and any(entry.deletion_asked is not None for entry in alive)
         slower = SETTLED if not is_awaited and all(entry.is_settled for entry in alive) else 1.0
@@ -213,6 +226,10 @@ class Tracker(ABC, Generic[T, E]):
                 entry.take(thing, asked)
         await asyncio.gather(*(self._confirm(e) for e in alive if e.name not in found and e.is_missed(asked)))
         return True
+
+    async def _look_early(self, entry: E) -> None:
+        entry.early_looks += 1
+        await self._confirm(entry)
 
     async def _confirm(self, entry: E) -> None:
         """A list without it is a hint; that its own route says that it is gone is the proof."""

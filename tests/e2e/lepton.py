@@ -90,6 +90,7 @@ class Bench:
         deployment: dict[str, Any] | None = None,
         prices: dict[str, float] | None = None,
         attempts: int = 1,
+        limits: dict[str, Any] | None = None,
         **execution: Any,
     ) -> Plan:
         """A plan of some tasks."""
@@ -108,7 +109,7 @@ class Bench:
             "deployment": {**served, **(deployment or {})},
             "evaluation": {"harness": "command", "command": ["true"], "timeout": 30, "tasks": names},
             "pricing": {"usd_per_hour": prices or {}},
-            "limits": {"max_attempts": attempts},
+            "limits": {"max_attempts": attempts, **(limits or {})},
         }
         return build(validate(config))
 

@@ -26,6 +26,7 @@ from launcher.emulators.lepton import (
     SlowDelete,
     Token,
 )
+from launcher.emulators.lepton.config import Timing
 from launcher.errors import NotFound, PlatformError
 from launcher.orchestrator.reasons import Reason
 from launcher.plan.attempts import attempt
@@ -36,6 +37,8 @@ from launcher.platforms.lepton.endpoints import Endpoints
 from launcher.platforms.lepton.platform import LeptonPlatform
 from launcher.runner.client import Ending
 from tests.e2e.lepton import SCORES, Bench, bench, job_output
+from tests.e2e.lepton_virtual import virtual_bench
+from tests.fakes.clock import run_virtual
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 FAMILIES = pytest.mark.parametrize("new", [False, True], ids=["legacy", "new"])
@@ -83,6 +86,31 @@ async def test_with_a_barrier_no_job_is_submitted_before_the_last_endpoint_answe
         assert [task.reason for task in outcome.tasks] == [Reason.COMPLETED] * 3
         assert min(job.states[0][0] for job in state.jobs) > max(ready)
         nothing_left(made)
+
+
+@pytest.mark.parametrize(("takes", "most"), [(0.0, 1), (30.0, 4)])
+def test_where_places_are_few_one_that_leaves_is_asked_for_soon_but_not_often(
+    tmp_path: Path, takes: float, most: int
+) -> None:
+    config = Config(timing=Timing(endpoint_delete=After(seconds=takes)))
+
+    async def life() -> None:
+        times = {"boots": lambda _: 20.0, "lasts": lambda number: 400.0 if number == 0 else 15.0}
+        async with virtual_bench(tmp_path, config, **times) as made:
+            plan = made.plan(6, deployment={"start_timeout": 3600}, limits={"max_parallel_endpoints": 2})
+            outcome = await made.run(plan)
+
+            assert [task.reason for task in outcome.tasks] == [Reason.COMPLETED] * 6
+            endpoints = made.emulator.state().endpoints
+            deleted = sorted(next(when for when, phase in item.states if phase == "Deleting") for item in endpoints)
+            created = [item.states[0][0] for item in endpoints]
+            waits = [after - before for after, before in zip(created[2:], deleted, strict=False)]
+            assert max(waits) < takes + (2.5 if takes == 0 else 15.0)
+            for item in endpoints:
+                own = [r for r in made.emulator.requests if r.path == f"/deployments/{item.name}" and r.method == "GET"]
+                assert 1 <= len(own) <= most
+
+    run_virtual(life())
 
 
 LOSSES: list[Fault] = [

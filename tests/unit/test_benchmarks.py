@@ -153,7 +153,7 @@ def test_what_did_not_run_now_stays_and_what_did_is_beside_what_it_was() -> None
 
     second = figures.document([ran("b", 4.0)], first)
 
-    assert figures.values(second) == {"a: n": 2.0, "b: n": 4.0}
+    assert {one["bench"]: one["value"] for one in second["figures"]} == {"a": 2.0, "b": 4.0}
     assert {one["bench"]: one["before"] for one in second["figures"]} == {"a": None, "b": 3.0}
     assert set(second["taken"]) == {"a", "b"}
 
@@ -179,6 +179,20 @@ def test_the_page_and_its_charts_are_written_from_the_figures_that_were_kept() -
         assert (page.CHARTS / f"{name}.svg").read_text().startswith(page.mark(spec)), "run: python -m benchmarks.page"
 
 
+@pytest.mark.parametrize(("bench", "is_compared"), [("fleet", True), ("recovery", False)])
+def test_a_quick_measurement_is_compared_with_a_full_one_only_where_it_does_the_same(
+    bench: str, is_compared: bool
+) -> None:
+    full, quick = (
+        Ran(bench=bench, figures=[told(bench, value)], rows=[], load=(0, 0), seconds=1, quick=quick)
+        for value, quick in ((2.0, False), (3.0, True))
+    )
+    kept = figures.document([full])
+
+    assert figures.document([quick], kept)["figures"][0]["before"] == (2.0 if is_compared else None)
+    assert figures.document([full], kept)["figures"][0]["before"] == 2.0
+
+
 def test_what_one_part_measured_is_kept_although_the_next_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,7 +205,7 @@ def test_what_one_part_measured_is_kept_although_the_next_one_fails(
     monkeypatch.setattr(figures, "KEPT", tmp_path / "figures.json")
     figures.KEPT.write_text(json.dumps(figures.document(earlier)))
     monkeypatch.setattr(program, "BENCHES", {"a": lambda _: ([told("a", 1.0)], []), "b": fails, "c": fails})
-    monkeypatch.setattr("sys.argv", ["benchmarks", "--keep", "a", "b"])
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--keep", "a", "b"])
 
     with pytest.raises(OSError, match="no space"):
         program.main()
