@@ -300,10 +300,10 @@ FULL = Schedule(
         Wanted(tasks=24, mode="8 slots", slots=8),
         Wanted(tasks=96, mode="32 slots", slots=32),
         *(Wanted(tasks=tasks, mode=mode) for tasks in (3, 10, 30) for mode in ("", BARRIER)),
+        Wanted(tasks=100, mode=BARRIER),
     ),
     alone=(
         Wanted(tasks=100, times=3),
-        Wanted(tasks=100, mode=BARRIER),
         Wanted(tasks=300),
         Wanted(tasks=1000, times=2),
         Wanted(tasks=1000, mode=BARRIER),

@@ -59,9 +59,9 @@ N endpoints with a job each, all at once unless it says otherwise, and each job 
   launcher decides is measured.
 - Slopes are straight lines through all runs without a mode; r2 says how straight they are.
 
-So that all of it takes a quarter of an hour, fleets of 3, 10 and 30, and those with 8 and 32 slots, which are of 24 and
-96 tasks, run at the same time, each in processes of its own: together they leave the processors idle. With `--quick`
-those of 10, and the barrier of 100, do. All others run alone.""",
+So that all of it takes less than a quarter of an hour, fleets of 3, 10 and 30, that of 100 with the barrier, and those
+with 8 and 32 slots, which are of 24 and 96 tasks, run at the same time, each in processes of its own: together they
+leave the processors idle. With `--quick` those of 10, and that of 100 with the barrier, do. All others run alone.""",
     "recovery": "A launcher is ended by `kill -9` when half of its jobs run, and another goes on.",
     "paper": """\
 The orchestrator and its journal alone, on a virtual clock, with a platform in memory: start-up and job times have

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.emulators.lepton import LeptonEmulator, NodeGroup, Token
+from launcher.emulators.lepton import LeptonEmulator, NodeGroup, Timing, Token
 from tests.contract.lepton.plane import TOKEN, Plane, emulator, endpoint
 
 
@@ -53,6 +53,18 @@ def test_the_workspace_says_what_both_client_generations_need(plane: Plane) -> N
     assert body["workloads"]["num_photons"] == 0
     assert body["supported_shapes"]["gpu.8xh100"]["accelerator_num"] == 8
     assert plane.ok("GET", plane.emulator.url)["display_name"] == "ws1"
+
+
+def test_the_quota_counts_what_was_created_a_moment_ago_and_frees_what_was_scaled_down() -> None:
+    rarely = Timing(tick=5.0)
+    with emulator(timing=rarely, quota_accelerators=2) as running, Plane(running) as plane:
+        plane.create("first")
+        plane.create("second")
+
+        assert "exceeds quota" in plane.refused("POST", "/deployments", json=endpoint("third"))[1]
+        plane.ok("PATCH", "/deployments/first", json={"spec": {"resource_requirement": {"min_replicas": 0}}})
+        plane.create("third")
+        assert "exceeds quota" in plane.refused("POST", "/deployments", json=endpoint("fourth"))[1]
 
 
 def test_used_quota_follows_the_endpoints(plane: Plane) -> None:

@@ -64,6 +64,9 @@ class Control:
                 return await handler(call)
             except ApiError as error:
                 return _refusal(error)
+            finally:
+                if request.method not in ("GET", "HEAD", "POST"):  # a POST creates, which is counted
+                    self.workspace.forget_used()
 
         return await self._front.respond(request, path, resource, answer_or_refuse)
 

@@ -88,6 +88,7 @@ class Workspace:
         self._held: dict[str, float] = {}
         self._listed_from: dict[str, float] = {}
         self._created: list[Endpoint | Job] = []
+        self._counted: Counter[str] | None = None
         self._dice = random.Random(config.seed)  # noqa: S311 - repeatable on purpose
         self.machine = Machine(
             config=config,
@@ -111,6 +112,7 @@ class Workspace:
         for job in self.jobs.values():
             job.step()
         self._remove_what_is_gone()
+        self.forget_used()
 
     def kill(self) -> None:
         """Ask for the end of every process at once."""
@@ -157,6 +159,7 @@ class Workspace:
         document = self._secured(document, spec)
         endpoint = Endpoint(self.machine, self._metadata(metadata, name, name), document, self._book(name, name, spec))
         self.endpoints[name] = endpoint
+        self._count(endpoint)
         self._keep(endpoint, name, name)
         return endpoint
 
@@ -170,6 +173,8 @@ class Workspace:
         id = f"{name}-{''.join(self._dice.choices(ID_LETTERS, k=4))}"
         job = Job(self.machine, self._metadata(metadata, name, id), document, self._book(id, name, spec))
         self.jobs[id] = job
+        if _is_unfinished(job):
+            self._count(job)
         self._keep(job, name, id)
         return job
 
@@ -229,18 +234,33 @@ class Workspace:
 
     def used(self) -> Shape:
         """What all endpoints and unfinished jobs ask for, as one shape."""
-        numbers: Counter[str] = Counter()  # by shape: this is asked for at every creation
-        for endpoint in self.endpoints.values():
-            numbers[endpoint.spec.shape] += endpoint.spec.replicas
-        for job in self._unfinished_jobs():
-            numbers[job.spec.shape] += min(job.spec.at_once, job.spec.replicas)
-        shapes = [(self._shape(id), number) for id, number in numbers.items()]
+        shapes = [(self._shape(id), number) for id, number in self._replicas().items()]
         return Shape(
             id="used",
             cpu=sum(shape.cpu * number for shape, number in shapes),
             memory=sum(shape.memory * number for shape, number in shapes),
             accelerators=sum(shape.accelerators * number for shape, number in shapes),
         )
+
+    def forget_used(self) -> None:
+        """Something else than a creation may have changed what is used."""
+        self._counted = None
+
+    def _replicas(self) -> Counter[str]:
+        """How many there are of each shape: counted once for all creations that follow each other."""
+        if self._counted is None:
+            self._counted = Counter()
+            for endpoint in self.endpoints.values():
+                self._count(endpoint)
+            for job in self._unfinished_jobs():
+                self._count(job)
+        return self._counted
+
+    def _count(self, resource: Endpoint | Job) -> None:
+        spec = resource.spec
+        if self._counted is not None:
+            number = spec.replicas if isinstance(spec, EndpointSpec) else min(spec.at_once, spec.replicas)
+            self._counted[spec.shape] += number
 
     def snapshot(self) -> Snapshot:
         """Everything that was ever created."""
@@ -260,7 +280,7 @@ class Workspace:
         return self.clock.now() >= self._listed_from[id]
 
     def _unfinished_jobs(self) -> list[Job]:
-        return [job for job in self.jobs.values() if job.completed is None and not job.spec.stopped]
+        return [job for job in self.jobs.values() if _is_unfinished(job)]
 
     def _remove_what_is_gone(self) -> None:
         for endpoint in [endpoint for endpoint in self.endpoints.values() if endpoint.is_gone]:
@@ -350,6 +370,10 @@ class Workspace:
 def shows(mode: str, job: Job) -> bool:
     """Whether a job_query_mode shows a job."""
     return mode == "alive_and_archive" or job.is_archived == (mode == "archive_only")
+
+
+def _is_unfinished(job: Job) -> bool:
+    return job.completed is None and not job.spec.stopped
 
 
 def _default_port() -> Json:
