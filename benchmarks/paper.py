@@ -115,21 +115,70 @@ def _peak_memory() -> int:
 def main() -> None:
     """One size, whose figures are printed as JSON."""
     import asyncio
+    import heapq
+    import itertools
 
     from launcher.orchestrator.journal import Journal
     from launcher.orchestrator.run import Run
+    from launcher.plan.model import EndpointPlan, JobPlan, TaskPlan
+    from launcher.platforms.base import Observation, Progress, Resource, ResourceState, RunnerEnd
     from tests.fakes.clock import VirtualLoop
     from tests.fakes.platform import FakePlatform, Script
     from tests.unit.test_orchestrator_run import make_plan
 
     class Metered(FakePlatform):
-        """Counts the processor time of its looks, which is not the orchestrator's."""
+        """The fake platform for runs where all goes well: a look takes what has come since the last one.
+
+        It counts the processor time of its looks, which is not the orchestrator's.
+        """
 
         used = 0.0
 
-        async def observe(self) -> Any:
-            began = time.process_time()
-            seen = await super().observe()
+        def __init__(self, scripts: dict[str, Script]) -> None:
+            super().__init__(scripts, poll_interval=1.0)
+            self.shown: dict[str, dict[str, Resource]] = {"endpoint": {}, "job": {}}
+            self.coming: list[tuple[float, int, str, str, Resource | None]] = []
+            self.order = itertools.count()
+
+        def comes(self, kind: str, name: str, after: float, thing: Resource | None) -> None:
+            """So many seconds from now this is what is seen."""
+            at = asyncio.get_running_loop().time() + after
+            heapq.heappush(self.coming, (at, next(self.order), kind, name, thing))
+
+        async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
+            await asyncio.sleep(0.01)
+            made = Resource(name=spec.name, state=RUNNING, id=spec.name, url=f"http://{spec.name}")
+            self.shown["endpoint"][spec.name] = made
+            return made
+
+        async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
+            await asyncio.sleep(0.01)
+            script, name = self.scripts[task.key], spec.name
+            boot, over = script.boot or 0.0, (script.boot or 0.0) + (script.lasts or 0.0)
+            phases = [Progress(phase=phase) for phase in ("waiting", "evaluating", "ended")]
+            self.shown["job"][name] = made = Resource(name=name, state=RUNNING, progress=phases[0])
+            self.comes("job", name, boot, Resource(name=name, state=RUNNING, progress=phases[1]))
+            end = RunnerEnd(reason="completed")
+            ended = Resource(name=name, state=ResourceState.SUCCEEDED, progress=phases[2], end=end)
+            self.comes("job", name, over, ended)
+            return made
+
+        async def delete_endpoint(self, name: str) -> None:
+            self.comes("endpoint", name, 0.5, None)
+
+        async def cancel_job(self, name: str) -> None:
+            self.comes("job", name, 0.0, None)
+
+        async def observe(self) -> Observation:
+            began, now = time.process_time(), asyncio.get_running_loop().time()
+            self.observed += 1
+            while self.coming and self.coming[0][0] <= now:
+                _, _, kind, name, thing = heapq.heappop(self.coming)
+                if thing is None:
+                    self.shown[kind].pop(name, None)
+                else:
+                    self.shown[kind][name] = thing
+            seen = Observation(endpoints=dict(self.shown["endpoint"]), jobs=dict(self.shown["job"]))
             Metered.used += time.process_time() - began
             return seen
 
@@ -139,6 +188,7 @@ def main() -> None:
         def time(self) -> float:
             return self.elapsed + time.process_time() - Metered.used - started
 
+    RUNNING = ResourceState.RUNNING
     started = time.process_time()
     tasks, dice = int(sys.argv[1]), random.Random(7)
     scripts = {
@@ -149,7 +199,7 @@ def main() -> None:
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(dir=shared) as folder:
         made = make_plan(Path(folder), tasks, execution={"usd_per_gpu_hour": 1.0})
-        platform = Metered(scripts, poll_interval=1.0)
+        platform = Metered(scripts)
 
         async def life() -> Any:
             await asyncio.sleep(1)

@@ -47,6 +47,9 @@ class Admitting(Protocol):
 class Admission(Protocol):
     """Says which tasks may start."""
 
+    minds_others: bool
+    """It wakes other runs when their turn has come: it is asked although no task of this one waits."""
+
     def admit(self, run: Admitting, now: float) -> Sequence[TaskState]:
         """Queued tasks of a run that may start now, longest first."""
         ...
@@ -58,6 +61,8 @@ class Admission(Protocol):
 
 class Alone:
     """The admission of a run that shares its limits with no other."""
+
+    minds_others = False
 
     def admit(self, run: Admitting, now: float) -> Sequence[TaskState]:
         """Queued tasks that may start now, longest first."""

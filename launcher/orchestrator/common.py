@@ -37,6 +37,8 @@ class Lender(Protocol):
 class Common:
     """See the module. Runs join when they begin to look, and leave when they have ended."""
 
+    minds_others = True
+
     def __init__(self, shares: Shares, lender: Lender | None = None) -> None:
         """`lender`: lends endpoints to the runs, which make none of their own then."""
         self._shares = shares

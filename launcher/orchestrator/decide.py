@@ -5,6 +5,7 @@ Nothing here remembers an event; after a crash the same function on the same wor
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -197,17 +198,29 @@ def _overdue(task: TaskState, world: World) -> Step | None:
     """A backstop for jobs that do not keep their own time-outs, and for endpoints that never get an address."""
     if task.started_at is None or (task.is_auxiliary and task.ready):
         return None
-    target = task.plan.target
-    boot = target.start_timeout + target.health_timeout + task.plan.job.queue_timeout
+    if world.now <= time_out(task):
+        return None
     held = (world.barrier and task.ready) or world.awaits_auxiliary
-    if not task.job_submitted and not held and world.now - task.started_at > boot + SLACK:
+    if not task.job_submitted and not held:
         why = f": {world.endpoint.detail}" if world.endpoint is not None and world.endpoint.detail else ""
-        return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {boot:.0f} s{why}")
-    if task.job_submitted and world.now - task.started_at > task.plan.longest + SLACK:
+        return Step(Action.END, Reason.ENDPOINT_START_TIMEOUT, f"no answer within {_boot(task):.0f} s{why}")
+    if task.job_submitted:
         if world.job is not None and world.job.state is ResourceState.PENDING:
             return Step(Action.END, Reason.HARNESS_TIMEOUT, f"the job never began: {_said(world.job)}")
         return Step(Action.END, Reason.HARNESS_TIMEOUT, "the job did not keep its own time-outs")
     return None
+
+
+def time_out(task: TaskState) -> float:
+    """When a task has taken longer than all its own time-outs allow, if nothing changes meanwhile."""
+    if task.started_at is None:
+        return math.inf
+    return task.started_at + (task.plan.longest if task.job_submitted else _boot(task)) + SLACK
+
+
+def _boot(task: TaskState) -> float:
+    target = task.plan.target
+    return target.start_timeout + target.health_timeout + task.plan.job.queue_timeout
 
 
 def _overdue_unseen(task: TaskState, world: World) -> Step | None:

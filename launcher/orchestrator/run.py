@@ -22,7 +22,7 @@ from launcher.orchestrator import budget
 from launcher.orchestrator.admission import Admission, Alone
 from launcher.orchestrator.auxiliary import Auxiliaries
 from launcher.orchestrator.collecting import collect, put_away
-from launcher.orchestrator.decide import ENDED, Action, Claim, Step, World, decide, is_gone
+from launcher.orchestrator.decide import ENDED, Action, Claim, Step, World, decide, is_gone, time_out
 from launcher.orchestrator.journal import HEARTBEAT, Entry, Fact, Journal
 from launcher.orchestrator.probing import EndpointProblem, Probes
 from launcher.orchestrator.reasons import Reason
@@ -31,6 +31,7 @@ from launcher.orchestrator.retry import delay
 from launcher.orchestrator.scribe import Scribe
 from launcher.orchestrator.shared import SharedEndpoints
 from launcher.orchestrator.state import RunOutcome, TaskState
+from launcher.orchestrator.stillness import depends_on_itself, seen_of
 from launcher.orchestrator.strays import Strays
 from launcher.plan.addressing import addressed, with_auxiliary
 from launcher.plan.attempts import attempt
@@ -102,6 +103,8 @@ class Run:
     def _hold(self, tasks: list[TaskState]) -> None:
         """Take these for the state of the run: its benchmarks, then the endpoints that are auxiliary to them."""
         self.tasks = tasks
+        self._going = tasks
+        """Those that are not over, and some that are since the last look."""
         self._shared = SharedEndpoints(self.plan, [task for task in tasks if not task.is_auxiliary])
         self._auxiliary = Auxiliaries(tasks, self.plan.max_attempts)
 
@@ -225,7 +228,7 @@ class Run:
                     made[name].note_cost(usd)
 
     async def _loop(self) -> None:
-        while not (all(task.done for task in self.tasks) and not self._strays) and not self._abandoned:
+        while not (all(task.done for task in self._going) and not self._strays) and not self._abandoned:
             self._wake.clear()
             await self._tick()
             self._beat()
@@ -244,7 +247,8 @@ class Run:
 
     async def _tick(self) -> None:
         """One look at the world and one step for each task that is not in the middle of one."""
-        settled = [task for task in self.tasks if not (task.busy or task.is_over)]
+        self._going = [task for task in self._going if not (task.done and task.is_over)]
+        settled = [task for task in self._going if not task.busy]
         seen = await self._look()
         began = time.thread_time()
         self._react(settled, seen)
@@ -257,10 +261,11 @@ class Run:
         if not sees_all and self._facts and not self._has_looked and self._stop is None:
             return  # what an earlier launcher left is not known yet
         self._has_looked = self._has_looked or sees_all
-        if self._stop is None and sees_all:
+        if self._stop is None and sees_all and (self._admission.minds_others or _any_waits(settled)):
             self._admit()
         now = _now()
-        for task in settled:
+        moving = self._moving(settled, seen, now)
+        for task in moving:
             if seen is not None:
                 self._note(task, seen, now)
             elif self._why_blind:
@@ -268,10 +273,24 @@ class Run:
         if seen is not None and sees_all:
             self._strays.look(seen, self.tasks, self._spawn)
         barrier = self.plan.start_jobs == "all_ready" and not self._barrier_open()
-        for task in settled:
+        for task in moving:
             step = decide(task, self._world(task, seen, now, barrier))
             if step is not None:
                 self._start(task, step)
+            elif seen is not None and sees_all:
+                self._leave(task, seen)
+
+    def _moving(self, settled: list[TaskState], seen: Observation | None, now: float) -> list[TaskState]:
+        """Those of which something has changed, or whose time has come."""
+        if seen is None or seen.endpoints_unknown or self._stop is not None:
+            return settled
+        return [task for task in settled if task.still is None or not task.still.holds(seen, now)]
+
+    def _leave(self, task: TaskState, seen: Observation) -> None:
+        """Pass over a task that was told to wait until something of it changes, unless others may change its step."""
+        alone = self.plan.start_jobs != "all_ready" and not self.plan.helpers and depends_on_itself(task.plan)
+        if alone and task.reason is None and not task.recovered and self._stop is None:
+            task.still = seen_of(task.plan, seen, time_out(task))
 
     async def _look(self) -> Observation | None:
         """The world; None if the platform cannot be asked: unknown is not gone."""
@@ -599,12 +618,14 @@ class Run:
         self._scribe.quietly(Fact.TASK_GONE, task, **said)
         wait = self._delay(task)
         if wait is None:
-            task.done = True
+            with self._strays.other_names(task):
+                task.done = True
             return
         generation = self._shared.following(task, is_healthy=self._is_healthy(task))
         self._next_attempt(task, wait, generation)
         if generation is not None:
             self._shared.follow(generation)
+            self._strays.forget_names()
 
     async def _try_again(self, task: TaskState) -> None:
         """The attempt is over, and the next one runs on the same endpoint, unless that was stopped meanwhile."""
@@ -629,7 +650,8 @@ class Run:
         self._scribe.at_once(Fact.TASK_RETRY, task, kept, attempt=number, **said)
         put_away(self.folder / task.plan.key, ended.number)
         plan = attempt(self._planned(task), number, self.plan.invocation, generation=generation)
-        task.begin_attempt(number, plan, _now() + wait, keeps_endpoint=keeps_endpoint)
+        with self._strays.other_names(task):
+            task.begin_attempt(number, plan, _now() + wait, keeps_endpoint=keeps_endpoint)
         self._tell("retry", f"{task.plan.key}: attempt {number} after {ended.reason.value.replace('_', ' ')}")
 
     def _planned(self, task: TaskState) -> TaskPlan:
@@ -720,6 +742,11 @@ class Run:
         now = _now()
         self._show(now)
         self._scribe.beat(self.tasks, now)
+
+
+def _any_waits(tasks: list[TaskState]) -> bool:
+    """Whether there is one whose turn may come."""
+    return not all(task.admitted for task in tasks)
 
 
 def _waiting_for(task: TaskState, endpoint: Resource | None, job: Resource | None) -> str:

@@ -60,6 +60,7 @@ class Scribe:
         self._last_beat = float("-inf")
         self._rows_due = float("-inf")
         self._waiting: list[_Waiting] = []
+        self._last_rows: dict[str, dict[str, object]] = {}
 
     async def record(self, kind: Fact, task: TaskState, name: str = "", **data: Any) -> None:
         """A fact without which nothing may go on; it is on disk when this returns.
@@ -136,10 +137,19 @@ class Scribe:
             return
         began = time.thread_time()
         try:
-            self._journal.beat(self._invocation, [_live_row(task, now, self._price) for task in tasks])
+            self._journal.beat(self._invocation, [self._row(task, now) for task in tasks])
         except LeaseLost as error:
             self._lost(error)
         self._rows_due = now + min(ROWS_EASE * (time.thread_time() - began), LONGEST_ROWS)
+
+    def _row(self, task: TaskState, now: float) -> dict[str, object]:
+        """How a task is; of one that is over nothing changes any more."""
+        if not task.is_over:
+            return _live_row(task, now, self._price)
+        key = task.plan.key
+        if key not in self._last_rows:
+            self._last_rows[key] = _live_row(task, now, self._price)
+        return self._last_rows[key]
 
 
 def _live_row(task: TaskState, now: float, usd_per_gpu_hour: float | None) -> dict[str, object]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.reasons import MEANINGS, Reason, Status
+from launcher.orchestrator.stillness import Still
 from launcher.plan.auxiliary import HARNESS
 from launcher.plan.model import TaskPlan
 from launcher.platforms.base import Progress
@@ -156,6 +157,14 @@ class TaskState:
     """Clocks of the shared endpoints it has used in any attempt, the newest last."""
     busy: bool = False
     """An action of this task is under way; the next decision waits for it."""
+    still: Still | None = None
+    """What was seen when it was last told to wait; whatever changes in the task forgets it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set it; the task does not stand still then."""
+        object.__setattr__(self, name, value)
+        if name != "still":
+            object.__setattr__(self, "still", None)
 
     def ended_attempt(self) -> Attempt:
         """The present attempt, of which nothing is left."""
