@@ -145,13 +145,13 @@ def main() -> None:
             at = asyncio.get_running_loop().time() + after
             heapq.heappush(self.coming, (at, next(self.order), kind, name, thing))
 
-        async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:
+        async def create_endpoint(self, task: TaskPlan, spec: EndpointPlan) -> Resource:  # noqa: ARG002
             await asyncio.sleep(0.01)
             made = Resource(name=spec.name, state=RUNNING, id=spec.name, url=f"http://{spec.name}")
             self.shown["endpoint"][spec.name] = made
             return made
 
-        async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:
+        async def submit_job(self, task: TaskPlan, spec: JobPlan, url: str) -> Resource:  # noqa: ARG002
             await asyncio.sleep(0.01)
             script, name = self.scripts[task.key], spec.name
             boot, over = script.boot or 0.0, (script.boot or 0.0) + (script.lasts or 0.0)

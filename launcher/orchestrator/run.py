@@ -156,9 +156,14 @@ class Run:
             raise
         finally:
             await self._close()
+        self._stand_back()
+        outcome = self._finish()
+        self._stand_back()  # its last words may be the first that are refused
+        return outcome
+
+    def _stand_back(self) -> None:
         if self._lost is not None:
             raise self._lost
-        return self._finish()
 
     def _begin(self) -> None:
         self._started = _now()
