@@ -20,16 +20,17 @@ EXPLAINED = (
         re.compile(r"^fleet: N = 1000, requests of a task"),
         "Six is the floor of what each task must ask by itself: create the endpoint, submit the job, read its "
         "log, remove the job, delete the endpoint, and read that it is gone, which only its own route may "
-        "say. On top of it come the lists of all endpoints and jobs (about 150 in a run, whatever N is) and a "
+        "say. On top of it come the lists of all endpoints and jobs (about 170 in a run, whatever N is) and a "
         "look at why an endpoint is not ready now and then.",
         "a list that the platform calls complete would prove several deletions at once and save up to one of the six.",
     ),
     Explained(
         re.compile(r"^fleet: N = \d+, time over the bound"),
         "On a virtual clock, where computing takes no time, the same run is at 1.03 to 1.04: the list of jobs "
-        "is asked for every one to two seconds by then, and each task waits for it twice. The rest is "
-        "processor time of the launcher and of the emulator, which share the processors.",
-        "fewer polls of idle connections in the HTTP client, a seventh of the launcher's time.",
+        "is asked for every one to two seconds by then, and the longest task waits for it twice, by chance "
+        "almost not or all of it. The rest is processor time of the launcher and of the emulator, which share the "
+        "processors.",
+        "lists as often as at the beginning in a run of minutes, for a few more requests of each task.",
     ),
     Explained(
         re.compile(r"^fleet: .*billed"),
@@ -47,16 +48,16 @@ EXPLAINED = (
     ),
     Explained(
         re.compile(r"^fleet: .*processor time"),
-        "A third of the launcher's time is the HTTP client's (a poll of each idle connection for each "
-        "request), a quarter the journal's, the rest is spread over decisions and lists.",
-        "an HTTP client that does not look at all its connections for each request.",
+        "A third of the launcher's time is the HTTP client's, a millisecond for each request; a tenth is the "
+        "journal's, the rest is spread over decisions and lists.",
+        "requests that are built once and not parsed and merged with the base address anew.",
     ),
     Explained(
         re.compile(r"^fleet: .*memory"),
-        "50 MB before the first task are Python with Hydra, the HTTP client and SQLite. The rest is the list of jobs: "
-        "each has the runner's source in what it runs, 23 kB that the workspace sends back with every list, and the "
-        "HTTP client holds an answer twice while it is read.",
-        "answers are read piece by piece, each job as it comes; or jobs take the runner from where it is stored.",
+        "50 MB before the first task are Python with Hydra, the HTTP client and SQLite. The rest is the list of jobs, "
+        "of up to 500 on a page: each has the runner's source in what it runs, 17 kB that the workspace sends back with "
+        "every list.",
+        "jobs take the runner from where it is stored.",
     ),
     Explained(
         re.compile(r"^startup: nv-eval (status|--help)"),
