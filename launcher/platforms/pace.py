@@ -28,6 +28,8 @@ class Rate:
 
 LISTS = Rate(shortest=0.3, share=0.025, longest=40.0)
 """The lists of endpoints and of jobs, on which the run depends."""
+FEW_PLACES = Rate(shortest=0.3, share=0.0125, longest=40.0)
+"""The same where tasks wait for each other's places: what is noticed late is paid once for each task in a row."""
 EXTRAS = Rate(shortest=2.0, share=0.03, longest=30.0)
 """Why endpoints are not ready and how far jobs are, which is only shown."""
 LAST = Rate(shortest=0.3, share=0.2, longest=10.0)

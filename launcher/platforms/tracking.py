@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from launcher.errors import PlatformError
 from launcher.platforms.base import Resource, ResourceState
 from launcher.platforms.http import RequestFailed
-from launcher.platforms.pace import Pace
+from launcher.platforms.pace import FEW_PLACES, LISTS, Pace
 
 T = TypeVar("T")
 E = TypeVar("E", bound="Tracked[Any]")
@@ -132,7 +132,7 @@ class Tracker(ABC, Generic[T, E]):
         """
         self._is_alone = begun is None or begun == now
         self._places_are_few = places_are_few
-        self._pace = Pace(now if begun is None else begun)
+        self._pace = Pace(now if begun is None else begun, FEW_PLACES if places_are_few else LISTS)
         self._since = now
         self._tracked: dict[str, E] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -10,7 +10,7 @@ import pytest
 from launcher.plan.attempts import attempt
 from launcher.platforms.base import Resource, ResourceState
 from launcher.platforms.kept import KeptLogs
-from launcher.platforms.pace import in_the_tail
+from launcher.platforms.pace import FEW_PLACES, LISTS, in_the_tail
 from launcher.platforms.remembering import Remembers
 from tests.unit.test_orchestrator_run import make_plan
 
@@ -72,3 +72,9 @@ def test_logs_are_kept_by_the_names_of_each_attempt(tmp_path: Path) -> None:
     logs.keep("somebody-elses", ["third"])
 
     assert [path.read_text() for path in tmp_path.rglob("*.log")] == ["second\n"]
+
+
+def test_where_places_are_few_the_lists_come_sooner_and_as_rarely_in_the_end() -> None:
+    assert FEW_PLACES.interval(0) == LISTS.interval(0)
+    assert FEW_PLACES.interval(60) < LISTS.interval(60)
+    assert FEW_PLACES.interval(36_000) == LISTS.interval(36_000)

@@ -18,7 +18,7 @@ from launcher.platforms.lepton import states
 from launcher.platforms.lepton.client import LeptonClient
 from launcher.platforms.lepton.logs import Entry, LogWindow
 from launcher.platforms.lepton.types import Job, JobState
-from launcher.platforms.pace import EXTRAS, Pace, in_the_tail, share_of
+from launcher.platforms.pace import EXTRAS, FEW_PLACES, LISTS, Pace, in_the_tail, share_of
 from launcher.platforms.progress import ProgressReader, results_from_log
 from launcher.platforms.remembering import Remembers
 from launcher.platforms.tracking import APPEARS_WITHIN, ASK_AGAIN, LIST_LAG, SETTLED
@@ -119,17 +119,18 @@ class Jobs:
         oldest: Callable[[], float] | None = None,
         *,
         planned: int = 0,
+        places_are_few: bool = False,
     ) -> None:
         """`redact` takes secrets out of what jobs print; `oldest`: when the oldest endpoint of theirs was begun.
 
-        `planned`: how many jobs there will be.
+        `planned`: how many jobs there will be. `places_are_few`: tasks wait for each other's endpoints to go.
         """
         self._planned = planned
         self._oldest = oldest if client.begun(now) == now else None
         self._client = client
         self._redact = redact
         self._invocation = invocation
-        self._pace = Pace(client.begun(now))
+        self._pace = Pace(client.begun(now), FEW_PLACES if places_are_few else LISTS)
         self._has_listed = False
         self._extras = Pace(client.begun(now), EXTRAS)
         self._tracked: dict[str, Tracked] = {}

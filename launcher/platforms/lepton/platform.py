@@ -159,6 +159,7 @@ class LeptonPlatform:
                 secrets.redact,
                 endpoints.oldest,
                 planned=len(plan.tasks),
+                places_are_few=few,
             ),
             begun=now,
         )
