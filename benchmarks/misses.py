@@ -55,8 +55,8 @@ EXPLAINED = (
     Explained(
         re.compile(r"^fleet: .*memory"),
         "50 MB before the first task are Python with Hydra, the HTTP client and SQLite. The rest is the list of jobs, "
-        "of up to 500 on a page: each has the runner's source in what it runs, 17 kB that the workspace sends back with "
-        "every list.",
+        "of up to 500 on a page: each has the runner's source in what it runs, 17 kB that the workspace sends back "
+        "with every list.",
         "jobs take the runner from where it is stored.",
     ),
     Explained(
