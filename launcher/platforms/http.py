@@ -249,7 +249,7 @@ def make_client(
 ) -> httpx.AsyncClient:
     """A client for one service. Proxies of the environment are used, but not for this machine."""
     trust_env = not _is_loopback(base_url)
-    if transport is None and not (trust_env and getproxies()):
+    if transport is None and not (trust_env and getproxies().keys() - {"no"}):
         transport = Lanes(one_connection(tls=base_url.startswith("https:")))
     return httpx.AsyncClient(
         base_url=base_url,

@@ -7,7 +7,7 @@ fleet's thousand requests come in waves, and would pay for both. Here a wave lea
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeAlias
 
 import httpx
@@ -34,6 +34,7 @@ class Lanes(httpx.AsyncBaseTransport):
         """`make` makes a lane; it is called where none is idle."""
         self._make = make
         self._idle: list[Lane] = []
+        self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send it on an idle lane, which is idle again when the answer's stream is closed."""
@@ -41,22 +42,29 @@ class Lanes(httpx.AsyncBaseTransport):
         try:
             answer = await lane.handle_async_request(request)
         except BaseException:
-            self._idle.append(lane)  # it has closed its connection, and makes another for the next request
+            await self._take_back(lane)  # it has closed its connection, and makes another for the next request
             raise
         assert isinstance(answer.stream, httpx.AsyncByteStream)
-        answer.stream = _Lent(answer.stream, lambda: self._idle.append(lane))
+        answer.stream = _Lent(answer.stream, lambda: self._take_back(lane))
         return answer
 
+    async def _take_back(self, lane: Lane) -> None:
+        if self._is_closed:
+            await lane.aclose()
+        else:
+            self._idle.append(lane)
+
     async def aclose(self) -> None:
-        """Close what is idle; what is under way is closed by those who wait for it."""
+        """Close what is idle; what is under way is closed when those who read it are done."""
+        self._is_closed = True
         while self._idle:
             await self._idle.pop().aclose()
 
 
 class _Lent(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
-        self._give_back: Callable[[], None] | None = give_back
+        self._give_back: Callable[[], Awaitable[None]] | None = give_back
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._stream:
@@ -66,6 +74,6 @@ class _Lent(httpx.AsyncByteStream):
         try:
             await self._stream.aclose()
         finally:
-            if self._give_back is not None:
-                self._give_back()
-                self._give_back = None
+            give_back, self._give_back = self._give_back, None
+            if give_back is not None:
+                await give_back()

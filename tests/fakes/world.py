@@ -159,8 +159,17 @@ class World:
 
     def _look_for_twins(self, thing: Thing, there: list[Thing]) -> None:
         for other in there:
-            if (other.kind, other.task) == (thing.kind, thing.task):
+            is_late = self._comes_after_its_end(thing) or self._comes_after_its_end(other)
+            if (other.kind, other.task) == (thing.kind, thing.task) and not is_late:
                 self.violations.append(f"{thing.name} was created while {other.name} was alive")
+
+    def _comes_after_its_end(self, thing: Thing) -> bool:
+        """Whether one of its name was made and removed before it came: its launcher died, and nobody can wait for it.
+
+        It is a stray, which has to go.
+        """
+        others = (t for t in self.things if t is not thing and (t.kind, t.name) == (thing.kind, thing.name))
+        return any(other.has_come and other.gone_at <= thing.begun for other in others)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 

@@ -125,6 +125,40 @@ def test_a_request_that_is_given_up_keeps_no_lane() -> None:
     assert len(made) == 1
 
 
+class Counted(httpx.AsyncBaseTransport):
+    """A lane that says whether it was closed."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=httpx.ByteStream(b"ok"))
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_what_is_read_while_all_is_closed_is_closed_when_it_has_been_read() -> None:
+    made: list[Counted] = []
+
+    def make() -> Counted:
+        made.append(Counted())
+        return made[-1]
+
+    async def life() -> None:
+        lanes = Lanes(make)
+        request = httpx.Request("GET", "http://there/")
+        idle, read = await lanes.handle_async_request(request), await lanes.handle_async_request(request)
+        await idle.aclose()
+        await lanes.aclose()
+        assert [lane.is_closed for lane in made] == [True, False]
+        await read.aclose()
+
+    asyncio.run(life())
+
+    assert [lane.is_closed for lane in made] == [True, True]
+
+
 @pytest.mark.parametrize("needed", [True, False])
 def test_tls_is_never_without_proof(needed: bool) -> None:
     settings = tls_settings(needed=needed)
