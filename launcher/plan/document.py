@@ -72,11 +72,15 @@ def _run(task: TaskPlan) -> dict[str, Any]:
 
 
 @cache
-def runner_source() -> str:
-    """The runner as one file: the modules of launcher/runner in order, without their imports of each other."""
+def runner_source(*, short: bool = False) -> str:
+    """The runner as one file: the modules of launcher/runner in order, without their imports of each other.
+
+    `short`: without what only people read.
+    """
     folder = files("launcher.runner")
-    sources = [folder.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in RUNNER_MODULES]
-    return "from __future__ import annotations\n\n" + "\n\n".join(map(_standalone, sources))
+    sources = (folder.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in RUNNER_MODULES)
+    texts = map(_standalone, sources)
+    return "from __future__ import annotations\n\n" + "\n\n".join(map(bare, texts) if short else texts)
 
 
 def _standalone(source: str) -> str:

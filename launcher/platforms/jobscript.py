@@ -15,7 +15,7 @@ from functools import cache
 
 from launcher.errors import PlatformError
 from launcher.harnesses.spec import CACHE
-from launcher.plan.document import bare, job_document, runner_source
+from launcher.plan.document import job_document, runner_source
 from launcher.plan.model import TaskPlan
 
 ARCHIVE = "results.zip"
@@ -89,7 +89,7 @@ def script(invocation: str, task: TaskPlan, *, url: str, folder: str | None) -> 
 
 @cache
 def _packed_runner() -> str:
-    return _packed("runner.py", bare(runner_source()))
+    return _packed("runner.py", runner_source(short=True))
 
 
 def _packed(name: str, content: str) -> str:

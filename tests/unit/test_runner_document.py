@@ -183,3 +183,7 @@ class Full:
     def words(self): return "# neither"
 '''
     )
+
+
+def test_the_short_form_of_the_runner_is_the_same_program() -> None:
+    assert without_docstrings(runner_source(short=True)) == without_docstrings(runner_source())
