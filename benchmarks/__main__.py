@@ -7,10 +7,10 @@ paper       the orchestrator alone with thousands of tasks, on a virtual clock
 throughput  lm-eval through the runner against lm-eval by hand, and `concurrency: auto` against fixed numbers
 peers       other programs of this kind, installed on first use: their start-up, and the incumbent's fleets
 
-Without names all of them, which takes an hour and a half; --quick takes small sizes and a third of the time. Most of it
-is waiting, but the machine should be left alone. The change beside a figure is against those that were kept last, in
-benchmarks/figures.json. --keep keeps the figures of each part as soon as it is done, those of the parts that are not
-named stay, and docs/benchmarks.md is written anew. The exit status is 1 if a target is missed.
+Without names all of them, which takes an hour and a half; --quick takes small sizes, and a quarter of an hour. Most of
+it is waiting, but the machine should be left alone. The change beside a figure is against those that were kept last,
+in benchmarks/figures.json. --keep keeps the figures of each part as soon as it is done, those of the parts that are
+not named stay, and docs/benchmarks.md is written anew. The exit status is 1 if a target is missed.
 
 A sweep's costs: benchmarks.sweep. How often intervals hold the truth: benchmarks.coverage.
 """
