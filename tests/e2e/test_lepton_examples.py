@@ -209,17 +209,20 @@ def test_the_guides_whole_yaml_is_accepted_as_it_stands(desk: Desk) -> None:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The shell blocks of the page: the emulator, two examples, the same on this machine, the third example."""
+    """Blocks of the page: the emulator, two examples, the same on this machine, the third example, a late endpoint."""
 
     emulate: str
     deployed: str
     local: str
     existing: str
+    barrier: str
+    late: str
 
     @staticmethod
     def read() -> Rehearsal:
         page = (ROOT / "docs" / "lepton.md").read_text().partition("## A rehearsal without an account")[2]
-        return Rehearsal(*re.findall(r"```bash\n(.*?)```", page, re.DOTALL))
+        late = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[-1]
+        return Rehearsal(*re.findall(r"```bash\n(.*?)```", page, re.DOTALL), late)
 
 
 @contextmanager
@@ -263,6 +266,20 @@ def test_the_documented_rehearsal_gives_the_scores_of_a_run_on_this_machine(desk
     for record in on_lepton:
         assert scores(record) == scores(local)
         assert likelihoods(record) == pytest.approx(likelihoods(local), abs=1e-4)
+
+
+def test_jobs_wait_for_an_endpoint_that_comes_late_as_the_page_says(desk: Desk) -> None:
+    page = Rehearsal.read()
+    (desk.home.folder / "late.yaml").write_text(page.late.replace("20", "1").replace("60", "5"))
+
+    with emulating(desk, f"{page.emulate.strip()} --config late.yaml") as emulator:
+        said = shell(desk, page.barrier)
+        left = left_in_workspace(desk)
+        emulator.send_signal(signal.SIGINT)
+        assert emulator.wait(20) == 0
+
+    assert "2 of 2 tasks scored" in said
+    assert left == []
 
 
 def left_in_workspace(desk: Desk) -> list[Any]:
