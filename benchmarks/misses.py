@@ -53,12 +53,6 @@ EXPLAINED = (
         "requests that are built once and not parsed and merged with the base address anew.",
     ),
     Explained(
-        re.compile(r"^fleet: N = (3|10), memory"),
-        "When these figures were taken, the runner's short form was made from one large syntax tree, whose 4 MB were "
-        "the peak of a small fleet. It is made module by module since.",
-        "the figures again.",
-    ),
-    Explained(
         re.compile(r"^fleet: .*memory"),
         "50 MB before the first task are Python with Hydra, the HTTP client and SQLite. The rest is the list of jobs, "
         "of up to 500 on a page: each has the runner's source in what it runs, 17 kB that the workspace sends back "

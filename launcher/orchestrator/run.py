@@ -40,7 +40,7 @@ from launcher.platforms.base import Capacity, Metered, Observation, Platform, Re
 
 METER_PATIENCE = 5.0
 """Seconds that the question may take what endpoints of an earlier launcher have cost: nothing is watched meanwhile."""
-LIGHT, EASE, POLL_EASE, LONGEST_EASE = 0.01, 3.0, 10.0, 1.0
+LIGHT, EASE, POLL_EASE, LONGEST_EASE = 0.002, 8.0, 10.0, 1.0
 """A reaction that takes longer than LIGHT seconds is followed by a rest of EASE times that, LONGEST_EASE at most, and
 by the next look after POLL_EASE times that: what each task costs must not grow with their number."""
 DELETE_PATIENCE = 120.0
@@ -252,12 +252,14 @@ class Run:
 
     async def _tick(self) -> None:
         """One look at the world and one step for each task that is not in the middle of one."""
+        began = time.thread_time()
         self._going = [task for task in self._going if not (task.done and task.is_over)]
         settled = [task for task in self._going if not task.busy]
+        spent = time.thread_time() - began
         seen = await self._look()
         began = time.thread_time()
         self._react(settled, seen)
-        self._effort = time.thread_time() - began
+        self._effort = spent + time.thread_time() - began
 
     def _react(self, settled: list[TaskState], seen: Observation | None) -> None:
         """Act on the difference between what is seen and what is wanted."""
