@@ -130,7 +130,9 @@ def seeds(numbers: str, *more: str) -> list[str]:
     return ["run", "-m", *named, "evaluation.tasks=[hellaswag_100]", "sweep.max_parallel_tasks=1", *more]
 
 
-def test_endpoints_that_serve_several_tasks_are_fewer_and_outlive_no_crash(home: Home, emulator: LeptonEmulator) -> None:
+def test_endpoints_that_serve_several_tasks_are_fewer_and_outlive_no_crash(
+    home: Home, emulator: LeptonEmulator
+) -> None:
     write(home, slots=1, reuse=False)
     made = {}
     for reuse in ("false", "true"):
