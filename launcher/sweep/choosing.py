@@ -20,7 +20,7 @@ from launcher.results import read
 from launcher.sweep import record
 from launcher.sweep.asking import Answer, Asking, TrialFailed
 from launcher.sweep.drive import SweepResult, SweepSupervision, in_order
-from launcher.sweep.model import PlannedPoint, Study
+from launcher.sweep.model import PlannedPoint, Standing, Study, standing
 from launcher.sweep.study import Wanted, values
 
 _AGAIN = "is not asked for again"
@@ -282,13 +282,16 @@ class StudySupervision(SweepSupervision):
             self._problem = str(error)
             self.say(self._problem)
 
+    def _standing(self) -> Standing:
+        return standing(self.study, {number: given for number, (_, given) in sorted(self._values.items())})
+
     def _tell_best(self) -> None:
         """Which point is best, where there is one objective whose direction is known."""
-        if len(self.study.directions) != 1 or not self._values:
+        best = self._standing().best
+        if len(self.study.objective) != 1 or not best:
             return
-        choose = max if self.study.directions[0] == "maximize" else min
-        number, (words, (value,)) = choose(self._values.items(), key=lambda item: item[1][1])
-        self.say(f"Best so far: point {number} ({words}): {self.study.objective[0]} {value:g}.")
+        words, (value,) = self._values[best[0]]
+        self.say(f"Best so far: point {best[0]} ({words}): {self.study.objective[0]} {value:g}.")
 
     # --- endpoints that are lent --------------------------------------------------------------------------------------
 

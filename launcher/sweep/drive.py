@@ -39,7 +39,7 @@ from launcher.platforms.sharing import Shared
 from launcher.supervise import RunResult, Say, Supervision, stored_plan, take_up
 from launcher.sweep import record
 from launcher.sweep.keeping import plan_to_keep
-from launcher.sweep.model import PlannedPoint, SweepPlan, names
+from launcher.sweep.model import PlannedPoint, Standing, SweepPlan, names
 
 Watcher = Callable[[list[PointStatus]], None]
 Opener = Callable[[Plan], Platform]
@@ -278,7 +278,7 @@ class SweepSupervision:
             self.journal.record(self.plan.id, Fact.RUN_ENDED, exit_code=code, leftovers=self._left)
         self.journal.give_up_lease(self.plan.id)
         status = sweeps.status(self.journal, sweeps.find(self.journal, self.plan.id))
-        record.write(self.plan, self.journal)
+        record.write(self.plan, self.journal, self._standing())
         scored = status.count(PointState.SCORED, PointState.SKIPPED)
         notifier.tell(
             "finished" if code == 0 else "failed", f"{scored} of {len(status.points)} points have all their scores."
@@ -297,6 +297,10 @@ class SweepSupervision:
             left=tuple(self._left),
             problem=self._problem,
         )
+
+    def _standing(self) -> Standing | None:
+        """What the points have given, where that is what the sweep is about."""
+        return None
 
     def _exit_code(self) -> int:
         """That of the run of a single invocation, of all of them."""

@@ -78,6 +78,31 @@ class Study:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What the points of a study have given so far: by number, values of `objective` in its order."""
+
+    objective: tuple[str, ...]
+    directions: tuple[str, ...]
+    values: dict[int, tuple[float, ...]]
+    best: tuple[int, ...]
+    """Points that no other beats in every objective; none where a direction is not known."""
+
+
+def standing(study: Study, values: dict[int, tuple[float, ...]]) -> Standing:
+    """Which points are best: of one objective those with the best value, of several those that nothing dominates."""
+    best: tuple[int, ...] = ()
+    if len(study.directions) == len(study.objective):
+        signs = [1.0 if direction == "maximize" else -1.0 for direction in study.directions]
+        ranks = {n: [sign * value for sign, value in zip(signs, given, strict=True)] for n, given in values.items()}
+        best = tuple(n for n, rank in ranks.items() if not any(_dominates(other, rank) for other in ranks.values()))
+    return Standing(objective=study.objective, directions=study.directions, values=values, best=best)
+
+
+def _dominates(one: list[float], other: list[float]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepPlan:
     """All of a sweep. `folder` holds what is written about it as a whole."""
 

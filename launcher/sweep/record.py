@@ -17,7 +17,7 @@ from launcher.orchestrator.sweeps import Sweep
 from launcher.plan.model import Plan
 from launcher.results.write import write_atomically
 from launcher.sweep.build import settings_of
-from launcher.sweep.model import SCHEMA, PlannedPoint, Study, SweepPlan
+from launcher.sweep.model import SCHEMA, PlannedPoint, Standing, Study, SweepPlan
 
 FILE = "sweep.json"
 
@@ -108,10 +108,11 @@ def _point(point: PlannedPoint) -> sweeps.Point:
     )
 
 
-def write(plan: SweepPlan, journal: Journal) -> None:
+def write(plan: SweepPlan, journal: Journal, standing: Standing | None = None) -> None:
     """Write `sweep.json`. That it cannot be written keeps nothing from running: the journal has it all."""
     status = sweeps.status(journal, sweeps.find(journal, plan.id))
-    document = {"schema": SCHEMA, **dataclasses.asdict(status)}
+    study = {"study": standing} if standing is not None else {}
+    document = {"schema": SCHEMA, **dataclasses.asdict(status), **study}
     try:
         write_atomically(Path(plan.folder) / FILE, msgspec.json.format(msgspec.json.encode(document)))
     except OSError:

@@ -292,6 +292,18 @@ def test_a_server_that_dies_loading_is_told_with_its_code_and_last_words(home: H
     assert any("CUDA out of memory" in line for line in task["evidence"]["endpoint"])
 
 
+def test_a_python_that_the_nodes_lack_is_told_before_a_model_is_loaded(home: Home, slurm: Cluster) -> None:
+    write(home, execution={"python": "/no/such/python"})
+
+    code, said = run(home)
+
+    (task,) = by_key(said).values()
+    assert (code, task["reason"]) == (4, "job_not_submitted")
+    assert "its node has no execution.python" in task["detail"]
+    assert "has no /no/such/python" in batch_log(home) and not list(home.folder.rglob("endpoint.log"))
+    assert slurm.queue() == []
+
+
 def test_what_a_lost_launcher_left_is_found_by_its_mark_and_removed(home: Home, slurm: Cluster) -> None:
     write(home, items=6, held=3)
     process = home.start(*ARGUMENTS)

@@ -124,7 +124,12 @@ def test_out_of_memory_is_the_servers_end() -> None:
 
 @pytest.mark.parametrize(
     ("why", "said"),
-    [("spent", "execution.times.total"), ("timeout", "execution.times.limit"), ("cancelled", "scancel")],
+    [
+        ("spent", "execution.times.total"),
+        ("timeout", "execution.times.limit"),
+        ("cancelled", "scancel"),
+        ("no_python", "execution.prologue"),
+    ],
 )
 def test_the_record_says_why(why: str, said: str) -> None:
     _, job = told("COMPLETED", record=f"why={why}")

@@ -158,6 +158,9 @@ def test_a_sweeper_is_asked_batch_by_batch_and_told_what_each_point_gave(
     assert begun == sorted(begun) and begun[-1] > begun[0] + 5, "a batch waits for what the last one gave"
     assert json.loads(Path(plan.folder, "climbing.json").read_text())[0] == max(found for _, found in told)
     assert any(text.startswith("Best so far: point ") for text in bench.said)
+    study = json.loads(Path(plan.folder, "sweep.json").read_text())["study"]
+    assert study["objective"] == ["toy/acc"] and len(study["values"]) == len({text for text, _ in told})
+    assert [study["values"][str(number)] for number in study["best"]] == [[max(found for _, found in told)]]
 
 
 def test_a_point_that_is_asked_for_again_is_measured_once(bench: Bench, told: list[tuple[str, Any]]) -> None:
@@ -176,6 +179,15 @@ def test_several_objectives_are_told_in_their_order(bench: Bench, told: list[tup
     )
     assert bench.run(plan).exit_code == 0
     assert all(found == [pytest.approx(value(int(found[1]))), found[1]] for _, found in told)
+    study = json.loads(Path(plan.folder, "sweep.json").read_text())["study"]
+    given = {number: tuple(found) for number, found in study["values"].items()}
+    beaten = {
+        n
+        for n, (acc, cost) in given.items()
+        for a, c in given.values()
+        if a >= acc and c <= cost and (a, c) != (acc, cost)
+    }
+    assert sorted(map(str, study["best"])) == sorted(set(given) - beaten) != []
 
 
 def test_a_point_that_an_earlier_sweep_has_is_taken_from_there_where_the_user_wants_it(

@@ -229,6 +229,22 @@ start_client() { # document of its job
   client=$!
 }
 
+# A Python that is not there: said before a model is loaded for it. In an image only its own step can find out.
+need_python() {
+  local needed=()
+  if { [ "$kind" != endpoint ] || [ -s watch.json ]; } && [ ${#client_step[@]} = 0 ]; then
+    fill "$client_python"
+    needed+=("$filled")
+  fi
+  if [ "$kind" != job ] && [ "$instances" != 1 ]; then needed+=("$python"); fi
+  for word in ${needed[@]+"${needed[@]}"}; do
+    if ! command -v "$word" > /dev/null; then
+      say "$head_node has no $word"
+      finish no_python 1
+    fi
+  done
+}
+
 server_ended() {
   local pid
   for pid in ${servers[@]+"${servers[@]}"} $balancer; do
@@ -242,6 +258,7 @@ server_ended() {
 }
 
 key=
+need_python
 head_address=$(address_of "$head_node")
 if [ "$node_count" -gt 1 ]; then take_port 0; rendezvous=$taken; else rendezvous=0; fi
 if [ "$kind" = together ]; then public_host=127.0.0.1; else public_host=$head_address; fi

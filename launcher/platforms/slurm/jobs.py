@@ -263,6 +263,10 @@ class BatchJob:
 INSIDE = "http://endpoint.invalid"
 """Address of an endpoint in the batch job that evaluates it, until it has one: the batch script fills it in."""
 _END = {
+    "no_python": RunnerEnd(
+        reason="job_not_submitted",
+        detail="its node has no execution.python; name one that all nodes have, or load it in execution.prologue",
+    ),
     "cancelled": RunnerEnd(reason=_STOPPED, detail="somebody cancelled the batch job (scancel)"),
     "timeout": RunnerEnd(
         reason="harness_timeout",
