@@ -6,7 +6,9 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("kubernetes", reason="pip install 'nv-eval-launcher[kubernetes]'")
@@ -15,6 +17,8 @@ pytest.importorskip("wsproto", reason="pip install 'nv-eval-launcher[emulators]'
 from launcher.emulators.kubernetes import Config, KubernetesEmulator, Timing
 from launcher.emulators.kubernetes.kinds import EXTENSIONS
 from launcher.platforms.base import CheckState
+from launcher.platforms.kubernetes.client import access
+from launcher.platforms.kubernetes.forwarding import Forward
 from launcher.platforms.kubernetes.rbac import FORWARDING, NEEDED, ROUTING
 from tests.e2e.cli import Home, wait_for
 from tests.e2e.cluster_bench import FAST, bench
@@ -84,6 +88,24 @@ async def test_a_gateway_that_is_not_there_is_told(extensions: tuple[str, ...], 
         await platform.close()
 
     assert [words in check for check in checks] == [True], checks
+
+
+async def test_why_a_connection_is_not_carried_is_said_in_the_servers_place(tmp_path: Path) -> None:
+    pods: list[str] = []
+    with bench(tmp_path, Config(timing=FAST)) as made:
+        made.token = install(made.emulator, NEEDED, "person")
+        execution: Any = made.plan().execution_config()
+        forward = Forward(access(execution), lambda: pods[0] if pods else None, 8000, None)
+        url = await forward.open()
+        async with httpx.AsyncClient() as client:
+            none = await client.post(url, content=b"x" * 1_000_000)
+            pods.append("serving")
+            refused = await client.get(f"{url}/v1/models")
+        await forward.close()
+
+    assert (none.status_code, refused.status_code) == (503, 502)
+    assert none.json()["error"]["message"] == "nv-eval: no pod of the endpoint answers now"
+    assert "does not connect to pod serving" in refused.text and "403" in refused.text
 
 
 def test_what_keeps_it_from_being_reached_is_told_before_anything_is_made(

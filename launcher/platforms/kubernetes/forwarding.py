@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from launcher.errors import PlatformError
 from launcher.platforms.kubernetes.client import Access
+from launcher.platforms.kubernetes.states import one_line
 
 HOST = "127.0.0.1"
 CHUNK = 65536
+LISTEN = 5.0
+"""Seconds for which a request that cannot be carried is read to its end."""
 
 
 def taken(port: int) -> str:
@@ -67,7 +72,9 @@ class Forward:
         self._connections.add(task)
         try:
             pod = self._pod()
-            if pod is not None:
+            if pod is None:
+                await _answer(reader, writer, 503, "no pod of the endpoint answers now")
+            else:
                 await self._carry(pod, reader, writer)
         except asyncio.CancelledError:
             return  # it is closed
@@ -80,8 +87,10 @@ class Forward:
 
         try:
             forward = await asyncio.to_thread(self._reach, pod)
-        except (ApiException, OSError):
-            return  # whoever connected sees that the connection ends, and asks again
+        except (ApiException, OSError) as error:
+            why = one_line(str(getattr(error, "reason", None) or error))
+            await _answer(reader, writer, 502, f"the API server does not connect to pod {pod}: {why}")
+            return
         try:
             carried = socket.socket(fileno=os.dup(forward.socket(self._there).fileno()))
             carried.setblocking(False)
@@ -101,6 +110,19 @@ class Forward:
         api = CoreV1Api(ApiClient(self._access.api.configuration))
         ask = api.connect_get_namespaced_pod_portforward
         return portforward(ask, pod, self._access.namespace, ports=str(self._there))
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, message: str) -> None:
+    """Say in the server's place why it is not reached, in the form of its own errors."""
+    body = json.dumps({"error": {"message": f"nv-eval: {message}", "type": "port_forward", "code": status}}).encode()
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(LISTEN):
+            await writer.drain()
+            writer.write_eof()
+            while await reader.read(CHUNK):  # what is not read would take the answer away
+                pass
 
 
 async def _first_of(*ways: Any) -> None:
