@@ -157,7 +157,7 @@ class SweepSupervision:
         if self._pool is not None:
             self._pool.changed = self._common.wake
         if not self.ends:
-            await self._prepare()
+            await self._prepare_or_end()
         notifier = Notifier(self._notify(), self.plan.id)
         self._note_earlier()
         self.journal.record(self.plan.id, Fact.RUN_STARTED, pid=os.getpid())
@@ -176,6 +176,15 @@ class SweepSupervision:
     def _at_first(self) -> list[PlannedPoint]:
         """Points that wait from the beginning, in the order in which they begin."""
         return [point for point in in_order(self.plan, self.plan.open) if self._is_open(point)]
+
+    async def _prepare_or_end(self) -> None:
+        """Prepare; a sweep that is refused before anything of it has begun has ended with that."""
+        try:
+            await self._prepare()
+        except LauncherError as error:
+            if self.journal.last(self.plan.id, Fact.RUN_STARTED) is None:
+                self.journal.record(self.plan.id, Fact.RUN_ENDED, exit_code=error.exit_code, error=str(error))
+            raise
 
     async def _prepare(self) -> None:
         """What comes before anything is created. Raises PreflightError."""

@@ -22,7 +22,7 @@ from launcher.config import Request
 from launcher.errors import ConfigError, PreflightError
 from launcher.orchestrator import sweeps
 from launcher.orchestrator.blocking import Interrupts
-from launcher.orchestrator.journal import Journal
+from launcher.orchestrator.journal import Journal, RunState
 from launcher.orchestrator.sweeps import PointStatus
 from launcher.plan.model import Plan
 from launcher.platforms.base import Check, CheckState
@@ -279,6 +279,8 @@ def test_what_the_platform_refuses_of_the_first_batch_creates_nothing(
     with pytest.raises(PreflightError, match=r"point 1 \(evaluation.seed=\d+\): no such image"):
         bench.run(plan)
     assert sweeps.points(bench.journal, plan.id) == []
+    status = sweeps.status(bench.journal, sweeps.find(bench.journal, plan.id))
+    assert (status.state, status.exit_code) == (RunState.FINISHED, 3)
 
 
 def test_a_defect_of_a_sweeper_is_one_line_and_keeps_the_scores(bench: Bench) -> None:
