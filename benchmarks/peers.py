@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nv-eval-benchmarks"
 PIP = ("-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check")
 HELP, STATUS, TASKS, DRY_RUN = "--help", "status", "ls tasks", "dry run"
-SIZES = (3, 10)
+SIZES = (3, 10, 30)
 """Fleets, as long as the incumbent survives them. More of its pollers than these need processors to themselves."""
 PATIENCE = 900.0
 """Seconds that the incumbent gets until it has submitted all jobs."""

@@ -130,6 +130,7 @@ def test_the_curve_bends_where_a_task_takes_half_as_much_again_as_at_best() -> N
 
     assert bend(rows) == 9000
     assert bend(rows[:3]) == 3000
+    assert bend([*rows, row(30_000, ms=8, ratio=1)]) == 30_000, "it was one size, not from there on"
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
