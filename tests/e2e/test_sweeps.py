@@ -137,10 +137,10 @@ def test_endpoints_that_serve_several_tasks_are_fewer_and_outlive_no_crash(
     made = {}
     for reuse in ("false", "true"):
         before = set(billed(emulator))
-        done = home.run(*seeds("0,1,2", f"sweep.reuse_endpoints={reuse}"), timeout=LIMIT)
+        done = home.run(*seeds("0,1", f"sweep.reuse_endpoints={reuse}"), timeout=LIMIT)
         assert done.returncode == 0, done.stdout + done.stderr
         made[reuse] = len(set(billed(emulator)) - before)
-    assert made == {"false": 3, "true": 1}
+    assert made == {"false": 2, "true": 1}
     assert emulator.state().alive == ()
 
     process, before = home.start(*seeds("3,4", "sweep.reuse_endpoints=true")), scored(home)
