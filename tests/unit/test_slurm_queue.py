@@ -168,12 +168,13 @@ def test_time_limits_of_partitions_are_read(text: str, minutes: float | None) ->
 def test_an_examination_is_read_whole() -> None:
     cluster = read(
         "version slurm-wlm 22.05.8\npartition batch|1-00:00:00|up|gpu:h100:8(S:0-1)\n"
-        "partition cpu|infinite|down|(null)\nfolder no /home\nfilesystem nfs\npyxis\n"
+        "partition batch|1-00:00:00|up|gpu:h100:4|down*\npartition cpu|infinite|down|(null)|idle\nfolder no /home\nfilesystem nfs\npyxis\n"
     )
 
-    assert [(found.name, found.minutes, found.is_up, found.gpus) for found in cluster.partitions] == [
-        ("batch", 1440, True, 8),
-        ("cpu", None, False, 0),
+    assert [(found.name, found.minutes, found.is_up, found.gpus, found.is_away) for found in cluster.partitions] == [
+        ("batch", 1440, True, 8, False),
+        ("batch", 1440, True, 4, True),
+        ("cpu", None, False, 0, False),
     ]
     assert (cluster.folder_problem, cluster.filesystem, cluster.words) == ("/home", "nfs", {"pyxis"})
 

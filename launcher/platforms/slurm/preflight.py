@@ -24,6 +24,8 @@ from launcher.platforms.slurm.sweeping import work_dir
 OLDEST = (21, 8)
 SHARED = ("nfs", "lustre", "gpfs", "fuse", "ceph", "beegfs", "weka", "panfs", "afs", "cifs", "smb", "gfs", "ocfs", "9p")
 """How names of file systems begin that several nodes can share."""
+_AWAY = re.compile(r"down|drain|fail|unk|boot|power|maint|.*\*$", re.IGNORECASE)
+"""States of nodes that take no job now; a star: they do not answer."""
 _NAMES = re.compile(r"--(job-name|comment|chdir|output|open-mode|signal)=")
 
 
@@ -43,12 +45,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Partition:
-    """A line of sinfo. `minutes`: None: without limit."""
+    """A line of sinfo: nodes of a partition that are alike. `minutes`: None: without limit; `is_away`: they take no job now."""
 
     name: str
     minutes: float | None
     is_up: bool
     gpus: int
+    is_away: bool = False
 
 
 async def check(shell: Shell, plan: Plan, execution: Slurm) -> list[Check]:
@@ -62,7 +65,7 @@ async def check(shell: Shell, plan: Plan, execution: Slurm) -> list[Check]:
         wanted = await asyncio.to_thread(lambda: list(_partitions(plan, cluster)))
         found += wanted
         if not any(each.state is CheckState.PROBLEM for each in wanted):
-            found += await _tests(shell, plan)
+            found += await _tests(shell, plan, cluster)
     return list(dict.fromkeys(found))
 
 
@@ -90,11 +93,11 @@ def read(text: str) -> Cluster:
 
 
 def _partition(text: str) -> Iterator[Partition]:
-    parts = text.split("|", 3)
-    if len(parts) == 4:
-        name, limit, state, gres = parts
+    parts = text.split("|")
+    if len(parts) >= 4:
+        name, limit, state, gres, nodes = (*parts, "")[:5]
         gpus = sum(int(count) for count in re.findall(r"gpu(?::[A-Za-z][^:(,]*)?:(\d+)", gres))
-        yield Partition(name, minutes_of(limit), state == "up", gpus)
+        yield Partition(name, minutes_of(limit), state == "up", gpus, _AWAY.match(nodes) is not None)
 
 
 def minutes_of(text: str) -> float | None:
@@ -185,19 +188,16 @@ def _python(cluster: Cluster, execution: Slurm) -> Iterator[Check]:
 
 
 def _partitions(plan: Plan, cluster: Cluster) -> Iterator[Check]:
-    known = {partition.name: partition for partition in cluster.partitions}
+    known = {partition.name for partition in cluster.partitions}
     for options in _distinct(plan):
         named = dict(word.removeprefix("--").partition("=")[::2] for word in options)
         name = named.get("partition")
-        if name is None:
-            candidates = list(known.values())
-        elif not set(name.split(",")) <= set(known):
+        if name is not None and not set(name.split(",")) <= known:
             yield _problem(
                 "partition", f"execution.partition: there is no {name}; there are {', '.join(sorted(known))}"
             )
             continue
-        else:
-            candidates = [known[one] for one in name.split(",")]
+        candidates = [one for one in cluster.partitions if name is None or one.name in name.split(",")]
         yield from _fits(named, candidates, name)
 
 
@@ -235,13 +235,15 @@ def _distinct(plan: Plan) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(found))
 
 
-async def _tests(shell: Shell, plan: Plan) -> list[Check]:
+async def _tests(shell: Shell, plan: Plan, cluster: Cluster) -> list[Check]:
     """What Slurm itself says of the jobs, without submitting them."""
+    is_short = any(partition.is_away for partition in cluster.partitions)
+    hint = "; some nodes are down or do not answer now: sinfo -R says why" if is_short else ""
     found = []
     for options in _distinct(plan):
         answer = await shell.run(scripts.TEST_ONLY, *options)
         if answer.code != 0:
-            found.append(_problem("sbatch --test-only", words.refused(answer.text)))
+            found.append(_problem("sbatch --test-only", words.refused(answer.text) + hint))
     return found or [_ok("sbatch --test-only")]
 
 

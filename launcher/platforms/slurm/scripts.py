@@ -186,7 +186,7 @@ for command in sbatch squeue scancel scontrol srun; do
   command -v "$command" > /dev/null || printf 'missing %s\\n' "$command"
 done
 printf 'version %s\\n' "$(squeue --version 2>&1 | head -n 1)"
-sinfo -h -o 'partition %R|%l|%a|%G' 2>&1 || printf 'unreachable\\n'
+sinfo -h -o 'partition %R|%l|%a|%G|%T' 2>&1 || printf 'unreachable\\n'
 while [ ! -e "$folder" ] && [ "$folder" != / ] && [ "$folder" != . ]; do folder=$(dirname -- "$folder"); done
 if [ -d "$folder" ] && [ -w "$folder" ]; then printf 'folder yes\\n'; else printf 'folder no %s\\n' "$folder"; fi
 printf 'filesystem %s\\n' "$(stat -f -c %T -- "$folder")"
