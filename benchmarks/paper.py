@@ -101,7 +101,7 @@ def tasks_of_a_supervisor(rows: list[dict[str, Any]]) -> float:
 
 
 def bend(rows: list[dict[str, Any]]) -> float:
-    """The first size from which on an event takes BEND times the processor time that it takes at best; else the last."""
+    """The first size from which on an event takes BEND times the processor time of the best; else the last."""
     dear = _is_dear(rows)
     return float(next((row["tasks"] for i, row in enumerate(rows) if all(dear[i:])), rows[-1]["tasks"]))
 

@@ -15,6 +15,7 @@ import msgspec
 
 from launcher.config.export import chosen
 from launcher.config.schema import Notify
+from launcher.decoding import decode
 from launcher.errors import LauncherError, NotFound, PreflightError, ResultsError
 from launcher.notify import Notifier
 from launcher.orchestrator import budget
@@ -288,7 +289,7 @@ def stored_plan(journal: Journal, invocation: Invocation) -> Plan:
 
 def _decoded(plan: bytes, otherwise: str) -> Plan:
     try:
-        return msgspec.json.decode(plan, type=Plan)
+        return decode(plan, Plan)
     except msgspec.DecodeError as error:
         raise NotFound(f"{otherwise}: {error}") from None
 

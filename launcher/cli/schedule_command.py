@@ -313,11 +313,12 @@ def _take(store: Store, args: argparse.Namespace) -> None:
 
     import msgspec
 
+    from launcher.decoding import decode
     from launcher.errors import ConfigError
     from launcher.schedule.model import Definition
 
     try:
-        found = msgspec.json.decode(Path(args.source).read_bytes(), type=Definition)
+        found = decode(Path(args.source).read_bytes(), Definition)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(f"--from {args.source}: holds no schedule: {error}") from None
     if found.name != args.name:

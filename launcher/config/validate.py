@@ -21,6 +21,7 @@ from launcher.config.export import with_others
 from launcher.config.problems import Invalid, Problem
 from launcher.config.schema import Auxiliary, Config
 from launcher.config.sweep import Sweep
+from launcher.decoding import convert
 from launcher.errors import nearest
 
 T = TypeVar("T")
@@ -60,9 +61,7 @@ def validate(tree: Any) -> Config:
     if problems:
         raise Invalid(problems)
     plain = {name: cls for name, cls in sections.items() if name != "auxiliary"}
-    config = Config(
-        auxiliary=auxiliary, **{name: msgspec.convert(tree.get(name, {}), cls) for name, cls in plain.items()}
-    )
+    config = Config(auxiliary=auxiliary, **{name: convert(tree.get(name, {}), cls) for name, cls in plain.items()})
     problems = [problem for key, settings in _layers(config) for problem in _bad_settings(key, settings)]
     problems += _unknown_auxiliary(config)
     if problems:
@@ -75,7 +74,7 @@ def sweep_section(tree: Any) -> Sweep:
     problems = _problems(tree, Sweep, "sweep")
     if problems:
         raise Invalid(problems)
-    return msgspec.convert(tree, Sweep)
+    return convert(tree, Sweep)
 
 
 def _normalise(tree: Tree) -> Tree:
@@ -175,7 +174,7 @@ def _one_auxiliary(name: Any, values: Any, problems: list[Problem]) -> Auxiliary
     problems += wrong
     if wrong:
         return None
-    return Auxiliary(**{part: msgspec.convert(value, annotations[part]) for part, value in values.items()})
+    return Auxiliary(**{part: convert(value, annotations[part]) for part, value in values.items()})
 
 
 def _unknown_auxiliary(config: Config) -> Iterator[Problem]:
@@ -207,7 +206,7 @@ def _problems(value: Any, annotation: Any, key: str) -> list[Problem]:
     if found:
         return found
     try:
-        msgspec.convert(value, annotation)
+        convert(value, annotation)
     except msgspec.ValidationError:
         return [Problem(key, f"{expected(annotation, value)}{_brackets(value, annotation, key)}")]
     return []

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from launcher.config.evaluation import Settings
 from launcher.config.fields import Env
 from launcher.config.values import arguments, environment, text
+from launcher.decoding import decode
 from launcher.errors import ConfigError, ResultsError
 from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo, literal, literal_env
 
@@ -159,7 +160,7 @@ def _settings_json(settings: Settings) -> str:
 def _read(folder: Path) -> _Results:
     path = folder / RESULTS
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Results)
+        return decode(path.read_bytes(), _Results)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

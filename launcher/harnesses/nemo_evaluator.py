@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.values import environment
+from launcher.decoding import decode_yaml
 from launcher.errors import ConfigError, ResultsError, nearest
 from launcher.harnesses.nemo_tasks import LM_EVAL, KnownTask, harness_name, image, known_tasks, samples
 from launcher.harnesses.spec import HarnessJob, Score, TargetInfo, TaskInfo, literal, literal_env, variable
@@ -292,7 +293,7 @@ class _Document(Struct, frozen=True):
 def _read(folder: Path) -> _Document:
     path = folder / RESULTS
     try:
-        return msgspec.yaml.decode(path.read_bytes(), type=_Document)
+        return decode_yaml(path.read_bytes(), _Document)
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as error:

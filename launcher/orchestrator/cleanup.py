@@ -18,6 +18,7 @@ from launcher import errors
 from launcher.config.execution import EXECUTIONS, AnyExecution
 from launcher.config.places import AnyPlace
 from launcher.config.pricing import Pricing
+from launcher.decoding import convert, decode
 from launcher.errors import LauncherError, LeaseHeld, NotFound, PlatformError, PreflightError
 from launcher.orchestrator.journal import HEARTBEAT, Fact, Invocation, Journal, RunState, refuse_impossible
 from launcher.orchestrator.removal import Cleared, Removal, opened
@@ -134,7 +135,7 @@ def places_left_by(journal: Journal, invocation: Invocation) -> list[AnyPlace]:
     if plan is None:
         return []
     try:
-        execution: AnyExecution = msgspec.convert(plan.config["execution"], EXECUTIONS[plan.execution])
+        execution: AnyExecution = convert(plan.config["execution"], EXECUTIONS[plan.execution])
     except (msgspec.ValidationError, KeyError):
         return []
     return places_of(execution, plan.deployment)
@@ -149,7 +150,7 @@ def _plan_of(journal: Journal, invocation: Invocation) -> _Plan | None:
             return None
         document = path.read_bytes()
     try:
-        return msgspec.json.decode(document, type=_Plan)
+        return decode(document, _Plan)
     except msgspec.DecodeError:
         return None
 
@@ -157,7 +158,7 @@ def _plan_of(journal: Journal, invocation: Invocation) -> _Plan | None:
 def _search(journal: Journal, invocation: Invocation) -> None:
     """Take secrets out of what jobs have left whose launcher was killed, where the journal knows what they knew."""
     with contextlib.suppress(NotFound, msgspec.DecodeError):
-        plan = msgspec.json.decode(journal.plan(invocation.id), type=Plan)
+        plan = decode(journal.plan(invocation.id), Plan)
         search(Secrets(), plan, unsearched(plan, Path(invocation.folder)))
 
 

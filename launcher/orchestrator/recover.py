@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from launcher.decoding import decode
 from launcher.harnesses.spec import Score
 from launcher.orchestrator.journal import Entry, Fact, present
 from launcher.orchestrator.reasons import Reason
@@ -187,6 +188,6 @@ def _ending(state: TaskState, facts: list[Entry], first: dict[Fact, Entry], scor
 def read_scores(path: Path) -> list[Score] | None:
     """Scores that came home; None if there are none, or they cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Score])
+        return decode(path.read_bytes(), list[Score])
     except (OSError, msgspec.MsgspecError):
         return None

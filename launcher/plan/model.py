@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-import msgspec
-
 from launcher.config.deployment import DEPLOYMENTS, AnyDeployment
 from launcher.config.evaluation import EndpointType, Settings
 from launcher.config.execution import EXECUTIONS, AnyExecution
@@ -19,6 +17,7 @@ from launcher.config.export import Export
 from launcher.config.fields import Reference
 from launcher.config.pricing import Pricing
 from launcher.config.schema import Notify
+from launcher.decoding import convert
 from launcher.deployments.spec import ServerSpec
 from launcher.harnesses.spec import HarnessJob
 
@@ -228,20 +227,20 @@ class Plan:
 
     def notify_config(self) -> Notify:
         """The typed keys of `notify`."""
-        return msgspec.convert(self.config.get("notify", {}), Notify)
+        return convert(self.config.get("notify", {}), Notify)
 
     def export_config(self) -> Export:
         """The typed keys of `export`."""
-        return msgspec.convert(self.config.get("export", {}), Export)
+        return convert(self.config.get("export", {}), Export)
 
     def execution_config(self) -> AnyExecution:
         """The typed keys of `execution`, for the platform."""
-        return msgspec.convert(self.config["execution"], EXECUTIONS[self.execution])
+        return convert(self.config["execution"], EXECUTIONS[self.execution])
 
     def deployment_config(self) -> AnyDeployment:
         """The typed keys of `deployment`."""
-        return msgspec.convert(self.config["deployment"], DEPLOYMENTS[self.deployment])
+        return convert(self.config["deployment"], DEPLOYMENTS[self.deployment])
 
     def pricing(self) -> Pricing:
         """What the platform's resource shapes cost, as far as the config says it."""
-        return msgspec.convert(self.config["pricing"], Pricing)
+        return convert(self.config["pricing"], Pricing)

@@ -24,6 +24,7 @@ from urllib.request import getproxies
 import httpx
 import msgspec
 
+from launcher.decoding import decode
 from launcher.errors import PlatformError
 from launcher.platforms.lanes import Lanes, one_connection
 
@@ -119,7 +120,7 @@ class RequestFailed(PlatformError):
 
 
 def _strictly(document: Document, answer: Any) -> Any:
-    return msgspec.json.decode(document, type=answer, strict=False)
+    return decode(document, answer, strict=False)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from launcher.config.describe import expected
 from launcher.config.fields import Count
 from launcher.config.files import line_of, shorten, steps
 from launcher.config.validate import problems_in
+from launcher.decoding import convert
 from launcher.errors import ConfigError
 from launcher.harnesses.spec import Score
 
@@ -93,7 +94,7 @@ def load(path: Path) -> Policy:
     problems = problems_in(document, Policy)
     if problems:
         raise ConfigError([f"{_at(path, problem.key)}: {problem.message}" for problem in problems])
-    policy = msgspec.convert(document, Policy)
+    policy = convert(document, Policy)
     if not (policy.require or policy.rules or policy.default):
         raise ConfigError(f"{shorten(path)}: asks for nothing; give it rules, default or require")
     return policy

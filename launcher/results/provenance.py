@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from launcher.decoding import convert
 from launcher.errors import ResultsError
 from launcher.harnesses import load_harness
 from launcher.plan.model import Plan, TargetPlan, TaskPlan
@@ -69,7 +70,7 @@ def _revision(path: Path, name: str) -> str | None:
 def tokens(task: TaskPlan, folder: Path) -> Tokens | None:
     """Tokens of a task's requests as its harness recorded them; `folder` is the invocation's."""
     try:
-        return msgspec.convert(_harness_record(task, folder / task.key / "output").get("tokens"), Tokens)
+        return convert(_harness_record(task, folder / task.key / "output").get("tokens"), Tokens)
     except Exception:  # whatever is wrong with a record, the scores count
         return None
 

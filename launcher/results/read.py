@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from launcher.decoding import decode
 from launcher.errors import NotFound, ResultsError
 from launcher.harnesses.spec import Score
 from launcher.results.model import BROKEN, SCHEMA, ModelRecord, Record, TaskRecord
@@ -34,7 +34,7 @@ def load(folder: Path) -> Record:
     if not path.is_file():
         return _partial(folder)
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=Record)
+        record = decode(path.read_bytes(), Record)
     except (OSError, *BROKEN) as error:
         raise ResultsError(f"{path}: broken: {error}") from None
     if record.schema != SCHEMA:
@@ -121,7 +121,7 @@ class _Plan(Struct):
 def _plan(folder: Path) -> _Plan:
     """The plan of an invocation; nothing where it cannot be read: scores count without it."""
     try:
-        return msgspec.json.decode((folder / "plan.json").read_bytes(), type=_Plan)
+        return decode((folder / "plan.json").read_bytes(), _Plan)
     except (OSError, *BROKEN):
         return _Plan()
 
@@ -148,7 +148,7 @@ def _unfinished(task: _TaskPlan) -> TaskRecord:
 
 def _task(path: Path, planned: _TaskPlan | None) -> TaskRecord:
     try:
-        scores = msgspec.json.decode(path.read_bytes(), type=list[Score])
+        scores = decode(path.read_bytes(), list[Score])
     except (OSError, *BROKEN) as error:
         raise ResultsError(f"{path}: broken: {error}") from None
     if planned is not None:

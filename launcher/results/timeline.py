@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
+from launcher.decoding import decode
 from launcher.errors import NotFound, ResultsError
 from launcher.orchestrator.journal import Entry, Fact, Invocation, Journal
 from launcher.plan.model import EndpointPlan, Plan
@@ -95,7 +94,7 @@ def of(journal: Journal, invocation: Invocation) -> Timeline:
 def _plan(journal: Journal, invocation: str) -> Plan | None:
     """The plan that says how many GPUs an endpoint has; None where this version cannot read it."""
     try:
-        return msgspec.json.decode(journal.plan(invocation), type=Plan)
+        return decode(journal.plan(invocation), Plan)
     except (NotFound, *BROKEN):
         return None
 
@@ -109,7 +108,7 @@ def load(folder: Path) -> Timeline | None:
     if not path.is_file():
         return None
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Timeline)
+        found = decode(path.read_bytes(), Timeline)
     except (OSError, *BROKEN) as error:
         raise ResultsError(f"{path}: broken: {error}") from None
     if found.schema != SCHEMA:

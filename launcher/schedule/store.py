@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from launcher.decoding import convert, decode
 from launcher.errors import ConfigError, LauncherError, NotFound, nearest
 from launcher.orchestrator import schema
 from launcher.orchestrator.journal import BUSY_PATIENCE, state_folder
@@ -324,13 +325,13 @@ class Store:
 
 def _schedule(row: tuple[Any, ...]) -> Schedule:
     definition, created, handled, paused = row
-    decoded = msgspec.json.decode(definition, type=Definition)
+    decoded = decode(definition, Definition)
     return Schedule(definition=decoded, created=float(created), handled=float(handled), paused=bool(paused))
 
 
 def _fire(row: tuple[Any, ...]) -> Fire:
     facts = dict(zip(_FIRE.split(", "), row, strict=True))
-    return msgspec.convert(facts, Fire)
+    return convert(facts, Fire)
 
 
 def _seen(row: tuple[Any, ...]) -> Seen:
@@ -343,7 +344,7 @@ def _seen(row: tuple[Any, ...]) -> Seen:
         "started": started,
         "detail": detail,
     }
-    return msgspec.convert(facts, Seen)
+    return convert(facts, Seen)
 
 
 def _of_schedule(name: object) -> str:

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from launcher.config import Request, located, typed
 from launcher.config.compose import compose, hydra_for
 from launcher.config.grid import Point, is_sweep, points
 from launcher.config.sweep import Sweep as Settings
+from launcher.decoding import convert
 from launcher.errors import ConfigError
 from launcher.orchestrator.sweeps import new_id
 from launcher.plan.build import build as build_plan
@@ -122,4 +121,4 @@ def rebuilt(plan: Plan, overrides: Sequence[str] = (), *, invocation: str | None
 
 def settings_of(data: dict[str, object]) -> Settings:
     """Settings as the journal keeps them."""
-    return msgspec.convert(data.get("settings", {}), Settings)
+    return convert(data.get("settings", {}), Settings)

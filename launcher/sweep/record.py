@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from launcher.decoding import convert, decode
 from launcher.errors import LauncherError, PreflightError
 from launcher.orchestrator import sweeps
 from launcher.orchestrator.journal import Journal
@@ -46,7 +47,7 @@ def load(journal: Journal, sweep: Sweep) -> SweepPlan:
     found: list[PlannedPoint] = []
     for point in sweeps.points(journal, sweep.id):
         try:
-            plan = msgspec.json.decode(sweeps.plan(journal, sweep.id, point.number), type=Plan)
+            plan = decode(sweeps.plan(journal, sweep.id, point.number), Plan)
         except msgspec.DecodeError as error:
             raise LauncherError(f"{sweep.id}: its plan was made by another version of nv-eval: {error}") from None
         found.append(
@@ -65,7 +66,7 @@ def load(journal: Journal, sweep: Sweep) -> SweepPlan:
         folder=sweep.folder,
         points=tuple(found),
         settings=settings_of(sweep.data),
-        study=msgspec.convert(study, Study) if study else None,
+        study=convert(study, Study) if study else None,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from launcher.decoding import decode
 from launcher.errors import LauncherError, NotFound
 from launcher.orchestrator import status, sweeps
 from launcher.orchestrator.journal import Journal, RunState
@@ -241,7 +242,7 @@ class Watcher:
 def _model(journal: Journal, invocation: str) -> str:
     """The name under which the model is served, as the plan says it; of several, all."""
     try:
-        plan = msgspec.json.decode(journal.plan(invocation), type=_Plan)
+        plan = decode(journal.plan(invocation), _Plan)
     except (NotFound, *BROKEN):
         return ""
     return ", ".join(dict.fromkeys(task.target.model for task in plan.tasks if task.target.model))

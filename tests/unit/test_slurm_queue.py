@@ -168,7 +168,8 @@ def test_time_limits_of_partitions_are_read(text: str, minutes: float | None) ->
 def test_an_examination_is_read_whole() -> None:
     cluster = read(
         "version slurm-wlm 22.05.8\npartition batch|1-00:00:00|up|gpu:h100:8(S:0-1)\n"
-        "partition batch|1-00:00:00|up|gpu:h100:4|down*\npartition cpu|infinite|down|(null)|idle\nfolder no /home\nfilesystem nfs\npyxis\n"
+        "partition batch|1-00:00:00|up|gpu:h100:4|down*\npartition cpu|infinite|down|(null)|idle\n"
+        "folder no /home\nfilesystem nfs\npyxis\n"
     )
 
     assert [(found.name, found.minutes, found.is_up, found.gpus, found.is_away) for found in cluster.partitions] == [

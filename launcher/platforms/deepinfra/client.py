@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from launcher.decoding import convert
 from launcher.platforms.deepinfra import reading
 from launcher.platforms.deepinfra.credentials import Credentials
 from launcher.platforms.deepinfra.logs import LogWindow, entries
@@ -189,7 +190,7 @@ class DeepInfraClient:
 def _deployment(row: Any) -> Deployment | None:
     """A row of the list; of one that is odd only what names it, and only if it may be ours."""
     try:
-        return msgspec.convert(row, Deployment, strict=False)
+        return convert(row, Deployment, strict=False)
     except msgspec.ValidationError:
         if not isinstance(row, dict):
             return None

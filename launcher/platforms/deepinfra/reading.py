@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from launcher.decoding import convert
 from launcher.platforms.http import Document
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ _LATEST = 10**12
 def decode(document: Document, answer: Any) -> Any:
     """A JSON document as a type; what is null counts as not there. Raises msgspec.DecodeError."""
     found = _without_nulls(msgspec.json.decode(document))
-    return msgspec.convert(found, answer, strict=False)
+    return convert(found, answer, strict=False)
 
 
 def rows(listed: Iterable[Any], kind: type[T]) -> list[T]:
@@ -33,7 +34,7 @@ def rows(listed: Iterable[Any], kind: type[T]) -> list[T]:
     found: list[T] = []
     for row in listed:
         with suppress(msgspec.ValidationError):
-            found.append(msgspec.convert(row, kind, strict=False))
+            found.append(convert(row, kind, strict=False))
     return found
 
 

@@ -22,6 +22,7 @@ import msgspec
 
 from launcher.config.execution import Kubernetes
 from launcher.config.fields import Reference
+from launcher.decoding import decode
 from launcher.errors import PlatformError, PreflightError
 from launcher.plan.kubernetes import (
     INVOCATION,
@@ -322,7 +323,7 @@ class Supervised:
         if packed is None:
             raise PlatformError(f"Kubernetes: there is no {plan_name(self.invocation)}: the run was removed")
         try:
-            return msgspec.json.decode(gzip.decompress(base64.b64decode(packed)), type=Plan)
+            return decode(gzip.decompress(base64.b64decode(packed)), Plan)
         except (OSError, EOFError, ValueError) as error:
             raise PlatformError(f"Kubernetes: {plan_name(self.invocation)} is damaged: {error}") from error
 

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from launcher.decoding import decode
 from launcher.platforms.base import Check, CheckState
 from launcher.platforms.http import RequestFailed, RetryPolicy
 from launcher.platforms.lepton import preflight
@@ -47,7 +48,7 @@ async def _tokens(client: LeptonClient) -> tuple[list[Token], list[Check]]:
     before = time.time()
     answer = await client.api.send("GET", "/tokens")
     try:
-        tokens = msgspec.json.decode(answer.content, type=list[Token], strict=False)
+        tokens = decode(answer.content, list[Token], strict=False)
         said = parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
     except (msgspec.DecodeError, ValueError, TypeError):
         return [], []

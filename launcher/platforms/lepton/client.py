@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from launcher.decoding import decode
 from launcher.platforms.http import Answer, Api, Document, Params, RequestFailed, RetryPolicy, make_client
 from launcher.platforms.lepton.credentials import Credentials
 from launcher.platforms.lepton.families import Family, Legacy, New
@@ -315,11 +316,11 @@ class LeptonClient:
 
 
 def _job(document: Document) -> Job:
-    return msgspec.json.decode(document, type=SeenJob, strict=False).job()
+    return decode(document, SeenJob, strict=False).job()
 
 
 def _files(document: Document) -> list[StoredFile]:
-    return msgspec.json.decode(document, type=list[StoredFile], strict=False)
+    return decode(document, list[StoredFile], strict=False)
 
 
 def _stored(path: str) -> str:

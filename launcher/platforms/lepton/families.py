@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import field
 
+from launcher.decoding import decode
 from launcher.platforms.http import Document
 from launcher.platforms.lepton.types import (
     Address,
@@ -80,11 +81,11 @@ class Legacy:
 
     def decode(self, document: Document) -> Endpoint:
         """An endpoint from its document. Raises msgspec.DecodeError."""
-        return msgspec.json.decode(document, type=Endpoint, strict=False)
+        return decode(document, Endpoint, strict=False)
 
     def decode_list(self, document: Document) -> list[Endpoint]:
         """Endpoints from the document of their list. Raises msgspec.DecodeError."""
-        return msgspec.json.decode(document, type=list[Endpoint], strict=False)
+        return decode(document, list[Endpoint], strict=False)
 
     def scaling(self, endpoint: Endpoint, replicas: int) -> Any:  # noqa: ARG002  what is not named stays as it is
         """The PATCH that gives an endpoint this many replicas; with none, nothing may wake it up again."""
@@ -181,11 +182,11 @@ class New:
 
     def decode(self, document: Document) -> Endpoint:
         """An endpoint from its document. Raises msgspec.DecodeError."""
-        return _from_new(msgspec.json.decode(document, type=NewEndpoint, strict=False))
+        return _from_new(decode(document, NewEndpoint, strict=False))
 
     def decode_list(self, document: Document) -> list[Endpoint]:
         """Endpoints from the document of their list. Raises msgspec.DecodeError."""
-        return [_from_new(found) for found in msgspec.json.decode(document, type=list[NewEndpoint], strict=False)]
+        return [_from_new(found) for found in decode(document, list[NewEndpoint], strict=False)]
 
     def scaling(self, endpoint: Endpoint, replicas: int) -> Any:
         """The PATCH that gives an endpoint this many replicas. Tokens are left out: their values are not shown."""

@@ -11,10 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import msgspec
-
 from launcher.config.execution import Lepton
 from launcher.config.fields import Reference
+from launcher.decoding import convert
 from launcher.errors import nearest
 from launcher.plan.lepton import ENDPOINT_TOKEN
 from launcher.plan.model import Plan, shape_gpus
@@ -145,7 +144,7 @@ async def _ask_source(client: LeptonClient, plan: Plan) -> tuple[Source | None, 
 
 def _endpoint_spec(plan: Plan, source: Source | None) -> EndpointSpec:
     request = next((task.endpoint.request for task in plan.tasks if task.endpoint is not None), None)
-    made = Endpoint() if request is None else msgspec.convert(request, Endpoint)
+    made = Endpoint() if request is None else convert(request, Endpoint)
     rendered = source.rendered if source is not None else None
     return (made if rendered is None else sources.merged(made, rendered)).spec
 

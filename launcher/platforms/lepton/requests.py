@@ -8,8 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import msgspec
-
+from launcher.decoding import convert
 from launcher.errors import PlatformError
 from launcher.plan.lepton import ENDPOINT_TOKEN, JOB_SCRIPT
 from launcher.plan.model import EndpointPlan, JobPlan
@@ -31,7 +30,7 @@ class Filling:
 
     def endpoint(self, spec: EndpointPlan) -> Endpoint:
         """The endpoint to create. Raises PlatformError for a variable without a value or a group that is not there."""
-        made = msgspec.convert(spec.request, Endpoint)
+        made = convert(spec.request, Endpoint)
         self._envs(made.spec.envs)
         for token in made.spec.api_tokens or ():
             self._token(token)
@@ -42,7 +41,7 @@ class Filling:
 
     def job(self, spec: JobPlan, script: str) -> Job:
         """The job to submit. Raises PlatformError as `endpoint` does."""
-        made = msgspec.convert(spec.request, Job)
+        made = convert(spec.request, Job)
         self._envs(made.spec.envs)
         self._affinity(made.spec.affinity)
         if made.spec.container is not None:

@@ -45,7 +45,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Partition:
-    """A line of sinfo: nodes of a partition that are alike. `minutes`: None: without limit; `is_away`: they take no job now."""
+    """A line of sinfo: nodes of a partition that are alike. `minutes`: None: without limit.
+
+    `is_away`: they take no job now.
+    """
 
     name: str
     minutes: float | None

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from launcher.config.export import OPTIONS
+from launcher.decoding import convert, decode
 from launcher.errors import LauncherError
 from launcher.results.exporters import registry
 from launcher.results.exporters.base import Bundle
@@ -65,7 +66,7 @@ class Answer:
 
 def main() -> int:
     """Do what the order says."""
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    order = decode(sys.stdin.buffer.read(), Order)
     _die_with(order.launcher)
     signal.alarm(max(1, int(order.seconds) + 5))  # should it be somewhere that no signal of the above reaches
     for name, value in ENVIRONMENT.items():
@@ -89,7 +90,7 @@ def _die_with(launcher: int) -> None:
 
 def _done(order: Order) -> str | None:
     cls = OPTIONS.get(order.exporter)
-    options = msgspec.convert(order.options, cls) if cls else order.options
+    options = convert(order.options, cls) if cls else order.options
     try:
         registry.make(order.exporter, options).send(Bundle.load(Path(order.folder)))
     except LauncherError as error:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from launcher.decoding import decode
 from launcher.results.exporters.base import identity
 from launcher.results.model import BROKEN
 from launcher.results.write import write_atomically
@@ -57,7 +58,7 @@ class Receipts:
 def load(folder: Path) -> Receipts:
     """The receipts in a folder. A broken file is as good as none: what is sent again changes nothing."""
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=Receipts)
+        return decode((folder / FILE).read_bytes(), Receipts)
     except (OSError, *BROKEN):
         return Receipts()
 

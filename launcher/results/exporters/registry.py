@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from launcher.config.export import OPTIONS, Export, chosen, installed, with_others
+from launcher.decoding import convert
 from launcher.errors import ConfigError, LauncherError, MissingExtra, PreflightError, nearest
 from launcher.results.exporters.base import Exporter
 from launcher.results.model import BROKEN
@@ -126,7 +127,7 @@ def with_keys(export: Mapping[str, Any], names: Sequence[str], keys: Mapping[str
     found = problems_in(tree, Export)
     if found:
         raise ConfigError([f"{problem.key}: {problem.message}" for problem in found])
-    return msgspec.convert(tree, Export)
+    return convert(tree, Export)
 
 
 def wanted(

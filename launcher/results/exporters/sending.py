@@ -20,6 +20,7 @@ import msgspec
 
 from launcher.config.export import Export, chosen
 from launcher.config.secret_names import is_secret_name
+from launcher.decoding import decode
 from launcher.errors import LauncherError
 from launcher.platforms.secrets import Secrets, url_passwords
 from launcher.results.exporters import receipts, registry
@@ -156,7 +157,7 @@ class _Export:
         finally:
             await _end(process)
         try:
-            return msgspec.json.decode(said, type=Answer).reason
+            return decode(said, Answer).reason
         except msgspec.DecodeError:
             return f"its process ended with exit code {process.returncode} and no answer"
 
