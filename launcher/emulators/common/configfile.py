@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import yaml
 
+from launcher.decoding import convert
 from launcher.emulators.common.faults import Fault
 from launcher.errors import ConfigError, nearest
 
@@ -26,12 +27,12 @@ def load(path: Path, type_: type[T], kinds: Mapping[str, type[Fault]], check: Ca
     wrong type.
     """
     try:
-        document = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, dict[str, Any])
-        entries = msgspec.convert(document.pop("faults", ()), list[dict[str, Any]])
+        document = convert(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, dict[str, Any])
+        entries = convert(document.pop("faults", ()), list[dict[str, Any]])
         faults = tuple(_fault(entry, kinds) for entry in entries)
         _check_keys(document, type_)
         check(document)
-        return dataclasses.replace(msgspec.convert(document, type_), faults=faults)
+        return dataclasses.replace(convert(document, type_), faults=faults)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read it: {error.strerror}") from None
     except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:  # ValueError: no UTF-8, an impossible date
@@ -52,4 +53,4 @@ def _fault(entry: dict[str, Any], kinds: Mapping[str, type[Fault]]) -> Fault:
     if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"faults: unknown kind {kind}{nearest(str(kind), kinds)}")
     _check_keys(entry, kinds[kind], f"faults: {kind}: ")
-    return msgspec.convert(entry, kinds[kind])
+    return convert(entry, kinds[kind])

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from launcher.config.deployment import DeepInfraGpu
+from launcher.decoding import convert
 from launcher.emulators.deepinfra.errors import ApiError, Shape
 
 Json = dict[str, Any]
@@ -109,7 +110,7 @@ def decode(body: bytes) -> Json:
 def read(document: Json, type_: type[S], shape: Shape = Shape.FIELDS) -> S:
     """A document as its type. Raises ApiError 422."""
     try:
-        return msgspec.convert(document, type_)
+        return convert(document, type_)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at ")
         location = ["body", *re.findall(r"\w+", path)]

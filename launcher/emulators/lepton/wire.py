@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
+from launcher.decoding import convert
 from launcher.emulators.lepton.errors import ApiError, Code
 
 Json = dict[str, Any]
@@ -295,7 +296,7 @@ T = TypeVar("T")
 def read(document: object, kind: type[T]) -> T:
     """A document as this type. Raises ApiError 400 that names the field."""
     try:
-        return msgspec.convert(document, kind)
+        return convert(document, kind)
     except msgspec.ValidationError as error:
         raise ApiError(400, Code.VALIDATION, str(error)) from None
 
