@@ -75,7 +75,7 @@ def test(rest: list[str]) -> int:
         "inside jobs, the command line where a test starts it as a program).",
     )
     code = run(
-        *("-m", "pytest", "-n", "4", "--maxschedchunk", "1", "-m", "not engine and not browser and not exporter"),
+        *("-m", "pytest", "-n", "4", "--dist", "worksteal", "-m", "not engine and not browser and not exporter"),
         *("--cov", "--cov-report", "term-missing:skip-covered", *rest),
     )
     print(*notes, sep="\n")

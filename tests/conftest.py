@@ -13,13 +13,6 @@ import pytest
 from launcher.platforms.local import gpulocks
 
 UNIT = Path(__file__).parent / "unit"
-LONG = (
-    *("test_sweeps", "test_lepton_examples", "test_kubernetes_rights", "test_kills", "test_compare", "test_background"),
-    *("test_schedule", "test_watch", "test_kubernetes_detached", "test_batch_kills", "test_lm_eval_harness"),
-    *("test_cluster_kills", "test_kubernetes_runs", "test_deepinfra_examples", "test_lm_eval_resume"),
-    *("test_named_cluster", "test_endpoints_lepton", "test_budget", "test_auxiliary", "test_kubernetes_examples"),
-)
-"""Files with the longest tests, which begin first: a long one that begins last keeps one worker alone."""
 
 
 def pytest_configure() -> None:
@@ -51,11 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = os.environ.get("NV_EVAL_TEST_ENGINE")
     others = [item for item in items if wanted not in (None, "slurm" if "slurm" in item.nodeid else "docker")]
     config.hook.pytest_deselected(items=others)
-    items[:] = sorted((item for item in items if item not in others), key=_rank)
-
-
-def _rank(item: pytest.Item) -> tuple[bool, int]:
-    return UNIT in item.path.parents, LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG)
+    items[:] = [item for item in items if item not in others]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
