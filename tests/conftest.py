@@ -48,11 +48,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many kills the crash tests tried, and what 300 batch jobs cost."""
+    """Say how many kills the crash tests tried, what 300 batch jobs cost, and why a test had its second chance."""
     for report in terminalreporter.getreports("passed"):
         for name, text in report.user_properties:
             if name in ("chaos", "slurm") and report.when == "call":
                 terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
+    for report in terminalreporter.getreports("rerun"):
+        said = [line for line in report.longreprtext.splitlines() if line.startswith("E ")]
+        terminalreporter.write_line(f"{report.nodeid} ran again, as it had failed: {' '.join(said)[:500]}")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -286,24 +287,35 @@ def test_a_name_that_somebody_else_has_is_a_problem(
 
 # --- the canary -------------------------------------------------------------------------------------------------------
 
-HF, NGC, KEY = "hf_canary0value0of0mine", "nvapi-canary-ngc-key-0001", "canary-secret-of-a-reference"
 SAYS = 'echo "tokens: $HF_TOKEN $NGC_API_KEY $MINE"'
 NOISY = BENCHMARK + '\nprint("my key is", os.environ["OPENAI_API_KEY"], os.environ["MINE"], flush=True)\n'
 
 
+@dataclass(frozen=True)
+class Canaries:
+    """A home and a workspace whose secrets no other test on this machine has."""
+
+    home: Home
+    emulator: LeptonEmulator
+    secrets: tuple[str, ...]
+
+
 @pytest.fixture
-def canaries(home: Home) -> Iterator[tuple[Home, LeptonEmulator]]:
-    workspace = Config(secrets={"my-hf": "hf_canary_of_the_workspace"}, image_pull_secrets=("ngc",))
+def canaries(home: Home) -> Iterator[Canaries]:
+    own = uuid4().hex
+    token, ngc = f"nvapi-canary-token-{own}", f"nvapi-canary-ngc-{own}"
+    stored, hf, mine = f"hf_canary_stored_{own}", f"hf_canary_{own}", f"canary-of-a-reference-{own}"
+    workspace = Config(tokens=(Token(value=token),), secrets={"my-hf": stored}, image_pull_secrets=("ngc",))
     with LeptonEmulator(workspace) as running:
         home.extra |= {
             "LEPTON_WORKSPACE_ID": "ws1",
-            "LEPTON_WORKSPACE_TOKEN": TOKEN,
+            "LEPTON_WORKSPACE_TOKEN": token,
             "LEPTON_WORKSPACE_URL": running.url,
-            "CANARY_HF": HF,
-            "CANARY_NGC": NGC,
-            "CANARY_MINE": KEY,
+            "CANARY_HF": hf,
+            "CANARY_NGC": ngc,
+            "CANARY_MINE": mine,
         }
-        yield home, running
+        yield Canaries(home, running, (token, ngc, stored, hf, mine))
 
 
 def write_config(home: Home, server: list[str]) -> None:
@@ -345,9 +357,9 @@ def arguments() -> bytes:
     ids=["jobs fail", "servers crash"],
 )
 def test_no_secret_is_written_whatever_is_printed_and_whatever_fails(
-    canaries: tuple[Home, LeptonEmulator], server: list[str], code: int
+    canaries: Canaries, server: list[str], code: int
 ) -> None:
-    home, emulator = canaries
+    home, emulator = canaries.home, canaries.emulator
     write_config(home, server)
     words = ("run", "--config-dir", ".", "--config-name", "config", "-v")
 
@@ -359,7 +371,7 @@ def test_no_secret_is_written_whatever_is_printed_and_whatever_fails(
     out, err = process.communicate()
 
     endpoint_tokens = {t["value"] for item in emulator.state().endpoints for t in item.spec["api_tokens"]}
-    secrets = [TOKEN, HF, NGC, KEY, "hf_canary_of_the_workspace", *endpoint_tokens]
+    secrets = [*canaries.secrets, *endpoint_tokens]
     assert planned.returncode == 0, planned.stderr
     assert process.returncode == code, err
     assert emulator.state().alive == ()

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
@@ -48,9 +49,12 @@ class Cluster:
         self._file.close()
 
     def submit(self, options, script):
-        """A new job, or the elements of a job array. Returns its number."""
+        """A new job, or the elements of a job array. Returns its number.
+
+        Clusters begin with different ones: a port follows from them, and what listens there later is not another's.
+        """
         words = dict(option.lstrip("-").partition("=")[::2] for option in options)
-        number = 1 + max((job["id"] for job in self.jobs), default=0)
+        number = 1 + max((job["id"] for job in self.jobs), default=zlib.crc32(bytes(self.folder)) % 1000)
         last = int(words["array"].rpartition("-")[2]) if "array" in words else 0
         for index, (name, place) in enumerate(elements(words, last + 1)):
             output = words["output"].replace("%a", str(index)).replace("%%", "%")
