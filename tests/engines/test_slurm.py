@@ -300,7 +300,8 @@ def test_a_python_that_the_nodes_lack_is_told_before_a_model_is_loaded(home: Hom
     (task,) = by_key(said).values()
     assert (code, task["reason"]) == (4, "job_not_submitted")
     assert "its node has no execution.python" in task["detail"]
-    assert "has no /no/such/python" in batch_log(home) and not list(home.folder.rglob("endpoint.log"))
+    assert "has no /no/such/python" in batch_log(home)
+    assert not list((home.folder / "shared 100%").rglob("endpoint.log"))
     assert slurm.queue() == []
 
 
