@@ -95,10 +95,14 @@ def journal() -> tuple[Journal | None, str]:
         return None, str(error)
 
 
+_OURS = ("launcher_alive", "launcher", "is_record")
+"""What is of no use to those who read it."""
+
+
 def as_json(left: Leftover, platform: str) -> dict[str, Any]:
     """One thing as it stands in the JSON of both commands."""
     shown = asdict(left)
-    return {"platform": platform, **{key: shown[key] for key in shown if key not in ("launcher_alive", "is_record")}}
+    return {"platform": platform, **{key: shown[key] for key in shown if key not in _OURS}}
 
 
 def place_as_json(place: Cleared) -> dict[str, Any]:

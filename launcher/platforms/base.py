@@ -150,6 +150,8 @@ class Leftover:
     """Whose it is, in the platform's words."""
     launcher_alive: bool | None = None
     """Whether the launcher that made it runs on this machine; None where nothing says which that is."""
+    launcher: str = ""
+    """Which process that is, where the platform knows."""
     is_record: bool = False
     """Only the memory of something that has ended: it costs nothing, cannot run again, and may never vanish."""
 

@@ -226,7 +226,7 @@ def test_a_local_run_seen_from_another_home_is_running_and_can_be_forced_to_end(
     refused = other.run("cleanup", invocation, "--json")
     kept = document(other.run("gc", "--older-than", "0", "--json"))
     forced = document(other.run("cleanup", invocation, "--force", "--json"))
-    process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=60)
 
     assert document(refused)["invocations"][0]["outcome"] == "running"
     mine = [left for left in kept["kept"] if left["invocation"] == invocation]
@@ -235,7 +235,8 @@ def test_a_local_run_seen_from_another_home_is_running_and_can_be_forced_to_end(
         ("job", "running"),
     ]
     assert forced["invocations"][0]["outcome"] == "removed"
-    assert process.returncode != 0
+    assert [task["attempts"] for task in json.loads(out)["tasks"]] == [[]], "its launcher was told to stop"
+    assert process.returncode == 130
     assert_nothing_left(f"{invocation}/")
 
 

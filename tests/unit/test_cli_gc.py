@@ -112,7 +112,7 @@ def test_every_key_of_the_json_is_documented(desk: Desk, account: Account) -> No
     keys = {*found, *leftovers.place_as_json(Cleared(platform="x")), *found["garbage"][0]}
     assert {key for key in keys - {"schema"} if f"`{key}`" not in page} == set()
     assert {why for why in Why if f"`{why}`" not in page} == set()
-    assert set(asdict(account.things[0])) - keys == {"launcher_alive", "is_record"}
+    assert set(asdict(account.things[0])) - keys == {"launcher_alive", "launcher", "is_record"}
 
 
 # --- where ------------------------------------------------------------------------------------------------------------

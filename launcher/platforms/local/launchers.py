@@ -6,8 +6,10 @@ where to look.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import signal
 import socket
 from dataclasses import dataclass
 
@@ -45,6 +47,18 @@ class Launcher:
             return None
         process = supervisor.read_process(self.pid)
         return process is not None and process.start == self.start and process.state not in "ZX"
+
+    def tell_to_end(self) -> None:
+        """Ask it once to stop what it runs, as Ctrl-C would; never this process, nor one that may not be asked."""
+        if self.pid == os.getpid() or self in _told or not self.is_alive:
+            return
+        _told.add(self)
+        with contextlib.suppress(PermissionError):
+            supervisor.Process(self.pid, 0, self.start).signal(signal.SIGTERM)
+
+
+_told: set[Launcher] = set()
+"""A second signal would keep a launcher from waiting for what it removes."""
 
 
 def user() -> str:

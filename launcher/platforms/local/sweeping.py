@@ -18,7 +18,7 @@ from launcher.config.execution import Local
 from launcher.errors import MissingExtra, PlatformError
 from launcher.platforms.base import Leftover, ResourceState
 from launcher.platforms.local import supervisor
-from launcher.platforms.local.launchers import user
+from launcher.platforms.local.launchers import Launcher, user
 from launcher.platforms.local.supervised import Mark, age, mark_of, marked, supervisors
 
 _PROCESS = "pid"
@@ -70,7 +70,13 @@ def _docker_is_installed() -> bool:
 
 
 async def remove(execution: Local, leftover: Leftover) -> None:
-    """Ask for the end of one process tree, or remove one thing of the engine. Raises PlatformError."""
+    """Ask for the end of one process tree, or remove one thing of the engine. Raises PlatformError.
+
+    A launcher that lives is told to stop first: it would take what goes for a failure, and make it again.
+    """
+    launcher = Launcher.parse(leftover.launcher)
+    if launcher is not None:
+        launcher.tell_to_end()
     kind, _, rest = leftover.id.partition(":")
     if kind == _PROCESS:
         _end(rest)
@@ -123,6 +129,7 @@ def _leftover(mark: Mark, process: supervisor.Process, said: str, launcher_alive
         usd_per_hour=0.0,
         owner=user(),
         launcher_alive=launcher_alive,
+        launcher=str(mark.launcher or ""),
     )
 
 

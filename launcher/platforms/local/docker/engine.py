@@ -143,6 +143,7 @@ def _container(container: dict[str, Any]) -> Leftover:
         age=max(0.0, time.time() - container["Created"]),
         usd_per_hour=0.0,
         launcher_alive=_launcher_alive(mark),
+        launcher=mark.get(LAUNCHER, ""),
     )
 
 
@@ -157,6 +158,7 @@ def _other(kind: Literal["network", "storage"], attributes: dict[str, Any], id_:
         age=_age(attributes.get("Created") or attributes.get("CreatedAt") or ""),
         usd_per_hour=0.0,
         launcher_alive=_launcher_alive(mark),
+        launcher=mark.get(LAUNCHER, ""),
     )
 
 
