@@ -145,7 +145,7 @@ def test_the_list_holds_only_what_is_in_sight(large: Path, page: Page) -> None:
     page.wait_for_selector('#list .row[aria-posinset="20000"][aria-selected="true"]')
 
     assert page.locator("#list .row").count() < 40
-    assert page.inner_text("#detail h3").startswith("benchmark_29 #")
+    page.wait_for_function("document.querySelector('#detail h3').textContent.startsWith('benchmark_29 #')")
 
 
 def test_all_can_be_done_with_the_keyboard(small: Path, page: Page) -> None:
